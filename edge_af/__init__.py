@@ -1,0 +1,23 @@
+"""edge-af: an audio-visual video classifier, from training to a Raspberry Pi or a phone, with proof of what it keeps.
+
+Importing this package imports nothing heavy: neither numpy nor a runtime nor a training framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_af.runtime import Scorer
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | Path, *, runtime: str | None = None, threads: int = 1) -> Scorer:
+    """Open a checkpoint folder, an ONNX file or a TFLite file for scoring. See `edge_af.runtime.load`."""
+    from edge_af.runtime import load as load_artifact
+
+    return load_artifact(path, runtime=runtime, threads=threads)

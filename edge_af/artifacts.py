@@ -1,0 +1,136 @@
+"""An export's folder: its files and `manifest.json`, which says what each is and what it must hash to."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_af.errors import EdgeAfError
+from edge_af.files import read_json, sha256_file, write_json
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """One exported file. `path` is relative to the folder of the manifest."""
+
+    path: str
+    format: str
+    """`onnx` or `tflite`."""
+    precision: str
+    """`fp32` or `int8`."""
+    recipe: str | None
+    """How it was quantised; None for FP32."""
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The training videos that activation ranges were found on."""
+
+    data: str
+    """The dataset's folder name."""
+    videos: int
+    sha256: str
+    """Over the features of the chosen videos."""
+    method: str
+    """How a range is chosen from what was seen, e.g. `min-max`."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an export's folder holds."""
+
+    model: str
+    preset: str
+    classes: int
+    params: int
+    """Trainable parameters of the network as trained, before BatchNorm is folded."""
+    f1_threshold: float
+    """Chosen on the held-out part of the training data."""
+    class_names: list[str]
+    calibration: Calibration | None
+    files: list[ArtifactFile]
+    versions: dict[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `folder/manifest.json`."""
+    write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `folder/manifest.json` without looking at the files; see `check_file`.
+
+    Raises:
+        EdgeAfError: it is missing, no manifest, or of a version this edge-af does not read.
+    """
+    path = folder / MANIFEST
+    value = read_json(path, "manifest")
+    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
+        found = value.get("schema_version") if isinstance(value, dict) else None
+        raise EdgeAfError(f"{path}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Export again.")
+    try:
+        calibration = value["calibration"]
+        files = [ArtifactFile(**file) for file in value["files"]]
+        return Manifest(
+            **{
+                **value,
+                "files": files,
+                "calibration": Calibration(**calibration) if calibration is not None else None,
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise EdgeAfError(f"{path}: not a manifest of ours ({error}). Export again.") from None
+
+
+def check_file(folder: Path, file: ArtifactFile) -> Path:
+    """The path of one of the manifest's files, once its bytes are known to be those that were exported.
+
+    Raises:
+        EdgeAfError: it is missing, leads outside the folder, or its SHA-256 is not the manifest's.
+    """
+    path = folder / file.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise EdgeAfError(f"{folder / MANIFEST}: names a file outside its folder: {file.path!r}.")
+    if not path.is_file():
+        raise EdgeAfError(f"{path}: named in {MANIFEST} but missing. Export again, or copy the whole folder.")
+    found = sha256_file(path)
+    if found != file.sha256:
+        raise EdgeAfError(
+            f"{path}: SHA-256 {found[:12]}… where {MANIFEST} says {file.sha256[:12]}…: "
+            "the file was changed or damaged.\nExport again, or copy the folder again."
+        )
+    return path
+
+
+def manifest_of(path: Path) -> tuple[Manifest, ArtifactFile] | None:
+    """The manifest beside an exported file and the file's entry, checked; None if there is no such manifest or entry."""
+    if not (path.parent / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(path.parent)
+    for file in manifest.files:
+        if file.path == path.name:
+            check_file(path.parent, file)
+            return manifest, file
+    return None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of Python, edge-af and `packages` (those that are installed)."""
+    import platform
+    from importlib import metadata
+
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in ("edge-af", *packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

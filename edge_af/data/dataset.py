@@ -1,0 +1,156 @@
+"""The prepared dataset: memory-mapped arrays and a JSON index, read with numpy alone.
+
+A folder of
+
+| file | dtype | shape | what |
+|---|---|---|---|
+| `visual.npy` | float16 or float32 | (videos, 1024) | visual features |
+| `audio.npy` | float16 or float32 | (videos, 128) | audio features |
+| `label_offsets.npy` | int64 | (videos + 1,) | video i's labels are `label_values[label_offsets[i]:label_offsets[i + 1]]` |
+| `label_values.npy` | uint16 | (all labels,) | class indices, ascending within a video |
+| `ids.npy` | S16 | (videos,) | the record's `id` or `video_id` |
+| `index.json` | | | `schema_version`, `videos`, `classes`, `layout`, `dtype`, `class_names`, `sources`, `left_out` |
+
+`index.json` is written last: a folder without it is unfinished. Labels are stored in compressed rows because 5.6 million
+videos times 3,862 classes would be 22 GB of mostly zeros; the features of as many take 13 GB in float16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.errors import EdgeAfError
+from edge_af.files import read_json
+
+SCHEMA_VERSION = 1
+INDEX = "index.json"
+
+ARRAYS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    "visual": (("float16", "float32"), (VISUAL_FEATURES,)),
+    "audio": (("float16", "float32"), (AUDIO_FEATURES,)),
+    "label_offsets": (("int64",), ()),
+    "label_values": (("uint16",), ()),
+    "ids": (("|S16",), ()),
+}
+"""File stem -> (dtypes allowed, shape of one entry)."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened prepared dataset. The arrays are read-only maps of the files: opening one costs no memory."""
+
+    folder: Path
+    index: dict[str, Any]
+    visual: NDArray[Any]
+    audio: NDArray[Any]
+    label_offsets: NDArray[np.int64]
+    label_values: NDArray[np.uint16]
+    ids: NDArray[np.bytes_]
+
+    @property
+    def videos(self) -> int:
+        return len(self.visual)
+
+    @property
+    def classes(self) -> int:
+        return int(self.index["classes"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class index; `class N` where the source names none."""
+        names = self.index.get("class_names") or []
+        return [names[i] if i < len(names) and names[i] else f"class {i}" for i in range(self.classes)]
+
+    def features(self, rows: NDArray[np.int64] | slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Visual (n, 1024) and audio (n, 128) features of the videos `rows`, float32, in the order asked for."""
+        return self.visual[rows].astype(np.float32), self.audio[rows].astype(np.float32)
+
+    def labels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
+        """Multi-hot labels of the videos `rows`: (n, classes) uint8, 1 where the class is a label."""
+        wanted = np.arange(self.videos)[rows] if isinstance(rows, slice) else rows
+        starts = self.label_offsets[wanted]
+        counts = self.label_offsets[wanted + 1] - starts
+        row_of = np.repeat(np.arange(len(wanted)), counts)
+        # Positions in label_values: each video's run start, plus 0, 1, 2, … within its run.
+        within = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        hot = np.zeros((len(wanted), self.classes), np.uint8)
+        hot[row_of, self.label_values[np.repeat(starts, counts) + within]] = 1
+        return hot
+
+    def label_counts(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """How many of the videos (all, or `rows`) carry each class: (classes,) int64."""
+        if rows is None:
+            return np.bincount(self.label_values, minlength=self.classes).astype(np.int64)
+        counts = np.zeros(self.classes, np.int64)
+        for start in range(0, len(rows), 4096):
+            counts += self.labels(rows[start : start + 4096]).sum(axis=0, dtype=np.int64)
+        return counts
+
+    def sha256(self, rows: NDArray[np.int64]) -> str:
+        """One hash over the features of the videos `rows`, whatever order they are named in."""
+        digest = hashlib.sha256()
+        for row in np.sort(rows):
+            digest.update(self.visual[row].tobytes())
+            digest.update(self.audio[row].tobytes())
+        return digest.hexdigest()
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether `folder` looks like a finished prepared dataset."""
+    return (folder / INDEX).is_file() and (folder / "visual.npy").is_file()
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """Open a prepared dataset.
+
+    Raises:
+        EdgeAfError: the folder is no prepared dataset, is unfinished, or its arrays do not fit its index.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise EdgeAfError(f"{folder}: no such folder. `edge-af data prepare` makes a dataset from TFRecords.")
+    if not (folder / INDEX).is_file():
+        raise EdgeAfError(
+            f"{folder}: not a prepared dataset (no {INDEX}).\n"
+            f"Make one with: edge-af data prepare SOURCE --out {folder}; if that was interrupted, run it again."
+        )
+    index = read_json(folder / INDEX, "dataset index")
+    if not isinstance(index, dict) or index.get("schema_version") != SCHEMA_VERSION:
+        found = index.get("schema_version") if isinstance(index, dict) else None
+        raise EdgeAfError(f"{folder / INDEX}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Prepare it again.")
+    arrays = {stem: _open_array(folder, stem) for stem in ARRAYS}
+    videos = index.get("videos")
+    expected = {stem: videos for stem in ("visual", "audio", "ids")} | {"label_offsets": (videos or 0) + 1}
+    for stem, length in expected.items():
+        if len(arrays[stem]) != length:
+            raise EdgeAfError(
+                f"{folder / stem}.npy: {len(arrays[stem])} entries where {INDEX} promises {length}. Prepare it again."
+            )
+    if len(arrays["label_values"]) != arrays["label_offsets"][-1]:
+        raise EdgeAfError(f"{folder}/label_values.npy: does not fit label_offsets.npy. Prepare it again.")
+    return Dataset(folder=folder, index=index, **arrays)
+
+
+def _open_array(folder: Path, stem: str) -> NDArray[Any]:
+    path = folder / f"{stem}.npy"
+    dtypes, entry = ARRAYS[stem]
+    try:
+        # An empty array cannot be mapped; a dataset without labels is legal.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise EdgeAfError(f"{path}: missing from this prepared dataset. Prepare it again.") from None
+    except (ValueError, OSError) as error:
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError):
+            raise EdgeAfError(f"{path}: cannot be read as an array ({error}). Prepare it again.") from None
+    if array.dtype.str.lstrip("<=") not in {np.dtype(d).str.lstrip("<=") for d in dtypes} or array.shape[1:] != entry:
+        raise EdgeAfError(f"{path}: {array.dtype} {array.shape}, expected {dtypes[0]} (…, {entry}). Prepare it again.")
+    return array

@@ -1,0 +1,32 @@
+"""What can go wrong in a way the user can act on. Each error carries the process's exit status.
+
+A message is one or two plain lines: what is wrong, where (file, record, field), what to do.
+"""
+
+from __future__ import annotations
+
+
+class EdgeAfError(Exception):
+    """The command line or the input is at fault: exit status 2."""
+
+    exit_status = 2
+
+
+class GateFailed(EdgeAfError):
+    """A measured limit was not kept (slower, larger, worse): exit status 1."""
+
+    exit_status = 1
+
+
+class Undecided(EdgeAfError):
+    """The measurement could not tell (too noisy, too few runs): exit status 3."""
+
+    exit_status = 3
+
+
+def missing_extra(package: str, extra: str) -> EdgeAfError:
+    """The error for a verb whose packages are not in this installation."""
+    return EdgeAfError(
+        f"this verb needs the package {package!r}, which is not installed.\n"
+        f"Install it with: pip install 'edge-af[{extra}]'"
+    )

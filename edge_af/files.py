@@ -1,0 +1,106 @@
+"""Files that are either whole or not there: atomic writes, staged folders, hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_af.errors import EdgeAfError
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old bytes or the new ones, never a part.
+
+    Raises:
+        EdgeAfError: the disk is full or the folder cannot be written.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline, atomically. NaN and infinities are refused."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        EdgeAfError: it is missing, unreadable or not JSON; `what` names its role in the message.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise EdgeAfError(f"{path}: no such {what}.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EdgeAfError(f"{path}: cannot read this {what}: {error}.") from None
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an error that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EdgeAfError(f"{path}: no space left to write this file. Free some, or choose another folder.") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+            raise EdgeAfError(f"{path}: cannot write here ({error.strerror}).") from None
+        raise
+
+
+@contextlib.contextmanager
+def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
+
+    Raises:
+        EdgeAfError: `out` exists and is not empty (unless `overwrite`), or cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise EdgeAfError(f"{out}: is a file; name a folder for the output.")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
+    with explain_os_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        with explain_os_errors(out):
+            yield stage
+            umask = os.umask(0)
+            os.umask(umask)
+            stage.chmod(0o777 & ~umask)
+            if out.is_dir():
+                shutil.rmtree(out)
+            stage.replace(out)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise

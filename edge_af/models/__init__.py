@@ -1,0 +1,1 @@
+"""AttendFusion and FCLateFusion: their shapes and presets (no torch needed), and the networks (torch)."""

@@ -1,0 +1,156 @@
+"""The two networks in PyTorch. Both map visual (n, 1024) and audio (n, 128) float32 features to logits (n, classes)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
+
+
+class FeatureAttention(nn.Module):
+    """Multi-head scaled dot-product self-attention, softmax(Q Kᵀ / √d) V, over the tokens of one video.
+
+    The projections work on a matrix (n * tokens, token_width) and not on a 3-D tensor, because a Linear of a matrix
+    exports as one Gemm, which every runtime has an integer kernel for. Q, K and V come from one packed projection.
+    `nn.MultiheadAttention` is not used: given a matrix it attends across the videos of a batch.
+    """
+
+    def __init__(self, tokens: int, token_width: int, heads: int) -> None:
+        super().__init__()
+        self.tokens, self.heads, self.head_width = tokens, heads, token_width // heads
+        # Tokens are feature groups, told apart by position alone.
+        self.position = nn.Parameter(torch.zeros(tokens, token_width))
+        self.qkv = nn.Linear(token_width, 3 * token_width)
+        self.out = nn.Linear(token_width, token_width)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Attention of hidden vectors (n, tokens * token_width): (n, heads, tokens, tokens), each row summing to 1."""
+        query, key, _ = self._project(x)
+        return torch.softmax(query @ key.transpose(2, 3) / math.sqrt(self.head_width), dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hidden vectors (n, tokens * token_width) to the same shape; no residual."""
+        query, key, value = self._project(x)
+        attention = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(self.head_width), dim=-1)
+        mixed = (attention @ value).transpose(1, 2).reshape(-1, self.heads * self.head_width)
+        return self.out(mixed).reshape(-1, self.tokens * self.heads * self.head_width)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = x.reshape(-1, self.tokens, self.heads * self.head_width) + self.position
+        packed = self.qkv(tokens.reshape(-1, self.heads * self.head_width))
+        split = packed.reshape(-1, self.tokens, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
+        return split[0], split[1], split[2]
+
+
+class AttendStream(nn.Module):
+    """One modality: FC, self-attention over feature-group tokens with a residual, FC."""
+
+    def __init__(self, features: int, config: AttendFusionConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.fc1 = nn.Linear(features, width)
+        self.norm1 = nn.BatchNorm1d(width)
+        self.attention = FeatureAttention(config.tokens, config.token_width, config.heads)
+        self.fc2 = nn.Linear(width, width)
+        self.norm2 = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, features) to the stream's hidden vector (n, width)."""
+        # BatchNorm stands in front of the ReLU, so that it folds into the layer before it at export.
+        x = torch.relu(self.norm1(self.fc1(x)))
+        x = x + self.attention(x)
+        return torch.relu(self.norm2(self.fc2(self.dropout(x))))
+
+
+class AttendFusion(nn.Module):
+    """Two attention streams, concatenated, one classifier (Awan et al. 2024)."""
+
+    def __init__(self, config: AttendFusionConfig, classes: int) -> None:
+        super().__init__()
+        self.visual = AttendStream(VISUAL_FEATURES, config)
+        self.audio = AttendStream(AUDIO_FEATURES, config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(2 * config.width, classes)
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        return self.head(self.dropout(torch.cat([self.visual(visual), self.audio(audio)], dim=1)))
+
+
+class FCLateFusion(nn.Module):
+    """Two streams of fully connected layers, concatenated, one classifier: the paper's baseline.
+
+    A layer is Dense, ReLU, BatchNorm, Dropout, in the order that group's published code uses.
+    """
+
+    def __init__(self, config: FCLateFusionConfig, classes: int) -> None:
+        super().__init__()
+        self.visual = self._stream(VISUAL_FEATURES, config)
+        self.audio = self._stream(AUDIO_FEATURES, config)
+        self.head = nn.Linear(2 * config.width, classes)
+
+    @staticmethod
+    def _stream(features: int, config: FCLateFusionConfig) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for depth in range(config.depth):
+            layers += [
+                nn.Linear(features if depth == 0 else config.width, config.width),
+                nn.ReLU(),
+                nn.BatchNorm1d(config.width),
+                nn.Dropout(config.dropout),
+            ]
+        return nn.Sequential(*layers)
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        return self.head(torch.cat([self.visual(visual), self.audio(audio)], dim=1))
+
+
+class WithScores(nn.Module):
+    """A network with the sigmoid behind it: what is exported."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        return torch.sigmoid(self.network(visual, audio))
+
+
+def build(config: ModelConfig, classes: int) -> AttendFusion | FCLateFusion:
+    """The network of a config, with PyTorch's initialisation; see `initialise`."""
+    if isinstance(config, AttendFusionConfig):
+        return AttendFusion(config, classes)
+    return FCLateFusion(config, classes)
+
+
+def initialise(network: AttendFusion | FCLateFusion, prior: Tensor, generator: torch.Generator) -> None:
+    """Start training from the prior: every video's scores are the classes' frequencies.
+
+    Hidden layers: He's normal initialisation. Classifier: weights near zero, bias at the log-odds of the prior; with
+    PyTorch's own start the first epochs go into unlearning some 2,000 false positives a video.
+
+    Args:
+        network: changed in place.
+        prior: (classes,) float32, share of training videos with each class, each strictly between 0 and 1.
+        generator: source of every random number.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, FeatureAttention):
+            nn.init.normal_(module.position, std=0.02, generator=generator)
+            nn.init.normal_(module.qkv.weight, std=module.qkv.in_features**-0.5, generator=generator)
+            nn.init.normal_(module.out.weight, std=0.5 * module.out.in_features**-0.5, generator=generator)
+    nn.init.normal_(network.head.weight, std=1e-3, generator=generator)
+    with torch.no_grad():
+        network.head.bias.copy_(torch.log(prior) - torch.log1p(-prior))
+
+
+def count_params(network: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,0 +1,120 @@
+"""The networks' shapes as frozen dataclasses, and the presets. Nothing here needs torch.
+
+What the paper states and what is inferred stands apart in `docs/model.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from edge_af.errors import EdgeAfError
+
+
+def _known(what: str, name: str, names: list[str]) -> str:
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    raise EdgeAfError(
+        f"there is no {what} {name!r}. " + (f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}.")
+    )
+
+
+def _check_dropout(model: str, dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise EdgeAfError(f"{model}: dropout {dropout} must lie in [0, 1).")
+
+
+@dataclass(frozen=True)
+class AttendFusionConfig:
+    """AttendFusion: a stream per modality, each of fully connected layers and self-attention; late fusion.
+
+    A stream's hidden vector of `tokens * token_width` features is read as `tokens` tokens, so that the attention's
+    softmax runs over real tokens and not over a single one.
+    """
+
+    tokens: int
+    """Tokens in each stream; at least 2, or the softmax would always be 1."""
+    token_width: int
+    """Features of one token; a multiple of `heads`."""
+    heads: int
+    dropout: float
+    """Share of features dropped in front of each hidden layer and of the classifier."""
+
+    model = "attend-fusion"
+
+    def __post_init__(self) -> None:
+        if self.tokens < 2:
+            raise EdgeAfError("attend-fusion: tokens must be at least 2: a softmax over one token is always 1.")
+        if self.heads < 1 or self.token_width % self.heads:
+            raise EdgeAfError(f"attend-fusion: token_width {self.token_width} must be a multiple of heads {self.heads}.")
+        _check_dropout(self.model, self.dropout)
+
+    @property
+    def width(self) -> int:
+        """Features of a stream's hidden vector."""
+        return self.tokens * self.token_width
+
+
+@dataclass(frozen=True)
+class FCLateFusionConfig:
+    """FCLateFusion: a stream of fully connected layers per modality, concatenated, one classifier."""
+
+    width: int
+    """Features of every hidden layer of both streams."""
+    depth: int
+    """Hidden layers of each stream."""
+    dropout: float
+    """Share of features dropped behind each hidden layer."""
+
+    model = "fc-late-fusion"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 1:
+            raise EdgeAfError("fc-late-fusion: width and depth must be at least 1.")
+        _check_dropout(self.model, self.dropout)
+
+
+ModelConfig = AttendFusionConfig | FCLateFusionConfig
+
+CONFIG_OF_MODEL: dict[str, type[ModelConfig]] = {
+    "attend-fusion": AttendFusionConfig,
+    "fc-late-fusion": FCLateFusionConfig,
+}
+
+PRESETS: dict[str, dict[str, ModelConfig]] = {
+    "attend-fusion": {
+        "small": AttendFusionConfig(tokens=8, token_width=64, heads=4, dropout=0.3),
+        "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.4),
+    },
+    "fc-late-fusion": {
+        "small": FCLateFusionConfig(width=1280, depth=3, dropout=0.3),
+        "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.4),
+    },
+}
+"""Model -> preset -> shape. `paper`: the parameter counts of the paper's Table 1 at 4,716 classes."""
+
+
+def preset(model: str, name: str) -> ModelConfig:
+    """A preset by name.
+
+    Raises:
+        EdgeAfError: there is no such model or preset; the message suggests the nearest.
+    """
+    presets = PRESETS[_known("model", model, list(PRESETS))]
+    return presets[_known(f"preset of {model}", name, list(presets))]
+
+
+def config_from_dict(model: str, fields: dict[str, Any]) -> ModelConfig:
+    """The inverse of `dataclasses.asdict` for a model's config.
+
+    Raises:
+        EdgeAfError: an unknown model, or fields that are not the config's.
+    """
+    kind = CONFIG_OF_MODEL[_known("model", model, list(CONFIG_OF_MODEL))]
+    expected = {field.name for field in dataclasses.fields(kind)}
+    if set(fields) != expected:
+        raise EdgeAfError(f"{model}: config has the fields {sorted(fields)}; expected {sorted(expected)}.")
+    return kind(**fields)

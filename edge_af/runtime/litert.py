@@ -1,0 +1,72 @@
+"""TFLite files in LiteRT (or tflite-runtime, where only that is installed), on the CPU with XNNPACK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.errors import EdgeAfError
+
+
+def interpreter_class() -> Any:
+    """LiteRT's `Interpreter`, or that of its predecessor.
+
+    Raises:
+        EdgeAfError: neither package can be imported.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as first:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError:
+            raise EdgeAfError(
+                f"no TFLite runtime can be imported here ({first}).\nInstall one with: pip install ai-edge-litert"
+            ) from None
+    return Interpreter
+
+
+class LiteRtScorer:
+    """A TFLite file, ready to score. See `edge_af.runtime.Scorer`."""
+
+    runtime = "litert"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            # Loading by path maps the file, so that its weights are shared and not copied.
+            self._interpreter = interpreter_class()(model_path=str(path), num_threads=threads)
+        except (ValueError, RuntimeError) as error:
+            raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
+        signatures = self._interpreter.get_signature_list()
+        names = next(iter(signatures.values()), {"inputs": [], "outputs": []})
+        if sorted(names["inputs"]) != ["audio", "visual"] or "scores" not in names["outputs"]:
+            raise EdgeAfError(
+                f"{path}: not a network of ours: inputs {names['inputs']}, outputs {names['outputs']}; "
+                "expected visual and audio, and scores."
+            )
+        # A signature runner resizes and allocates for itself, but hides neither index; two calls less an inference.
+        runner = self._interpreter.get_signature_runner()
+        self._inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
+        output = runner.get_output_details()["scores"]
+        self._output = output["index"]
+        self.classes = int(output["shape"][-1])
+        self._batch = 1
+        try:
+            self._interpreter.allocate_tensors()
+        except RuntimeError as error:
+            raise EdgeAfError(f"{path}: LiteRT cannot prepare this graph: {error}") from None
+
+    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        if len(visual) != self._batch:
+            for name, array in (("visual", visual), ("audio", audio)):
+                self._interpreter.resize_tensor_input(self._inputs[name], array.shape)
+            self._interpreter.allocate_tensors()
+            self._batch = len(visual)
+        self._interpreter.set_tensor(self._inputs["visual"], visual)
+        self._interpreter.set_tensor(self._inputs["audio"], audio)
+        self._interpreter.invoke()
+        scores: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return scores
