@@ -42,8 +42,11 @@ class FeatureAttention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tokens = x.reshape(-1, self.tokens, self.heads * self.head_width) + self.position
         packed = self.qkv(tokens.reshape(-1, self.heads * self.head_width))
-        split = packed.reshape(-1, self.tokens, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
-        return split[0], split[1], split[2]
+        # Split while still a matrix: the transpose behind it is then 4-D, the most that every TFLite kernel handles.
+        query, key, value = (
+            part.reshape(-1, self.tokens, self.heads, self.head_width).transpose(1, 2) for part in packed.chunk(3, dim=1)
+        )
+        return query, key, value
 
 
 class AttendStream(nn.Module):

@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
 
 
@@ -105,6 +106,20 @@ def preset(model: str, name: str) -> ModelConfig:
     """
     presets = PRESETS[_known("model", model, list(PRESETS))]
     return presets[_known(f"preset of {model}", name, list(presets))]
+
+
+def param_count(config: ModelConfig, classes: int) -> int:
+    """Trainable parameters of the network, BatchNorm's scales and shifts among them."""
+    width = config.width
+    head = (2 * width + 1) * classes
+    first = sum((features + 1) * width for features in (VISUAL_FEATURES, AUDIO_FEATURES))
+    if isinstance(config, AttendFusionConfig):
+        token = config.token_width
+        attention = config.tokens * token + (token + 1) * 3 * token + (token + 1) * token
+        norms = 2 * 2 * width
+        return first + 2 * (attention + (width + 1) * width + norms) + head
+    norms = 2 * config.depth * 2 * width
+    return first + 2 * (config.depth - 1) * (width + 1) * width + norms + head
 
 
 def config_from_dict(model: str, fields: dict[str, Any]) -> ModelConfig:

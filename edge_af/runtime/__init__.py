@@ -16,6 +16,12 @@ from edge_af.errors import EdgeAfError
 RUNTIME_OF_SUFFIX = {".onnx": "onnxruntime", ".tflite": "litert"}
 """The runtime that opens a file unless another is asked for. A run folder opens in `torch`."""
 
+RUNTIMES = ("torch", *RUNTIME_OF_SUFFIX.values())
+
+
+class MissingRuntime(EdgeAfError):
+    """The runtime that a file needs cannot be imported on this machine."""
+
 
 class Scorer(Protocol):
     """A loaded network."""
@@ -39,14 +45,11 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1) -> S
         threads: threads of the runtime's own pool.
 
     Raises:
-        EdgeAfError: there is no such file, it holds no network of ours, or the runtime is not installed.
+        EdgeAfError: there is no such file, it holds no network of ours, or another runtime was asked for.
+        MissingRuntime: the runtime cannot be imported here.
     """
     path = Path(path)
-    if not path.exists():
-        raise EdgeAfError(f"{path}: no such file or folder.")
-    fitting = "torch" if path.is_dir() else RUNTIME_OF_SUFFIX.get(path.suffix)
-    if fitting is None:
-        raise EdgeAfError(f"{path}: neither a run folder nor an .onnx or .tflite file.")
+    fitting = runtime_of(path)
     if runtime not in (None, fitting):
         raise EdgeAfError(f"{path}: opens in {fitting}, not in {runtime}.")
     if fitting == "torch":
@@ -62,15 +65,76 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1) -> S
     return LiteRtScorer(path, threads)
 
 
+def runtime_of(path: Path) -> str:
+    """The runtime that opens `path`.
+
+    Raises:
+        EdgeAfError: there is no such file, or nothing of ours opens it.
+    """
+    if not path.exists():
+        raise EdgeAfError(f"{path}: no such file or folder.")
+    if path.is_dir():
+        return "torch"
+    if path.suffix not in RUNTIME_OF_SUFFIX:
+        raise EdgeAfError(f"{path}: neither a run folder nor an .onnx or .tflite file.")
+    return RUNTIME_OF_SUFFIX[path.suffix]
+
+
+def import_runtime(runtime: str) -> None:
+    """Import a runtime and nothing else, so that its own cost can be told from a network's.
+
+    Raises:
+        MissingRuntime: it cannot be imported here; says why and what to install.
+    """
+    if runtime == "onnxruntime":
+        from edge_af.runtime.ort import onnxruntime_module
+
+        onnxruntime_module()
+    elif runtime == "litert":
+        from edge_af.runtime.litert import interpreter_class
+
+        interpreter_class()
+    else:
+        raise MissingRuntime(f"there is no runtime {runtime!r} to import; there are onnxruntime and litert.")
+
+
 def score_all(
     scorer: Scorer, visual: NDArray[np.generic], audio: NDArray[np.generic], batch: int = 256
 ) -> NDArray[np.float32]:
     """Scores (videos, classes) of features (videos, 1024) and (videos, 128) of any float dtype, a batch at a time."""
-    return np.concatenate(
-        [
-            scorer.score(
-                np.asarray(visual[start : start + batch], np.float32), np.asarray(audio[start : start + batch], np.float32)
-            )
-            for start in range(0, len(visual), batch)
-        ]
-    )
+    scores = np.empty((len(visual), scorer.classes), np.float32)
+    for start in range(0, len(visual), batch):
+        rows = slice(start, start + batch)
+        scores[rows] = scorer.score(np.array(visual[rows], np.float32), np.array(audio[rows], np.float32))
+    return scores
+
+
+def check_features(visual: NDArray[np.generic], audio: NDArray[np.generic], where: str) -> None:
+    """Refuse features that no score could be made of. Arrays mapped from a file are read a part at a time.
+
+    Args:
+        visual: (videos, 1024), any float dtype.
+        audio: (videos, 128), any float dtype.
+        where: the file or folder they come from, for the message.
+
+    Raises:
+        EdgeAfError: an array is not numeric or not of that shape, there are no videos or not as many of each, or a value
+            is NaN or infinite; the message names array and row.
+    """
+    from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+
+    for name, array, features in (("visual", visual, VISUAL_FEATURES), ("audio", audio, AUDIO_FEATURES)):
+        if array.ndim != 2 or array.shape[1] != features or array.dtype.kind not in "fiu":
+            raise EdgeAfError(f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {features}).")
+    if len(visual) != len(audio):
+        raise EdgeAfError(f"{where}: {len(visual)} rows in 'visual' and {len(audio)} in 'audio'; expected as many of each.")
+    if len(visual) == 0:
+        raise EdgeAfError(f"{where}: holds no videos.")
+    for name, array in (("visual", visual), ("audio", audio)):
+        for start in range(0, len(array), 4096):
+            good = np.isfinite(np.asarray(array[start : start + 4096], np.float32)).all(axis=1)
+            if not good.all():
+                raise EdgeAfError(
+                    f"{where}: array {name!r}, row {start + int(np.argmin(good))}: NaN or infinite. "
+                    "Leave that video out, or prepare the data again."
+                )

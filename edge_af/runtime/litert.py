@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
+from edge_af.runtime import MissingRuntime
+from edge_af.runtime.probe import OUTPUT, check_names
 
 
 def interpreter_class() -> Any:
     """LiteRT's `Interpreter`, or that of its predecessor.
 
     Raises:
-        EdgeAfError: neither package can be imported.
+        MissingRuntime: neither package can be imported.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -23,7 +25,7 @@ def interpreter_class() -> Any:
         try:
             from tflite_runtime.interpreter import Interpreter
         except ImportError:
-            raise EdgeAfError(
+            raise MissingRuntime(
                 f"no TFLite runtime can be imported here ({first}).\nInstall one with: pip install ai-edge-litert"
             ) from None
     return Interpreter
@@ -35,38 +37,35 @@ class LiteRtScorer:
     runtime = "litert"
 
     def __init__(self, path: Path, threads: int) -> None:
+        interpreter = interpreter_class()
+        self._path = path
         try:
             # Loading by path maps the file, so that its weights are shared and not copied.
-            self._interpreter = interpreter_class()(model_path=str(path), num_threads=threads)
+            self._interpreter = interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
-        signatures = self._interpreter.get_signature_list()
-        names = next(iter(signatures.values()), {"inputs": [], "outputs": []})
-        if sorted(names["inputs"]) != ["audio", "visual"] or "scores" not in names["outputs"]:
-            raise EdgeAfError(
-                f"{path}: not a network of ours: inputs {names['inputs']}, outputs {names['outputs']}; "
-                "expected visual and audio, and scores."
-            )
-        # A signature runner resizes and allocates for itself, but hides neither index; two calls less an inference.
+        names = next(iter(self._interpreter.get_signature_list().values()), {"inputs": [], "outputs": []})
+        check_names(path, names["inputs"], names["outputs"])
+        # A signature runner finds its tensors by name at each call; by index an inference is two calls less.
         runner = self._interpreter.get_signature_runner()
         self._inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
-        output = runner.get_output_details()["scores"]
+        output = runner.get_output_details()[OUTPUT]
         self._output = output["index"]
         self.classes = int(output["shape"][-1])
-        self._batch = 1
-        try:
-            self._interpreter.allocate_tensors()
-        except RuntimeError as error:
-            raise EdgeAfError(f"{path}: LiteRT cannot prepare this graph: {error}") from None
+        self._batch = int(runner.get_input_details()["visual"]["shape"][0])
 
     def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        if len(visual) != self._batch:
-            for name, array in (("visual", visual), ("audio", audio)):
-                self._interpreter.resize_tensor_input(self._inputs[name], array.shape)
-            self._interpreter.allocate_tensors()
-            self._batch = len(visual)
-        self._interpreter.set_tensor(self._inputs["visual"], visual)
-        self._interpreter.set_tensor(self._inputs["audio"], audio)
-        self._interpreter.invoke()
+        try:
+            if len(visual) != self._batch:
+                for name, array in (("visual", visual), ("audio", audio)):
+                    self._interpreter.resize_tensor_input(self._inputs[name], array.shape)
+                self._interpreter.allocate_tensors()
+                self._batch = len(visual)
+            self._interpreter.set_tensor(self._inputs["visual"], visual)
+            self._interpreter.set_tensor(self._inputs["audio"], audio)
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
         scores: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
         return scores

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
+from edge_af.runtime import MissingRuntime
+from edge_af.runtime.probe import OUTPUT, check_names
 
-# The Linux wheels of 1.31 collect telemetry unless told not to, before the import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+def onnxruntime_module() -> Any:
+    """The package `onnxruntime`, imported with its telemetry off.
+
+    Raises:
+        MissingRuntime: it cannot be imported.
+    """
+    # The Linux wheels of 1.31 collect telemetry unless told not to, before the import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingRuntime(
+            f"onnxruntime cannot be imported here ({error}).\nInstall it with: pip install onnxruntime"
+        ) from None
+    return onnxruntime
 
 
 class OnnxScorer:
@@ -20,29 +37,28 @@ class OnnxScorer:
     runtime = "onnxruntime"
 
     def __init__(self, path: Path, threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EdgeAfError(f"onnxruntime cannot be imported here: {error}.") from None
+        onnxruntime = onnxruntime_module()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        self._path = path
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no common base for what a damaged file raises
             raise EdgeAfError(f"{path}: onnxruntime cannot load this file: {_first_line(error)}") from None
-        inputs = {value.name for value in self._session.get_inputs()}
         outputs = {value.name: value.shape for value in self._session.get_outputs()}
-        if inputs != {"visual", "audio"} or "scores" not in outputs:
-            raise EdgeAfError(
-                f"{path}: not a network of ours: inputs {sorted(inputs)}, outputs {sorted(outputs)}; "
-                "expected visual and audio, and scores."
-            )
-        self.classes = int(outputs["scores"][1])
+        check_names(path, [value.name for value in self._session.get_inputs()], list(outputs))
+        shape = outputs[OUTPUT]
+        if len(shape) != 2 or not isinstance(shape[1], int):
+            raise EdgeAfError(f"{path}: output {OUTPUT} has the shape {shape}; expected (videos, number of classes).")
+        self.classes = shape[1]
 
     def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = self._session.run(["scores"], {"visual": visual, "audio": audio})[0]
+        try:
+            scores: NDArray[np.float32] = self._session.run([OUTPUT], {"visual": visual, "audio": audio})[0]
+        except Exception as error:  # as above
+            raise EdgeAfError(f"{self._path}: onnxruntime cannot run this graph: {_first_line(error)}") from None
         return scores
 
 

@@ -1,0 +1,36 @@
+# On a machine with Python >= 3.11 and make:
+#   make demo   the whole way on the made-up data set, ending in a table and a page
+#   make test   the fast tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_FLAGS ?=
+
+.PHONY: demo test test-slow lint install clean
+
+demo: $(INSTALLED)
+	$(BIN)/edge-af demo $(DEMO_FLAGS)
+
+test: $(INSTALLED)
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+# The stamp is written last: an install that was interrupted is done again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edge-af needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,export,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache

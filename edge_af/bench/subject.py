@@ -1,0 +1,147 @@
+"""What is to be measured: an exported file, or a run, with what its manifest says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, check_file, manifest_of, read_manifest
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.runtime import RUNTIME_OF_SUFFIX, runtime_of
+from edge_af.runtime.probe import check_model_file
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in a form that a runtime opens."""
+
+    path: Path
+    runtime: str
+    artifact: str
+    """Name of its folder."""
+    model: str
+    preset: str
+    precision: str
+    recipe: str | None
+    params: int
+    classes: int
+    class_names: list[str]
+    f1_threshold: float
+    """Chosen on the held-out part of the training data."""
+
+    @property
+    def title(self) -> str:
+        """A short name for messages and progress."""
+        return f"{self.model} {self.preset} {self.precision} in {self.runtime}"
+
+
+def subject_of(path: Path) -> Subject | None:
+    """A run folder or an exported file, checked against the manifest beside it; None if no manifest knows the file.
+
+    Raises:
+        EdgeAfError: there is no such path, nothing of ours opens it, it is no model, or its bytes are not the manifest's.
+    """
+    runtime = runtime_of(path)
+    if runtime == "torch":
+        return _subject_of_run(path)
+    known = manifest_of(path)
+    check_model_file(path)
+    return _subject(path, *known) if known else None
+
+
+def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subject]:
+    """The exported files in `paths`, each once, in the order named; every one is checked before this returns.
+
+    Args:
+        paths: folders with a manifest, folders of such folders, or exported files with their manifest beside them.
+        runtimes: only the files that these open; all when empty.
+
+    Raises:
+        EdgeAfError: a path holds nothing to measure, a file is no model, or its bytes are not the manifest's.
+    """
+    found: dict[Path, Subject] = {}
+    for path in paths:
+        for subject in _subjects_in(path, runtimes):
+            found.setdefault(subject.path.resolve(), subject)
+    if not found:
+        raise EdgeAfError(f"nothing to measure: none of the files opens in {' or '.join(runtimes)}.")
+    return list(found.values())
+
+
+def check_classes(subject: Subject, dataset: Dataset) -> None:
+    """Refuse to score data that has other classes than the network.
+
+    Raises:
+        EdgeAfError: the counts differ; says both.
+    """
+    if subject.classes != dataset.classes:
+        raise EdgeAfError(
+            f"{subject.path}: scores {subject.classes:,} classes, but {dataset.folder} has {dataset.classes:,}.\n"
+            "Use evaluation data with the classes that the network was trained on."
+        )
+
+
+def _subjects_in(path: Path, runtimes: tuple[str, ...]) -> list[Subject]:
+    if not path.is_dir():
+        subject = subject_of(path)
+        if subject is None:
+            raise EdgeAfError(
+                f"{path}: no {MANIFEST} beside it lists this file, so nothing says which network it is.\n"
+                "Copy the whole folder that `edge-af export` wrote."
+            )
+        return [subject] if not runtimes or subject.runtime in runtimes else []
+    if (path / MANIFEST).is_file():
+        manifest = read_manifest(path)
+        subjects = []
+        for file in manifest.files:
+            runtime = RUNTIME_OF_SUFFIX.get(Path(file.path).suffix)
+            if runtime and (not runtimes or runtime in runtimes):
+                checked = check_file(path, file)
+                check_model_file(checked)
+                subjects.append(_subject(checked, manifest, file))
+        if not subjects and not runtimes:
+            raise EdgeAfError(f"{path / MANIFEST}: lists no .onnx or .tflite file. Export again.")
+        return subjects
+    inner = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
+    if not inner:
+        raise EdgeAfError(f"{path}: no {MANIFEST} here. Name a folder that `edge-af export` wrote, or a file in one.")
+    return [subject for folder in inner for subject in _subjects_in(folder, runtimes)]
+
+
+def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
+    return Subject(
+        path=path,
+        runtime=RUNTIME_OF_SUFFIX[path.suffix],
+        artifact=path.resolve().parent.name,
+        model=manifest.model,
+        preset=manifest.preset,
+        precision=file.precision,
+        recipe=file.recipe,
+        params=manifest.params,
+        classes=manifest.classes,
+        class_names=manifest.class_names,
+        f1_threshold=manifest.f1_threshold,
+    )
+
+
+def _subject_of_run(folder: Path) -> Subject:
+    if (folder / MANIFEST).is_file():
+        names = ", ".join(file.path for file in read_manifest(folder).files)
+        raise EdgeAfError(f"{folder}: a folder of exported files. Name one of them: {names}.")
+    from edge_af.train.run import load_run
+
+    run = load_run(folder)
+    return Subject(
+        path=folder,
+        runtime="torch",
+        artifact=folder.resolve().name,
+        model=run.model,
+        preset=run.preset,
+        precision="fp32",
+        recipe=None,
+        params=run.params,
+        classes=run.classes,
+        class_names=run.class_names,
+        f1_threshold=run.f1_threshold,
+    )

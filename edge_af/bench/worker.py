@@ -1,0 +1,196 @@
+"""Measures one file in one runtime, in a process of its own, so that nothing else's memory or warm caches count.
+
+`python -m edge_af.bench.worker` reads a job (a JSON object, see `Job`) from standard input and writes what it finds, a JSON
+object a line, to the file descriptor that the job names: standard output and standard error belong to the libraries, which
+talk. A line `{"stage": …}` comes before each stage and a line of `Row`'s fields after it, so that what was measured
+before a crash is kept and the reader knows how far it came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
+from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Latency, Method
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data.dataset import open_dataset
+from edge_af.errors import EdgeAfError
+from edge_af.metrics import evaluate
+from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load, score_all
+
+INPUT_VIDEOS = 256
+"""Different videos that the timed inferences go through, again and again: 1.2 MB, more than a core's own cache."""
+
+FEATURE_RANGE = (-2.0, 2.0)
+"""Of YouTube-8M's features after dequantisation; what random inputs are drawn from."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker is to do."""
+
+    path: str
+    runtime: str
+    threads: int
+    data: str | None
+    """The evaluation set's folder; without it latency is measured on random values and there is no accuracy."""
+    f1_threshold: float
+    method: Method
+    result_fd: int
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        value = json.loads(text)
+        return Job(**{**value, "method": Method(**value["method"])})
+
+    def as_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Do the job; `tell` gets stages and fields of `Row` as they come.
+
+    Raises:
+        EdgeAfError, MemoryError: the runtime is missing, or the file cannot be loaded or run.
+    """
+    visual, audio = _inputs(job)
+    tell({"stage": "importing the runtime"})
+    import_runtime(job.runtime)
+    before = read_memory()
+    memory = _kept({}, "before_load", before)
+    tell({"memory": memory, "runtime_memory_bytes": before.peak if before else None})
+    reset_peak()
+
+    tell({"stage": "loading the file"})
+    started = time.perf_counter_ns()
+    scorer = load(job.path, runtime=job.runtime, threads=job.threads)
+    tell({"load_ms": _milliseconds(time.perf_counter_ns() - started)})
+    memory = _kept(memory, "after_load", read_memory())
+    tell({"memory": memory})
+
+    tell({"stage": "running its first inference"})
+    tell({"first_ms": _milliseconds(_timed(scorer, visual, audio, count=1, seconds=None)[0])})
+
+    tell({"stage": "timing inferences"})
+    _timed(scorer, visual, audio, count=job.method.warm_up, seconds=job.method.warm_up_seconds)
+    nanoseconds = _timed(scorer, visual, audio, count=job.method.inferences, seconds=job.method.seconds)
+    after = read_memory()
+    tell({"memory": _kept(memory, "after_run", after), "peak_memory_bytes": after.peak if after else None})
+    tell(
+        {
+            "latency_ms": dataclasses.asdict(latency_of(nanoseconds)),
+            "latency_raw_us": np.rint(nanoseconds / 1e3).astype(int).tolist(),
+        }
+    )
+    if job.data is not None:
+        tell({"stage": "measuring accuracy"})
+        dataset = open_dataset(job.data)
+        scores = score_all(scorer, dataset.visual, dataset.audio, job.method.batch)
+        broken = int(np.isnan(scores).any(axis=1).sum())
+        if broken:
+            raise EdgeAfError(f"{job.path}: {broken:,} of {len(scores):,} videos have a NaN score.")
+        tell(evaluate(scores, dataset.labels(slice(None)), job.f1_threshold).as_dict())
+
+
+def latency_of(nanoseconds: NDArray[np.int64]) -> Latency:
+    """Percentiles and mean in milliseconds of single inferences (n,) in nanoseconds."""
+    p50, p90, p99 = (_milliseconds(value) for value in np.percentile(nanoseconds, [50, 90, 99]))
+    return Latency(p50=p50, p90=p90, p99=p99, mean=_milliseconds(float(nanoseconds.mean())), n=len(nanoseconds))
+
+
+def _timed(
+    scorer: Scorer,
+    visual: list[NDArray[np.float32]],
+    audio: list[NDArray[np.float32]],
+    *,
+    count: int,
+    seconds: float | None,
+) -> NDArray[np.int64]:
+    """Nanoseconds of `count` inferences, or of as many as `seconds` allow, but at least one."""
+    score, clock, taken = scorer.score, time.perf_counter_ns, []
+    stop = clock() + int(seconds * 1e9) if seconds is not None else None
+    # A collection in the middle of an inference would be counted as the network's.
+    gc.disable()
+    try:
+        for index in range(count):
+            video = index % len(visual)
+            started = clock()
+            score(visual[video], audio[video])
+            ended = clock()
+            taken.append(ended - started)
+            if stop is not None and ended >= stop:
+                break
+    finally:
+        gc.enable()
+    return np.array(taken, np.int64)
+
+
+def _inputs(job: Job) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Single videos, each visual (1, 1024) and audio (1, 128) float32, owning their memory."""
+    if job.data is None:
+        random = np.random.default_rng(0)
+        visual, audio = (
+            random.uniform(*FEATURE_RANGE, (INPUT_VIDEOS, features)).astype(np.float32)
+            for features in (VISUAL_FEATURES, AUDIO_FEATURES)
+        )
+    else:
+        visual, audio = open_dataset(job.data).features(slice(INPUT_VIDEOS))
+    return [row[None].copy() for row in visual], [row[None].copy() for row in audio]
+
+
+def _kept(
+    memory: dict[str, dict[str, int]], when: str, reading: MemoryReading | None
+) -> dict[str, dict[str, int]]:
+    return {**memory, when: dataclasses.asdict(reading)} if reading else memory
+
+
+def _milliseconds(nanoseconds: float) -> float:
+    return round(nanoseconds / 1e6, 4)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when the bench is killed: an orphan would go on for minutes."""
+    import ctypes
+    import signal
+
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Read the job, measure, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
+    _die_with_parent()
+    job = Job.from_json(sys.stdin.read())
+    with os.fdopen(job.result_fd, "w") as out:
+
+        def tell(fields: dict[str, Any]) -> None:
+            out.write(json.dumps(fields) + "\n")
+            out.flush()
+
+        try:
+            measure(job, tell)
+            tell({"status": OK, "reason": None})
+        except MissingRuntime as error:
+            tell({"status": MISSING_RUNTIME, "reason": " ".join(str(error).splitlines())})
+        except EdgeAfError as error:
+            # The row says which file it is; the message need not repeat the way to it.
+            tell({"status": FAILED, "reason": " ".join(str(error).splitlines()).removeprefix(f"{Path(job.path)}: ")})
+        except MemoryError as error:
+            tell({"status": FAILED, "reason": f"ran out of memory ({error})" if str(error) else "ran out of memory"})
+
+
+if __name__ == "__main__":
+    main()

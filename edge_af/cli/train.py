@@ -1,0 +1,50 @@
+"""`edge-af train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_af.models.presets import PRESETS, preset
+from edge_af.train.options import TrainOptions
+
+
+def train_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for each field of `TrainOptions`."""
+    for field in reversed(dataclasses.fields(TrainOptions)):
+        name = f"--{field.name.replace('_', '-')}"
+        function = click.option(name, default=field.default, show_default=True, help=field.metadata["help"])(function)
+    return function
+
+
+@click.command()
+@click.option("--data", "data_folder", required=True, type=click.Path(path_type=Path), help="Prepared dataset to train on.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to make.")
+@click.option("--model", required=True, type=click.Choice(list(PRESETS)), help="Which network.")
+@click.option("--preset", "preset_name", default="small", show_default=True, help="Its shape; see `edge-af models`.")
+@train_flags
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
+def command(data_folder: Path, out: Path, model: str, preset_name: str, as_json: bool, **flags: Any) -> None:
+    """Train a network on a prepared dataset.
+
+    A part of the training videos is held out: the best epoch and the F1 threshold are chosen on it. The run folder
+    holds the best epoch so far, from the first epoch on.
+    """
+    config, options = preset(model, preset_name), TrainOptions(**flags)
+
+    from edge_af.data.dataset import open_dataset
+    from edge_af.train.loop import train
+
+    run = train(open_dataset(data_folder), config, preset_name, out, options)
+    if as_json:
+        click.echo(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
+        return
+    held_out = run.training["held_out"]
+    click.echo(f"{out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
+    click.echo(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
+    click.echo(f"Next: edge-af export {out} --int8 --calibration-data {data_folder} --out artifacts/{run.model}")

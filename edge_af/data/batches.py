@@ -1,0 +1,98 @@
+"""Training batches from a prepared dataset: the split, each epoch's order, and reading ahead."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.data.dataset import Dataset
+
+BLOCK = 256
+"""Neighbouring videos that are read together: 512 KB of visual features, enough for a disk to stream."""
+
+MIX = 64
+"""Blocks shuffled together, so that a batch holds videos from up to `MIX` places."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`visual` (n, 1024) and `audio` (n, 128) float32, `labels` (n, classes) uint8."""
+
+    visual: NDArray[np.float32]
+    audio: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+def split(videos: int, held_out: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and rows held out for choosing, both ascending: the same for the same arguments.
+
+    Args:
+        videos: how many there are.
+        held_out: share to hold out; at least one video is.
+        seed: of the draw.
+    """
+    count = min(max(1, round(videos * held_out)), videos - 1)
+    order = np.random.default_rng([seed, 0]).permutation(videos)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """The rows in an epoch's order.
+
+    Blocks of neighbours are shuffled, then the videos of `MIX` blocks among themselves: random enough for training,
+    and still mostly sequential reading where the dataset is larger than memory.
+    """
+    random = np.random.default_rng([seed, 1, epoch])
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    order = random.permutation(len(blocks))
+    return np.concatenate(
+        [
+            random.permutation(np.concatenate([blocks[i] for i in order[start : start + MIX]]))
+            for start in range(0, len(order), MIX)
+        ]
+    )
+
+
+def batches(dataset: Dataset, order: NDArray[np.int64], size: int, ahead: int = 4) -> Iterator[Batch]:
+    """Batches of `size` videos in the given order, made by a thread that works `ahead` batches in advance.
+
+    A last batch of fewer than `size` videos is left out: BatchNorm's statistics would be worse on it, and the next
+    epoch's order reaches those videos.
+    """
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for start in range(0, len(order) - size + 1, size):
+                rows = order[start : start + size]
+                if not put(Batch(*dataset.features(rows), dataset.labels(rows))):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

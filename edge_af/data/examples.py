@@ -1,0 +1,346 @@
+"""YouTube-8M's records, `Example` and `SequenceExample`, into arrays, checked one by one.
+
+| layout | message | features |
+|---|---|---|
+| `2018-video` | `Example` | `id`, `labels`, `mean_rgb` (1024 float), `mean_audio` (128 float) |
+| `2017-video` | `Example` | the same with `video_id` |
+| `2018-frame` | `SequenceExample` | context `id`, `labels`; lists `rgb` (1024 bytes a frame), `audio` (128 bytes a frame) |
+| `2017-frame` | `SequenceExample` | the same with `video_id` |
+
+Frame-level bytes q stand for q·4/255 + 4/512 − 2 (`Dequantize` of utils.py in google/youtube-8m, with its bounds −2 and 2)
+and are averaged over the frames: the bytes are summed as integers, so the average does not depend on any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data.tfrecord import tensorflow
+
+STEP = 4 / 255
+LOWEST = 4 / 512 - 2
+"""A byte q stands for q * STEP + LOWEST."""
+
+ID_BYTES = 16
+"""Room for an id in the prepared dataset. YouTube's own have 11 bytes, those of 2018 have 4."""
+
+SEQUENCE_RECORDS = 32
+"""Frame-level records parsed at a time (about 12 MB of them), so that memory stays bounded."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file's records are built."""
+
+    year: int
+    """2018 (key `id`) or 2017 (key `video_id`)."""
+    frames: bool
+    """Frame-level `SequenceExample`s; video-level `Example`s otherwise."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.year}-{'frame' if self.frames else 'video'}"
+
+    @property
+    def id_key(self) -> str:
+        return "id" if self.year == 2018 else "video_id"
+
+    @property
+    def classes(self) -> int:
+        """Classes of YouTube-8M in that year's version."""
+        return 3862 if self.year == 2018 else 4716
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """Name -> length of the visual and the audio feature, in that order."""
+        if self.frames:
+            return {"rgb": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
+        return {"mean_rgb": VISUAL_FEATURES, "mean_audio": AUDIO_FEATURES}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a value may be."""
+
+    classes: int
+    """A label lies in [0, classes)."""
+    largest: float
+    """A feature's largest magnitude: that of the dtype it will be stored in."""
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Records as arrays: n videos."""
+
+    ids: NDArray[np.bytes_]
+    """(n,) S16"""
+    visual: NDArray[np.float32]
+    """(n, 1024)"""
+    audio: NDArray[np.float32]
+    """(n, 128)"""
+    label_counts: NDArray[np.int64]
+    """(n,): how many labels each video has."""
+    label_values: NDArray[np.uint16]
+    """(sum of label_counts,): ascending within a video, each once."""
+
+
+def dequantise(codes: NDArray[Any]) -> NDArray[np.float64]:
+    """Bytes, or averages of bytes, as the features they stand for."""
+    return codes * STEP + LOWEST
+
+
+def detect_layout(record: bytes) -> Layout | str:
+    """The layout of a record, or what keeps it from being one of YouTube-8M's."""
+    tf = tensorflow()
+    try:
+        # An Example's only field has the number and the type of a SequenceExample's context: this parses both.
+        message = tf.train.SequenceExample.FromString(record)
+    except tf_decode_error():
+        return "not an Example nor a SequenceExample (its bytes cannot be parsed)"
+    context = message.context.feature
+    lists = message.feature_lists.feature_list
+    names = sorted({*context, *lists})
+    if not names:
+        return "holds no features at all"
+    for year, key in ((2018, "id"), (2017, "video_id")):
+        if key in context:
+            return Layout(year, frames=bool(lists))
+    return f"field 'id' (or 'video_id', as in 2017): missing; the record holds {', '.join(names)}"
+
+
+def tf_decode_error() -> type[Exception]:
+    """What protobuf raises for bytes that are no message."""
+    from google.protobuf.message import DecodeError
+
+    return DecodeError
+
+
+def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, list[tuple[int, str]]]:
+    """Parse records, vectorised, and check every value.
+
+    Returns the good ones as arrays, in their order, and for each bad one its position in `records` and the first thing
+    that is wrong with it, which names the field.
+    """
+    step = SEQUENCE_RECORDS if layout.frames else len(records)
+    parts: list[Videos] = []
+    bad: list[tuple[int, str]] = []
+    for start in range(0, len(records), step):
+        part, rejected = _parse(records[start : start + step], layout, limits)
+        parts.append(part)
+        bad += [(start + position, reason) for position, reason in rejected]
+    return _joined(parts), bad
+
+
+def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, list[tuple[int, str]]]:
+    tf = tensorflow()
+    read = _read_sequences if layout.frames else _read_examples
+    try:
+        videos, good = read(records, layout, limits)
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        # One unparsable record fails the whole call: halve until it stands alone.
+        if len(records) == 1:
+            return _joined([]), [(0, explain(records[0], layout, limits))]
+        half = len(records) // 2
+        left, left_bad = _parse(records[:half], layout, limits)
+        right, right_bad = _parse(records[half:], layout, limits)
+        return _joined([left, right]), left_bad + [(half + position, reason) for position, reason in right_bad]
+    return videos, [(int(i), explain(records[i], layout, limits)) for i in np.flatnonzero(~good)]
+
+
+def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, NDArray[np.bool_]]:
+    """The videos that are good, and which of `records` they are: (len(records),) bool."""
+    tf = tensorflow()
+    ragged = tf.io.RaggedFeature
+    spec = {layout.id_key: ragged(tf.string), "labels": ragged(tf.int64)}
+    found = tf.io.parse_example(
+        np.array(records, object), spec | {name: ragged(tf.float32) for name in layout.fields}
+    )
+    columns = {name: (value.values.numpy(), np.diff(value.row_splits.numpy())) for name, value in found.items()}
+    ids, id_counts = columns[layout.id_key]
+    good = id_counts == 1
+    for name, length in layout.fields.items():
+        good &= columns[name][1] == length
+    blocks = []
+    for name, length in layout.fields.items():
+        values, lengths = columns[name]
+        block = np.zeros((len(records), length), np.float32)
+        block[good] = values[np.repeat(good, lengths)].reshape(-1, length)
+        blocks.append(block)
+    return _checked(ids, id_counts, blocks, *columns["labels"], good, limits)
+
+
+def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, NDArray[np.bool_]]:
+    """As `_read_examples`, averaging the frames."""
+    tf = tensorflow()
+    ragged = tf.io.RaggedFeature
+    context, lists, _ = tf.io.parse_sequence_example(
+        np.array(records, object),
+        context_features={layout.id_key: ragged(tf.string), "labels": ragged(tf.int64)},
+        sequence_features={name: ragged(tf.string) for name in layout.fields},
+    )
+    ids, labels = context[layout.id_key], context["labels"]
+    id_counts = np.diff(ids.row_splits.numpy())
+    good = id_counts == 1
+    frames_of, values_of = {}, {}
+    for name, length in layout.fields.items():
+        splits, value_splits = (part.numpy() for part in lists[name].nested_row_splits)
+        values = lists[name].flat_values.numpy()
+        frames = np.diff(splits)
+        whole = np.diff(value_splits) == 1
+        if whole.all():
+            whole = np.fromiter(map(len, values), np.int64, len(values)) == length
+            values_of[name] = values
+        else:
+            values_of[name] = np.full(len(whole), b"", object)
+            values_of[name][whole] = values[np.repeat(whole, np.diff(value_splits))]
+            whole &= np.fromiter(map(len, values_of[name]), np.int64, len(whole)) == length
+        video_of = np.repeat(np.arange(len(records)), frames)
+        good &= (frames > 0) & (np.bincount(video_of[~whole], minlength=len(records)) == 0)
+        frames_of[name] = frames
+    visual, audio = layout.fields
+    good &= frames_of[visual] == frames_of[audio]
+    blocks = []
+    for name, length in layout.fields.items():
+        frames = frames_of[name]
+        block = np.zeros((len(records), length), np.float32)
+        if good.any():
+            kept = values_of[name][np.repeat(good, frames)]
+            codes = np.frombuffer(b"".join(kept.tolist()), np.uint8).reshape(-1, length)
+            starts = np.cumsum(frames[good]) - frames[good]
+            sums = np.add.reduceat(codes, starts, axis=0, dtype=np.int64)
+            block[good] = dequantise(sums / frames[good, None])
+        blocks.append(block)
+    label_counts = np.diff(labels.row_splits.numpy())
+    return _checked(ids.values.numpy(), id_counts, blocks, labels.values.numpy(), label_counts, good, limits)
+
+
+def _checked(
+    ids: NDArray[Any],
+    id_counts: NDArray[Any],
+    blocks: list[NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    label_counts: NDArray[Any],
+    good: NDArray[np.bool_],
+    limits: Limits,
+) -> tuple[Videos, NDArray[np.bool_]]:
+    """Check what the records hold, now that all of `good` have the right lengths; keep those that pass."""
+    rows = len(good)
+    row_of_id = np.repeat(np.arange(rows), id_counts)
+    good = good.copy()
+    good[row_of_id[np.fromiter(map(len, ids), np.int64, len(ids)) > ID_BYTES]] = False
+    for block in blocks:
+        # NaN compares false, so this finds NaN, infinities and what the dtype cannot hold, in one go.
+        good &= (np.abs(block) <= limits.largest).all(axis=1)
+    row_of_label = np.repeat(np.arange(rows), label_counts)
+    good[row_of_label[(labels < 0) | (labels >= limits.classes)]] = False
+
+    kept = good[row_of_label]
+    # Sorted by video, then label, each pair once.
+    pairs = np.unique(row_of_label[kept] * 65536 + labels[kept])
+    counts = np.bincount(pairs // 65536, minlength=rows)[good]
+    videos = Videos(
+        ids=ids[good[row_of_id]].astype(f"S{ID_BYTES}"),
+        visual=blocks[0][good],
+        audio=blocks[1][good],
+        label_counts=counts.astype(np.int64),
+        label_values=(pairs % 65536).astype(np.uint16),
+    )
+    return videos, good
+
+
+def _joined(parts: list[Videos]) -> Videos:
+    if len(parts) == 1:
+        return parts[0]
+    empty = Videos(
+        ids=np.zeros(0, f"S{ID_BYTES}"),
+        visual=np.zeros((0, VISUAL_FEATURES), np.float32),
+        audio=np.zeros((0, AUDIO_FEATURES), np.float32),
+        label_counts=np.zeros(0, np.int64),
+        label_values=np.zeros(0, np.uint16),
+    )
+    parts = [empty, *parts]
+    return Videos(
+        ids=np.concatenate([part.ids for part in parts]),
+        visual=np.concatenate([part.visual for part in parts]),
+        audio=np.concatenate([part.audio for part in parts]),
+        label_counts=np.concatenate([part.label_counts for part in parts]),
+        label_values=np.concatenate([part.label_values for part in parts]),
+    )
+
+
+def explain(record: bytes, layout: Layout, limits: Limits) -> str:
+    """The first thing that is wrong with a record that `parse` refuses, with the name of its field."""
+    found = detect_layout(record)
+    if isinstance(found, str):
+        return found
+    if found != layout:
+        return f"is of the layout {found.name}, the first record of this file of {layout.name}"
+    message = tensorflow().train.SequenceExample.FromString(record)
+    context = message.context.feature
+    ids = context[layout.id_key].bytes_list.value
+    if len(ids) != 1:
+        return f"field {layout.id_key!r}: {_kind(context[layout.id_key])}, expected one string"
+    if len(ids[0]) > ID_BYTES:
+        return f"field {layout.id_key!r}: {len(ids[0])} bytes long, at most {ID_BYTES} are expected"
+    for name, length in layout.fields.items():
+        if wrong := _explain_frames(message, name, length) if layout.frames else _explain_vector(
+            context, name, length, limits
+        ):
+            return f"field {name!r}: {wrong}"
+    if layout.frames:
+        visual, audio = (len(message.feature_lists.feature_list[name].feature) for name in layout.fields)
+        if visual != audio:
+            return f"field 'audio': {audio} frames where 'rgb' has {visual}"
+    if "labels" in context:
+        if context["labels"].WhichOneof("kind") not in (None, "int64_list"):
+            return f"field 'labels': {_kind(context['labels'])}, expected integers"
+        for label in context["labels"].int64_list.value:
+            if not 0 <= label < limits.classes:
+                return f"field 'labels': label {label} is outside the {limits.classes} classes (0 to {limits.classes - 1})"
+    return "cannot be parsed by TensorFlow"
+
+
+def _explain_vector(context: Any, name: str, length: int, limits: Limits) -> str | None:
+    if name not in context:
+        return f"missing; the record holds {', '.join(sorted(context))}"
+    if context[name].WhichOneof("kind") not in (None, "float_list"):
+        return f"{_kind(context[name])}, expected {length} floats"
+    values = np.array(context[name].float_list.value, np.float32)
+    if len(values) != length:
+        return f"{len(values)} values, expected {length}"
+    for position in np.flatnonzero(~(np.abs(values) <= limits.largest))[:1]:
+        value = values[position]
+        if np.isfinite(value):
+            return f"value {position} is {value:g}, beyond what float16 can hold; prepare with --dtype float32"
+        return f"value {position} is {'NaN' if np.isnan(value) else 'infinite'}"
+    return None
+
+
+def _explain_frames(message: Any, name: str, length: int) -> str | None:
+    lists = message.feature_lists.feature_list
+    if name not in lists:
+        return f"missing; the record's frames hold {', '.join(sorted(lists))}"
+    frames = lists[name].feature
+    if not frames:
+        return "no frames"
+    for number, frame in enumerate(frames):
+        values = frame.bytes_list.value
+        if len(values) != 1:
+            return f"frame {number}: {_kind(frame)}, expected one string of {length} bytes"
+        if len(values[0]) != length:
+            return f"frame {number}: {len(values[0])} bytes, expected {length}"
+    return None
+
+
+def _kind(feature: Any) -> str:
+    """What a feature holds, in words."""
+    kind = feature.WhichOneof("kind")
+    if kind is None:
+        return "empty"
+    words = {"bytes_list": "strings", "float_list": "floats", "int64_list": "integers"}
+    return f"{len(getattr(feature, kind).value)} {words[kind]}"

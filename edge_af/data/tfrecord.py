@@ -1,0 +1,293 @@
+"""TFRecord files, read by TensorFlow's own reader, and what to say about a damaged one.
+
+A TFRecord file is a run of records of
+
+    length (uint64) | masked CRC-32C of the length (uint32) | the record's bytes | masked CRC-32C of the bytes (uint32)
+
+all little-endian (tensorflow/core/lib/io/record_writer.h). The file may be one GZIP stream around all of that.
+
+TensorFlow's reader checks both checksums, but it has three gaps that are closed here:
+
+* A file that ends inside a record's first 12 bytes counts as a file that ends before that record.
+* A length field that is intact but absurd makes it allocate that much, or crash.
+* A GZIP stream cut between two records, or before its last 8 bytes, counts as whole.
+
+So the frames of a plain file are walked first (12 bytes a record), and the end of a GZIP stream is compared with what it
+says of itself. Only the second gap stays open inside GZIP, where there is no way to look ahead without unpacking twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import mmap
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.errors import EdgeAfError
+
+FRAMING_BYTES = 16
+"""Bytes that a record takes in the file beside its own."""
+
+BATCH_RECORDS = 128
+"""Records read at a time: 0.6 MB of video-level records, about 50 MB of frame-level ones."""
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive records of one file, their checksums good."""
+
+    first: int
+    """Number of the first of them in the file, counting from 0."""
+    records: list[bytes]
+    position: int | None
+    """Bytes of the file that are behind us; None inside GZIP."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A record that could not be read."""
+
+    record: int
+    """Its number in the file, counting from 0."""
+    reason: str
+    rest: bool
+    """Whether the rest of the file is lost with it."""
+
+
+@functools.cache
+def tensorflow() -> Any:
+    """The `tensorflow` module: silent, and on the CPU, so that a GPU stays free for training in the same process."""
+    # Both are read once, when the library loads: 3 leaves fatal messages only; oneDNN announces itself unless it is off.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+    tf.get_logger().setLevel("ERROR")
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        # TensorFlow was already at work in this process; what it sees is then its user's choice.
+        pass
+    return tf
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is a GZIP stream, by its first bytes.
+
+    A plain TFRecord whose first record is 35,615 bytes long starts with the same two bytes; its length's checksum tells.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith(GZIP_MAGIC) and _record_length(head) is None
+
+
+def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[Batch | Damage]:
+    """Read a TFRecord file from its start to its end.
+
+    Yields `Batch` for records that are whole and `Damage` for each that is not, in the order of the file. After damage
+    inside a plain file it goes on behind that record where the next one can be found, else `Damage.rest` is set and
+    the reading ends. A file of no bytes holds no records.
+
+    Raises:
+        EdgeAfError: the file is missing or cannot be opened.
+    """
+    try:
+        if is_gzip(path):
+            yield from _read_gzip(path, batch_records)
+        else:
+            yield from _read_plain(path, batch_records)
+    except FileNotFoundError:
+        raise EdgeAfError(f"{path}: no such file.") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _read_plain(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
+    number = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            offset = 0
+            whole = _walk(view, offset)
+            while offset < size:
+                bad = False
+                for records in _tensorflow_reads(path, batch_records, offset=offset, take=whole):
+                    if records is None:
+                        bad = True
+                        break
+                    offset += sum(map(len, records)) + FRAMING_BYTES * len(records)
+                    yield Batch(number, records, offset)
+                    number += len(records)
+                    whole -= len(records)
+                if offset == size:
+                    return
+                reason, following = _what_is_wrong(view, offset, payload=bad)
+                yield Damage(number, reason, rest=following is None)
+                if following is None:
+                    return
+                number, offset = number + 1, following
+                whole = whole - 1 if bad else _walk(view, offset)
+
+
+def _read_gzip(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
+    number = unpacked = 0
+    for records in _tensorflow_reads(path, batch_records, compression="GZIP"):
+        if records is None:
+            if number == 0 and not _starts_with_record(path):
+                reason = "not a TFRecord file inside its GZIP stream, or its first bytes are damaged"
+            else:
+                reason = "damaged or cut off here, inside the GZIP stream"
+            yield Damage(number, reason, rest=True)
+            return
+        unpacked += sum(map(len, records)) + FRAMING_BYTES * len(records)
+        yield Batch(number, records, None)
+        number += len(records)
+    if not _gzip_is_whole(path, unpacked):
+        yield Damage(number, "the file ends here, inside its GZIP stream (cut off)", rest=True)
+
+
+def _tensorflow_reads(
+    path: Path, batch_records: int, *, offset: int = 0, take: int = -1, compression: str = ""
+) -> Iterator[list[bytes] | None]:
+    """Lists of records from byte `offset` on, `take` of them at most; then None if TensorFlow's reader gave up.
+
+    A batch that fails takes the good records before the damage with it, so it is read again one record at a time.
+    """
+    if take == 0:
+        return
+    tf = tensorflow()
+    done = 0
+    for size in (batch_records, 1):
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[str(path)], compression_type=compression, buffer_size=1 << 20, byte_offsets=[offset]
+        )
+        data = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        data = data.take(take).skip(done).batch(size).prefetch(1)
+        options = tf.data.Options()
+        # The default rewriting of the graph fails on byte_offsets (TensorFlow 2.21), and costs 20 ms a file.
+        options.experimental_optimization.apply_default_optimizations = False
+        options.autotune.enabled = False
+        try:
+            for records in data.with_options(options).as_numpy_iterator():
+                yield records.tolist()
+                done += len(records)
+        # TensorFlow quotes bytes of the file in some messages and then stumbles over them itself.
+        except (tf.errors.DataLossError, UnicodeDecodeError):
+            continue
+        except tf.errors.OpError as error:
+            raise EdgeAfError(f"{path}: cannot be read ({type(error).__name__}).") from None
+        return
+    yield None
+
+
+def _walk(view: mmap.mmap, offset: int) -> int:
+    """How many records from `offset` on have an intact length field and lie wholly inside the file."""
+    whole = 0
+    while (end := _end_of_record(view, offset)) is not None:
+        whole, offset = whole + 1, end
+    return whole
+
+
+def _end_of_record(view: mmap.mmap, offset: int) -> int | None:
+    length = _record_length(view[offset : offset + 12])
+    if length is None or offset + FRAMING_BYTES + length > len(view):
+        return None
+    return offset + FRAMING_BYTES + length
+
+
+def _what_is_wrong(view: mmap.mmap, offset: int, *, payload: bool) -> tuple[str, int | None]:
+    """What to say of the record at `offset` that could not be read, and where the next one starts, if that is known."""
+    size = len(view)
+    if payload:
+        return "its bytes do not match their checksum (damaged)", _end_of_record(view, offset)
+    head = view[offset : offset + 12]
+    if _record_length(head) is not None or (len(head) < 12 and offset > 0):
+        return "the file ends inside this record (cut off)", None
+    if len(head) == 12:
+        # One flipped bit in the length's checksum: the length itself may still be right, if a record or the end follows.
+        following = offset + FRAMING_BYTES + struct.unpack("<Q", head[:8])[0]
+        if following == size or (following < size and _record_length(view[following : following + 12]) is not None):
+            return "its length field does not match its checksum (damaged)", following
+    if offset == 0:
+        return "not a TFRecord file, or its first bytes are damaged", None
+    return "its length field is damaged, so where the next record starts cannot be known", None
+
+
+def _record_length(head: bytes) -> int | None:
+    """The length that a record's first 12 bytes give; None if they do not match their checksum."""
+    if len(head) < 12:
+        return None
+    length, checksum = struct.unpack("<QI", head)
+    crc = 0xFFFFFFFF
+    for byte in head[:8]:
+        crc = _CRC_LIST[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return length if ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF == checksum else None
+
+
+def _starts_with_record(path: Path) -> bool:
+    try:
+        with gzip.open(path) as file:
+            return _record_length(file.read(12)) is not None
+    except (OSError, EOFError, zlib.error):
+        # The stream itself is damaged: nothing can be said of what was inside.
+        return True
+
+
+def _gzip_is_whole(path: Path, unpacked: int) -> bool:
+    """Whether a GZIP file that gave `unpacked` bytes of records has no more to give and is complete."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size >= 18:
+            # A stream's last 4 bytes are its unpacked size modulo 2^32 (RFC 1952).
+            file.seek(-4, os.SEEK_END)
+            if struct.unpack("<I", file.read(4))[0] == unpacked & 0xFFFFFFFF:
+                return True
+    # Cut off, or several streams one behind the other: unpack it to know.
+    total = 0
+    try:
+        with gzip.open(path) as stream:
+            while chunk := stream.read(1 << 20):
+                total += len(chunk)
+    except (EOFError, OSError, zlib.error):
+        return False
+    return total == unpacked
+
+
+_MASK_DELTA = 0xA282EAD8
+
+
+def _crc_table() -> NDArray[np.uint32]:
+    """CRC-32C (Castagnoli, reflected polynomial 0x82F63B78) of each byte: (256,) uint32."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, table >> 1 ^ np.uint32(0x82F63B78), table >> 1).astype(np.uint32)
+    return table
+
+
+_CRC_TABLE = _crc_table()
+_CRC_LIST: list[int] = _CRC_TABLE.tolist()
+
+
+def masked_crc32c(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """TFRecord's checksum of each row: rows (n, length) uint8 -> (n,) uint32. One pass over the columns for all rows."""
+    crc = np.full(len(rows), 0xFFFFFFFF, np.uint32)
+    for column in np.ascontiguousarray(rows.T):
+        crc = _CRC_TABLE[(crc ^ column) & 0xFF] ^ crc >> 8
+    crc = ~crc
+    return ((crc >> 15 | crc << 17) + np.uint32(_MASK_DELTA)).astype(np.uint32)

@@ -1,0 +1,211 @@
+"""Writes the prepared dataset (see `edge_af.data.dataset`), video by video, in bounded memory.
+
+The arrays grow as plain files. Their `.npy` headers are written at the start, with a length of 0, and again at the end:
+numpy leaves room in a header for the first axis to grow (format version 1.0), so its size stays the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.data.dataset import ARRAYS, INDEX, SCHEMA_VERSION, Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.files import staged_folder, write_json
+
+FILES = {*(f"{stem}.npy" for stem in ARRAYS), INDEX}
+"""Everything a prepared dataset's folder holds."""
+
+
+class DatasetWriter:
+    """Appends videos to the arrays in a folder.
+
+    Use as a context manager; `finish` makes the arrays readable. OSErrors (no space) come through as they are.
+    """
+
+    def __init__(self, folder: Path, dtype: str, *, videos: int = 0, labels: int = 0) -> None:
+        """Start at `videos` videos and `labels` labels: what the files hold beyond that is cut off, so that an
+        interrupted conversion goes on from its last recorded state.
+
+        Raises:
+            EdgeAfError: the files in `folder` hold less than that.
+        """
+        self.folder = folder
+        self.videos = videos
+        self.labels = labels
+        self._dtypes = {stem: np.dtype(dtype if dtype in allowed else allowed[0]) for stem, (allowed, _) in ARRAYS.items()}
+        self._files: dict[str, BinaryIO] = {}
+        for stem in ARRAYS:
+            self._files[stem] = self._open(stem)
+        if videos == 0:
+            self._put("label_offsets", np.zeros(1, np.int64))
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for file in self._files.values():
+            try:
+                file.close()
+            except OSError:
+                # Closing flushes what is buffered. When that fails for want of space the write before it has said so.
+                if kind is None:
+                    raise
+
+    def append(
+        self,
+        *,
+        ids: NDArray[np.bytes_],
+        visual: NDArray[Any],
+        audio: NDArray[Any],
+        label_counts: NDArray[np.int64],
+        label_values: NDArray[np.uint16],
+    ) -> None:
+        """Append n videos: ids (n,) S16, visual (n, 1024), audio (n, 128), label_counts (n,), label_values (their sum,)."""
+        self._put("ids", ids)
+        self._put("visual", visual)
+        self._put("audio", audio)
+        self._put("label_offsets", self.labels + np.cumsum(label_counts))
+        self._put("label_values", label_values)
+        self.videos += len(ids)
+        self.labels += len(label_values)
+
+    def flush(self) -> None:
+        """Bring everything appended so far onto the disk."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """Give the headers their final lengths and bring everything onto the disk."""
+        for stem, file in self._files.items():
+            file.seek(0)
+            file.write(self._header(stem, self._length(stem)))
+        self.flush()
+
+    def _length(self, stem: str) -> int:
+        return {"label_values": self.labels, "label_offsets": self.videos + 1}.get(stem, self.videos)
+
+    def _put(self, stem: str, values: NDArray[Any]) -> None:
+        self._files[stem].write(np.ascontiguousarray(values, self._dtypes[stem]).data.cast("B") if values.size else b"")
+
+    def _open(self, stem: str) -> BinaryIO:
+        path = self.folder / f"{stem}.npy"
+        header = self._header(stem, 0)
+        if self.videos == 0:
+            file = path.open("wb")
+            file.write(header)
+            return file
+        size = len(header) + self._length(stem) * self._dtypes[stem].itemsize * int(np.prod(ARRAYS[stem][1], dtype=int))
+        try:
+            if path.stat().st_size < size:
+                raise EdgeAfError(f"{path}: shorter than was recorded. Pass --overwrite to start over.")
+            file = path.open("r+b")
+        except FileNotFoundError:
+            raise EdgeAfError(f"{path}: is gone. Pass --overwrite to start over.") from None
+        file.truncate(size)
+        file.seek(size)
+        return file
+
+    def _header(self, stem: str, length: int) -> bytes:
+        """A `.npy` header of version 1.0, of the same size for every length."""
+        from io import BytesIO
+
+        buffer = BytesIO()
+        descr = np.lib.format.dtype_to_descr(self._dtypes[stem])
+        np.lib.format.write_array_header_1_0(
+            buffer, {"descr": descr, "fortran_order": False, "shape": (length, *ARRAYS[stem][1])}
+        )
+        return buffer.getvalue()
+
+
+def index_of(
+    *,
+    videos: int,
+    labels: int,
+    classes: int,
+    layout: str,
+    dtype: str,
+    class_names: list[str],
+    sources: list[dict[str, Any]],
+    left_out: list[dict[str, Any]],
+    **more: Any,
+) -> dict[str, Any]:
+    """What `index.json` holds. `more` says how the dataset came to be."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "videos": videos,
+        "classes": classes,
+        "layout": layout,
+        "dtype": dtype,
+        "labels_per_video": round(labels / videos, 4) if videos else 0.0,
+        **more,
+        "sources": sources,
+        "left_out_records": len(left_out),
+        "left_out": left_out,
+        "class_names": class_names,
+    }
+
+
+def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
+    """Refuse an output folder that holds anything, unless it is to be overwritten and holds nothing but our own output.
+
+    Raises:
+        EdgeAfError: it is a file, holds something and `overwrite` is not set, or holds names other than `ours`.
+    """
+    if out.exists() and not out.is_dir():
+        raise EdgeAfError(f"{out}: is a file; name a folder for the output.")
+    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if names and not overwrite:
+        raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
+    if foreign := sorted(names - set(ours)):
+        raise EdgeAfError(
+            f"{out}: holds {foreign[0]!r}, which --overwrite would delete and this verb did not write. Choose another folder."
+        )
+
+
+def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+    """Cut `videos` videos of a prepared dataset, chosen by `seed`, into a new one, in their old order. Returns its index.
+
+    Raises:
+        EdgeAfError: there are not that many, or `out` is taken.
+    """
+    if not 1 <= videos <= source.videos:
+        raise EdgeAfError(f"--videos {videos}: {source.folder} holds {source.videos} videos.")
+    check_replaceable(out, FILES, overwrite)
+    rows = np.sort(np.random.default_rng(seed).permutation(source.videos)[:videos])
+    dtype = str(source.visual.dtype)
+    with staged_folder(out, overwrite=overwrite) as stage:
+        with DatasetWriter(stage, dtype) as writer:
+            for start in range(0, videos, 1024):
+                part = rows[start : start + 1024]
+                starts, ends = source.label_offsets[part], source.label_offsets[part + 1]
+                runs = [source.label_values[a:b] for a, b in zip(starts, ends, strict=True)]
+                writer.append(
+                    ids=source.ids[part],
+                    visual=source.visual[part],
+                    audio=source.audio[part],
+                    label_counts=ends - starts,
+                    label_values=np.concatenate(runs),
+                )
+            writer.finish()
+        kept = source.index
+        index = index_of(
+            videos=videos,
+            labels=writer.labels,
+            classes=source.classes,
+            layout=kept["layout"],
+            dtype=dtype,
+            class_names=kept.get("class_names", []),
+            sources=kept.get("sources", []),
+            left_out=kept.get("left_out", []),
+            sampled_from={"dataset": source.folder.resolve().name, "videos": source.videos, "seed": seed},
+        )
+        write_json(stage / INDEX, index)
+    return index

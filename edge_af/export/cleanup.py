@@ -1,0 +1,286 @@
+"""Passes that make the traced graph smaller without changing what it computes. Each takes a graph and returns one.
+
+Behind them every fully connected layer is one `Gemm` in one form: `y = x Wᵀ + b`, W (out, in) and b (out,) constants,
+which is also TFLite's; no BatchNorm, no identity, and no arithmetic on constants is left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.errors import EdgeAfError
+from edge_af.export.graph import Graph, Node, keep_needed, rename_tensors, to_onnx
+
+NO_OPS = frozenset({"Identity", "Dropout"})
+GEMM_ATTRIBUTES = {"transB": 1}
+UNKNOWN_MODULE = "?"
+"""Stands for the module in the name of a node that the exporter's own rewriting made."""
+
+
+def clean(graph: Graph) -> Graph:
+    """All passes, in order.
+
+    Raises:
+        EdgeAfError: a layer or a BatchNorm cannot be brought into the form above.
+    """
+    for step in (fold_constants, drop_no_ops, one_form_of_gemm, fold_batch_norms, merge_layout_changes, name_by_layer):
+        graph = keep_needed(step(graph))
+    return graph
+
+
+def fold_constants(graph: Graph) -> Graph:
+    """Compute every node whose inputs are all constants."""
+    from onnx.reference import ReferenceEvaluator
+
+    constants, kept = dict(graph.constants), []
+    for node in graph.nodes:
+        inputs = [name for name in node.inputs if name]
+        if any(name not in constants for name in inputs) or set(node.outputs) & set(graph.outputs):
+            kept.append(node)
+            continue
+        alone = Graph((node,), {name: constants[name] for name in inputs}, {}, dict.fromkeys(node.outputs, ()))
+        model = to_onnx(alone)
+        for output in model.graph.output:
+            output.ClearField("type")
+        for name, array in zip(node.outputs, ReferenceEvaluator(model).run(None, {}), strict=True):
+            constants[name] = np.asarray(array)
+    return replace(graph, nodes=tuple(kept), constants=constants)
+
+
+def drop_no_ops(graph: Graph) -> Graph:
+    """Take out nodes that hand their input on."""
+    source: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        read = replace(node, inputs=tuple(source.get(name, name) for name in node.inputs))
+        if node.op in NO_OPS and node.outputs[0] not in graph.outputs:
+            source[node.outputs[0]] = read.inputs[0]
+        else:
+            kept.append(read)
+    return replace(graph, nodes=tuple(kept))
+
+
+def one_form_of_gemm(graph: Graph) -> Graph:
+    """Bring every `Gemm`, and every `MatMul` of a matrix by constant weights with or without an `Add`, into `y = x Wᵀ + b`.
+
+    ONNX's Gemm is alpha * A' B' + beta * C; alpha is folded into the weights and beta into the bias.
+    """
+    graph = _matmuls_to_gemms(graph)
+    constants, nodes = dict(graph.constants), []
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    for node in graph.nodes:
+        if node.op != "Gemm":
+            nodes.append(node)
+            continue
+        data, weight_name, *rest = node.inputs
+        bias_name = rest[0] if rest and rest[0] else ""
+        get = node.attributes.get
+        if get("transA", 0) or weight_name not in constants or (bias_name and bias_name not in constants):
+            raise EdgeAfError(
+                f"node {node.name!r} (Gemm): only layers with constant weights and an input that is not transposed can be exported."
+            )
+        weight, alpha, beta = constants[weight_name], get("alpha", 1.0), get("beta", 1.0)
+        if not get("transB", 0) or alpha != 1.0:
+            weight = weight if get("transB", 0) else weight.T
+            weight = np.ascontiguousarray(weight * np.float32(alpha))
+            weight_name = _store(constants, readers, weight_name, node, "weight", weight)
+        bias = np.broadcast_to(constants[bias_name], (1, len(weight)))[0] if bias_name else np.zeros(len(weight), np.float32)
+        if not bias_name or beta != 1.0 or constants[bias_name].shape != bias.shape:
+            bias = bias * np.float32(beta)
+            bias_name = _store(constants, readers, bias_name or f"{node.name}.bias", node, "bias", bias)
+        nodes.append(replace(node, inputs=(data, weight_name, bias_name), attributes=GEMM_ATTRIBUTES))
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _matmuls_to_gemms(graph: Graph) -> Graph:
+    if not any(node.op == "MatMul" and node.inputs[1] in graph.constants for node in graph.nodes):
+        return graph
+    shapes, consumers, constants = graph.shapes(batch=1), graph.consumers(), graph.constants
+    taken: set[str] = set()
+    nodes = []
+    for node in graph.nodes:
+        if node.name in taken:
+            continue
+        is_layer = node.op == "MatMul" and node.inputs[1] in constants and len(shapes[node.inputs[0]]) == 2
+        if not is_layer:
+            nodes.append(node)
+            continue
+        inputs, outputs = node.inputs, node.outputs
+        readers = consumers[node.outputs[0]]
+        if len(readers) == 1 and readers[0].op == "Add" and node.outputs[0] not in graph.outputs:
+            (bias,) = (name for name in readers[0].inputs if name != node.outputs[0])
+            if bias in constants and constants[bias].size in (1, shapes[node.outputs[0]][1]):
+                taken.add(readers[0].name)
+                inputs, outputs = (*inputs, bias), readers[0].outputs
+        nodes.append(replace(node, op="Gemm", inputs=inputs, outputs=outputs, attributes={}))
+    return replace(graph, nodes=tuple(nodes))
+
+
+def fold_batch_norms(graph: Graph) -> Graph:
+    """Take every BatchNorm into the Gemms around it; s = scale / √(variance + ε), t = bias - s * mean.
+
+    * `Gemm, BatchNorm`: into the Gemm, W' = diag(s) W, b' = s b + t.
+    * `Gemm, Relu, BatchNorm`, also through a `Concat`, in front of Gemms: |s| moves back through the ReLU, since
+      |s| max(x, 0) = max(|s| x, 0), and sign(s) and t move forward, W' = W diag(sign(s)), b' = b + W t. Moving all of s
+      forward would be as exact, but would leave the hidden vector without the equal spread over its features that
+      BatchNorm gave it, on which one integer scale for the whole vector depends, and would put that spread into the
+      columns of weights that share one scale a row.
+
+    Raises:
+        EdgeAfError: a BatchNorm stands somewhere else.
+    """
+    while norm := next((node for node in graph.nodes if node.op == "BatchNormalization"), None):
+        graph = _fold_batch_norm(graph, norm)
+    return graph
+
+
+def _fold_batch_norm(graph: Graph, norm: Node) -> Graph:
+    constants = dict(graph.constants)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    producers, consumers = graph.producers(), graph.consumers()
+    data, *names = norm.inputs
+    scale, offset, mean, variance = (constants[name].astype(np.float64) for name in names)
+    s = scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
+    t = offset - s * mean
+    changed: dict[str, Node] = {}
+
+    def alone(node: Node | None, op: str) -> bool:
+        return node is not None and node.op == op and len(consumers[node.outputs[0]]) == 1 and node.outputs[0] not in graph.outputs
+
+    def rows(gemm: Node, factor: NDArray[np.float64], add: NDArray[np.float64] | float) -> None:
+        weight, bias = constants[gemm.inputs[1]], constants[gemm.inputs[2]]
+        changed[gemm.name] = replace(
+            gemm,
+            inputs=(
+                gemm.inputs[0],
+                _store(constants, readers, gemm.inputs[1], gemm, "weight", weight * factor[:, None].astype(np.float32)),
+                _store(constants, readers, gemm.inputs[2], gemm, "bias", (bias * factor + add).astype(np.float32)),
+            ),
+        )
+
+    before = producers.get(data)
+    if before is not None and alone(before, "Gemm"):
+        rows(before, s, t)
+    else:
+        if before is not None and alone(before, "Relu") and alone(layer := producers.get(before.inputs[0]), "Gemm"):
+            assert layer is not None
+            rows(layer, np.where(s == 0, 1.0, np.abs(s)), 0.0)
+            s = np.sign(s)
+        for gemm, first in _gemms_behind(graph, norm.outputs[0]):
+            gemm = changed.get(gemm.name, gemm)
+            weight, bias = constants[gemm.inputs[1]], constants[gemm.inputs[2]]
+            columns = slice(first, first + len(s))
+            shift = weight[:, columns] @ t
+            if not np.all(s == 1):
+                weight = weight.copy()
+                weight[:, columns] *= s.astype(np.float32)
+            changed[gemm.name] = replace(
+                gemm,
+                inputs=(
+                    gemm.inputs[0],
+                    _store(constants, readers, gemm.inputs[1], gemm, "weight", weight),
+                    _store(constants, readers, gemm.inputs[2], gemm, "bias", (bias + shift).astype(np.float32)),
+                ),
+            )
+    nodes = tuple(changed.get(node.name, node) for node in graph.nodes if node.name != norm.name)
+    without = Graph(nodes, constants, graph.inputs, graph.outputs)
+    return keep_needed(
+        replace(
+            without,
+            nodes=tuple(
+                replace(node, inputs=tuple(data if name == norm.outputs[0] else name for name in node.inputs))
+                for node in without.nodes
+            ),
+        )
+    )
+
+
+def _gemms_behind(graph: Graph, tensor: str) -> list[tuple[Node, int]]:
+    """The Gemms that read a matrix, itself or as part of a concatenation, with the column it begins at."""
+    found: list[tuple[Node, int]] = []
+    shapes, consumers = graph.shapes(batch=1), graph.consumers()
+
+    def follow(name: str, first: int) -> None:
+        if name in graph.outputs or not consumers[name]:
+            raise EdgeAfError(f"tensor {name!r}: a BatchNorm whose result is an output of the network cannot be folded.")
+        for node in consumers[name]:
+            if node.op == "Gemm" and node.inputs.count(name) == 1 and node.inputs[0] == name:
+                found.append((node, first))
+            elif node.op == "Concat" and node.attributes["axis"] in (1, -1) and node.inputs.count(name) == 1:
+                before = node.inputs[: node.inputs.index(name)]
+                follow(node.outputs[0], first + sum(shapes[part][1] for part in before))
+            else:
+                raise EdgeAfError(f"node {node.name!r} ({node.op}): a BatchNorm in front of this operator cannot be folded.")
+
+    follow(tensor, 0)
+    return found
+
+
+def merge_layout_changes(graph: Graph) -> Graph:
+    """One Transpose for two in a row, and one Reshape for two in a row."""
+    producers, consumers = graph.producers(), graph.consumers()
+    nodes = []
+    for node in graph.nodes:
+        before = producers.get(node.inputs[0]) if node.inputs else None
+        if before is not None and before.op == node.op and len(consumers[before.outputs[0]]) == 1:
+            if node.op == "Transpose":
+                first, second = before.attributes["perm"], node.attributes["perm"]
+                node = replace(node, inputs=before.inputs, attributes={"perm": [first[axis] for axis in second]})
+            elif node.op == "Reshape" and np.all(graph.constants.get(node.inputs[1], np.zeros(1)) != 0):
+                node = replace(node, inputs=(before.inputs[0], node.inputs[1]))
+        nodes.append(node)
+        producers[node.outputs[0]] = node
+    return replace(graph, nodes=tuple(nodes))
+
+
+def name_by_layer(graph: Graph) -> Graph:
+    """Name every node and tensor after where it stands in the network: a Gemm and its output after its weights.
+
+    `visual.fc1.weight` makes `visual.fc1`; other nodes come called `module.operator#number` and get a number only where
+    one module has several of a kind. Inputs, outputs and trained parameters keep their names.
+    """
+    seen: Counter[str] = Counter()
+    names: dict[str, str] = {}
+    nodes = []
+    for node in graph.nodes:
+        module, _, op = node.name.partition("#")[0].rpartition(".")
+        if node.op == "Gemm":
+            base = node.inputs[1].removesuffix(".weight")
+        elif module == UNKNOWN_MODULE:
+            base = f"{names.get(node.inputs[0], node.inputs[0])}.{op}"
+        else:
+            base = f"{module}.{op}".lstrip(".")
+        name = f"{base}_{seen[base]}" if seen[base] else base
+        seen[base] += 1
+        nodes.append(replace(node, name=name))
+        for position, output in enumerate(node.outputs):
+            if output and output not in graph.outputs:
+                names[output] = name if len(node.outputs) == 1 else f"{name}.{position}"
+        for position, tensor in enumerate(node.inputs[1:], 1):
+            if tensor in graph.constants and not _is_trained(tensor):
+                names.setdefault(tensor, f"{name}.constant_{position}")
+        if node.inputs and node.inputs[0] in graph.constants and not _is_trained(node.inputs[0]):
+            names.setdefault(node.inputs[0], f"{name}.constant_0")
+    return rename_tensors(replace(graph, nodes=tuple(nodes)), names)
+
+
+def _is_trained(tensor: str) -> bool:
+    # The exporter calls the constants it makes itself val_0, val_1, …; parameters have a module's path or a plain name.
+    return not tensor.startswith("val_")
+
+
+def _store(
+    constants: dict[str, NDArray[Any]], readers: Counter[str], name: str, node: Node, role: str, array: NDArray[Any]
+) -> str:
+    """Keep a changed constant under its old name, or under a name of the node's own if other nodes read it too."""
+    if readers[name] > 1:
+        name = f"{node.name}.{role}"
+        readers[name] = 1
+    constants[name] = array
+    return name
+

@@ -1,0 +1,113 @@
+"""A trained network in PyTorch to a clean graph in memory."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.errors import EdgeAfError
+from edge_af.export.cleanup import UNKNOWN_MODULE, clean
+from edge_af.export.graph import BATCH, OPSET, Graph, Node
+from edge_af.models.networks import WithScores
+
+PREFIX = "network."
+"""What wrapping a network in `WithScores` puts in front of its parameters' names."""
+
+
+def trace(network: nn.Module, classes: int) -> Graph:
+    """The clean graph of a network that maps visual (n, 1024) and audio (n, 128) to logits (n, classes).
+
+    The graph has the inputs `visual` and `audio` and the output `scores` (n, classes), the sigmoid of the logits. Its
+    constants carry the network's parameter names and share memory with the parameters that clean-up left as they are.
+
+    Raises:
+        EdgeAfError: the network has operators that cannot be brought into our form.
+    """
+    wrapped = WithScores(network).eval()
+    # A batch of 2, because the exporter takes a dimension of 1 as fixed.
+    example = (torch.zeros(2, VISUAL_FEATURES), torch.zeros(2, AUDIO_FEATURES))
+    batch = torch.export.Dim(BATCH)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            wrapped,
+            example,
+            dynamo=True,
+            input_names=["visual", "audio"],
+            output_names=["scores"],
+            dynamic_shapes={"visual": {0: batch}, "audio": {0: batch}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    traced = program.model.graph
+    nodes = []
+    for node in traced:
+        if node.domain not in ("", "ai.onnx"):
+            raise EdgeAfError(f"node {node.name!r}: the exporter made an operator that is not ONNX's own ({node.domain}).")
+        nodes.append(
+            Node(
+                op=node.op_type,
+                name=_place(node.metadata_props, node.op_type),
+                inputs=tuple(_own(value.name) if value is not None else "" for value in node.inputs),
+                outputs=tuple(_own(value.name) for value in node.outputs),
+                attributes={name: _plain(attribute.value) for name, attribute in node.attributes.items()},
+            )
+        )
+    constants = {_own(name): value.const_value.numpy() for name, value in traced.initializers.items()}
+    # Until clean-up names them for good, names only have to differ.
+    numbered = tuple(Node(n.op, f"{n.name}#{i}", n.inputs, n.outputs, n.attributes) for i, n in enumerate(nodes))
+    graph = Graph(
+        nodes=numbered,
+        constants=constants,
+        inputs={"visual": (None, VISUAL_FEATURES), "audio": (None, AUDIO_FEATURES)},
+        outputs={"scores": (None, classes)},
+    )
+    return clean(graph)
+
+
+def _own(name: str) -> str:
+    return name.removeprefix(PREFIX)
+
+
+def _place(metadata: Any, op: str) -> str:
+    """The path of the module that made a node, and the operator: `visual.attention.softmax`."""
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
+    module = _own(f"{scopes[-2]}.").rstrip(".") if len(scopes) > 1 else UNKNOWN_MODULE
+    return f"{module}.{op.lower()}".lstrip(".")
+
+
+def _plain(value: Any) -> Any:
+    """An attribute's value as `onnx.helper.make_node` takes it."""
+    if hasattr(value, "numpy"):
+        import onnx
+
+        return onnx.numpy_helper.from_array(np.asarray(value.numpy()))
+    return list(value) if isinstance(value, tuple) else value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's news, none of which the user can act on, off the terminal; errors still raise."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    os.environ.setdefault("TORCH_LOGS", "")
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

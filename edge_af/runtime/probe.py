@@ -1,0 +1,149 @@
+"""What a model file says of itself, read without its runtime: is it a model at all, and are its inputs and outputs ours?
+
+Only the containers are walked (protobuf fields of an ONNX file, tables of a FlatBuffer), never the weights, so that this
+costs next to nothing on a file of a gigabyte and works where neither onnx nor a runtime is installed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_af.errors import EdgeAfError
+
+INPUTS = ("audio", "visual")
+OUTPUT = "scores"
+
+# Field numbers in onnx.proto: ModelProto, GraphProto, ValueInfoProto.
+_MODEL_GRAPH, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 7, 11, 12, 1
+# Field numbers in LiteRT's schema.fbs: Model, SignatureDef, TensorMap.
+_MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
+
+
+def check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
+    """Refuse a graph whose inputs and outputs are not those of every network of ours.
+
+    Raises:
+        EdgeAfError: the inputs are not `visual` and `audio`, or there is no output `scores`.
+    """
+    if sorted(inputs) != list(INPUTS) or OUTPUT not in outputs:
+        raise EdgeAfError(
+            f"{path}: a model, but not a network of ours: inputs {sorted(inputs)}, outputs {sorted(outputs)}; "
+            "expected visual and audio, and scores."
+        )
+
+
+def check_model_file(path: Path) -> None:
+    """Refuse a file that is no model, is cut short, or has other inputs and outputs than ours.
+
+    Raises:
+        EdgeAfError: naming the file and what is wrong with it.
+    """
+    kind, reader = {".onnx": ("an ONNX", _onnx_names), ".tflite": ("a TFLite", _tflite_names)}[path.suffix]
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            inputs, outputs = reader(data)
+    except (ValueError, IndexError, struct.error) as error:
+        raise EdgeAfError(f"{path}: not {kind} model, or cut short ({error}). Export it again.") from None
+    check_names(path, inputs, outputs)
+
+
+def _onnx_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
+    graphs = [value for number, value in _fields(data, 0, len(data)) if number == _MODEL_GRAPH]
+    if len(graphs) != 1 or isinstance(graphs[0], int):
+        raise ValueError("it holds no graph")
+    names: dict[int, list[str]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
+    for number, span in _fields(data, *graphs[0]):
+        if number in names and not isinstance(span, int):
+            for inner, name in _fields(data, *span):
+                if inner == _VALUE_NAME and not isinstance(name, int):
+                    names[number].append(data[slice(*name)].decode())
+    return names[_GRAPH_INPUT], names[_GRAPH_OUTPUT]
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
+    """The protobuf fields in data[start:end]: (number, integer) or (number, (start, end) of its bytes)."""
+    at = start
+    while at < end:
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if number == 0:
+            raise ValueError(f"no protobuf at byte {at}")
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == 2:
+            length, at = _varint(data, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"no protobuf at byte {at}")
+        if at + length > end:
+            raise ValueError(f"a field of {length:,} bytes at byte {at:,} passes the end")
+        yield number, (at, at + length)
+        at += length
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError(f"no protobuf at byte {at}")
+
+
+def _tflite_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
+    if data[4:8] != b"TFL3":
+        raise ValueError("it does not carry the TFL3 mark")
+    model = _uint(data, 0)
+    signatures = _tables(data, model, _MODEL_SIGNATURES)
+    if not signatures:
+        raise ValueError("it has no signature")
+    inputs, outputs = (
+        [_string(data, entry, _MAP_NAME) for entry in _tables(data, signatures[0], field)]
+        for field in (_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS)
+    )
+    return inputs, outputs
+
+
+def _uint(data: mmap.mmap, at: int) -> int:
+    return int(struct.unpack_from("<I", data, at)[0])
+
+
+def _field_at(data: mmap.mmap, table: int, field: int) -> int | None:
+    """Where a table's field points to (absolute), None if the table does not hold it."""
+    vtable = table - int(struct.unpack_from("<i", data, table)[0])
+    if not 0 <= vtable < len(data):
+        raise ValueError(f"a table at byte {table:,} leads outside the file")
+    slot = 4 + 2 * field
+    if slot >= struct.unpack_from("<H", data, vtable)[0]:
+        return None
+    offset = struct.unpack_from("<H", data, vtable + slot)[0]
+    return table + offset + _uint(data, table + offset) if offset else None
+
+
+def _tables(data: mmap.mmap, table: int, field: int) -> list[int]:
+    """Positions of the tables in a field that is a vector of tables."""
+    start = _field_at(data, table, field)
+    if start is None:
+        return []
+    count = _uint(data, start)
+    if start + 4 + 4 * count > len(data):
+        raise ValueError(f"a list of {count:,} entries at byte {start:,} passes the end")
+    return [at + _uint(data, at) for at in range(start + 4, start + 4 + 4 * count, 4)]
+
+
+def _string(data: mmap.mmap, table: int, field: int) -> str:
+    start = _field_at(data, table, field)
+    if start is None:
+        return ""
+    end = start + 4 + _uint(data, start)
+    if end > len(data):
+        raise ValueError(f"a name at byte {start:,} passes the end")
+    return data[start + 4 : end].decode()

@@ -1,0 +1,127 @@
+"""Training end to end on a small dataset, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import edge_af
+from edge_af import metrics
+from edge_af.data.batches import batches, epoch_order, split
+from edge_af.errors import EdgeAfError
+from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
+from edge_af.runtime import score_all
+from edge_af.train.loop import multi_label_cross_entropy, train
+from edge_af.train.options import TrainOptions
+from edge_af.train.run import METRICS, RUN, WEIGHTS, load_network, load_run
+
+CONFIGS = [
+    AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.1),
+    FCLateFusionConfig(width=48, depth=2, dropout=0.1),
+]
+OPTIONS = TrainOptions(epochs=4, batch=32, lr=3e-3, held_out=0.1, threads=1)
+
+
+def test_loss_is_the_papers_equation():
+    logits, labels = torch.randn(5, 7), (torch.rand(5, 7) < 0.3).float()
+    p = torch.sigmoid(logits)
+    expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).sum() / 5
+    torch.testing.assert_close(multi_label_cross_entropy(logits, labels), expected)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model)
+def test_a_trained_network_beats_the_prior_on_other_videos(config, dataset, eval_dataset, tmp_path):
+    run = train(dataset, config, "test", tmp_path / "run", OPTIONS)
+    scores = score_all(edge_af.load(tmp_path / "run"), eval_dataset.visual, eval_dataset.audio)
+    labels = eval_dataset.labels(slice(None))
+    prior = np.tile(dataset.label_counts() / dataset.videos, (len(labels), 1))
+    assert metrics.gap_at_20(scores, labels) > metrics.gap_at_20(prior, labels) + 0.1
+
+    lines = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    best = max(lines, key=lambda line: line["held_out"]["gap_at_20"])
+    assert run.training["held_out"] == best["held_out"]
+    assert load_run(tmp_path / "run") == dataclasses.replace(run, training=json.loads(json.dumps(run.training)))
+
+
+def test_the_same_seed_gives_the_same_weights(dataset, tmp_path):
+    options = dataclasses.replace(OPTIONS, epochs=1)
+    for name in "ab":
+        train(dataset, CONFIGS[0], "test", tmp_path / name, options)
+    assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
+
+
+def test_a_run_is_never_overwritten(dataset, tmp_path):
+    train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
+    with pytest.raises(EdgeAfError, match="already holds a run"):
+        train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS)
+
+
+def test_divergence_is_an_error_and_no_run(dataset, tmp_path):
+    broken = dataclasses.replace(dataset, visual=np.full_like(dataset.visual, np.nan))
+    with pytest.raises(EdgeAfError, match="loss became nan in epoch 1"):
+        train(broken, CONFIGS[0], "test", tmp_path, OPTIONS)
+    assert not (tmp_path / RUN).exists()
+
+
+def test_damaged_runs_are_named(dataset, tmp_path):
+    with pytest.raises(EdgeAfError, match="not a run"):
+        load_run(tmp_path)
+    train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
+    weights = (tmp_path / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(EdgeAfError, match="does not hold this network's weights"):
+        load_network(tmp_path)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(EdgeAfError, match="missing"):
+        load_network(tmp_path)
+    (tmp_path / RUN).write_text('{"schema_version": 1, "model": "attend-fusion"')
+    with pytest.raises(EdgeAfError, match="cannot read this run"):
+        load_run(tmp_path)
+
+
+def test_the_split_is_disjoint_complete_and_repeatable():
+    rows, held_out = split(1000, 0.05, seed=3)
+    assert len(held_out) == 50
+    assert sorted([*rows, *held_out]) == list(range(1000))
+    assert np.array_equal(held_out, split(1000, 0.05, seed=3)[1])
+    assert not np.array_equal(held_out, split(1000, 0.05, seed=4)[1])
+
+
+def test_every_epoch_sees_every_video_once_in_another_order():
+    rows = np.arange(0, 40_000, 2)
+    first, second = epoch_order(rows, 0, 1), epoch_order(rows, 0, 2)
+    assert np.array_equal(np.sort(first), rows)
+    assert np.array_equal(np.sort(second), rows)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, epoch_order(rows, 0, 1))
+    # Neighbours must not stay together: the correlation of a row and its place is what shuffling removes.
+    assert abs(np.corrcoef(first, np.arange(len(first)))[0, 1]) < 0.5
+
+
+def test_batches_hold_what_the_dataset_holds(dataset):
+    order = epoch_order(np.arange(dataset.videos), 0, 1)
+    items = list(batches(dataset, order, 64))
+    assert len(items) == dataset.videos // 64
+    visual, audio = dataset.features(order[64:128])
+    assert np.array_equal(items[1].visual, visual)
+    assert np.array_equal(items[1].audio, audio)
+    assert np.array_equal(items[1].labels, dataset.labels(order[64:128]))
+
+
+def test_an_error_while_reading_ahead_reaches_the_caller(dataset):
+    with pytest.raises(IndexError):
+        list(batches(dataset, np.array([0, 1, dataset.videos + 5, 2]), 4))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("batch", 1), ("lr", float("nan")), ("warmup", 1.0), ("held_out", 0.0), ("precision", "int8")],
+)
+def test_impossible_options_name_their_flag(field, value):
+    with pytest.raises(EdgeAfError, match=f"--{field.replace('_', '-')}"):
+        TrainOptions(**{field: value})
