@@ -22,28 +22,34 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old bytes or the new ones, never a part.
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a hidden path beside `path` to write to; it replaces `path` when the block ends well and vanishes when not.
+
+    A reader, or a kill at any moment, sees the old bytes or the new ones, never a part.
 
     Raises:
         EdgeAfError: the disk is full or the folder cannot be written.
     """
-    payload = data.encode() if isinstance(data, str) else data
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(payload)
-                file.flush()
+            yield Path(name)
+            with Path(name).open("rb") as file:
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
+            Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -72,7 +78,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EdgeAfError(f"{path}: no space left to write this file. Free some, or choose another folder.") from None
+            raise EdgeAfError(
+                f"{path}: no space left to write this file. Free some, or choose another folder."
+            ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
             raise EdgeAfError(f"{path}: cannot write here ({error.strerror}).") from None
         raise
@@ -95,12 +103,17 @@ def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         with explain_os_errors(out):
             yield stage
-            umask = os.umask(0)
-            os.umask(umask)
-            stage.chmod(0o777 & ~umask)
+            stage.chmod(0o777 & ~_umask())
             if out.is_dir():
                 shutil.rmtree(out)
             stage.replace(out)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -23,13 +23,18 @@ def train_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.option("--data", "data_folder", required=True, type=click.Path(path_type=Path), help="Prepared dataset to train on.")
+@click.option(
+    "--data", "data_folder", required=True, type=click.Path(path_type=Path), help="Prepared dataset to train on."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option("--model", required=True, type=click.Choice(list(PRESETS)), help="Which network.")
 @click.option("--preset", "preset_name", default="small", show_default=True, help="Its shape; see `edge-af models`.")
 @train_flags
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, if there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
-def command(data_folder: Path, out: Path, model: str, preset_name: str, as_json: bool, **flags: Any) -> None:
+def command(
+    data_folder: Path, out: Path, model: str, preset_name: str, resume: bool, as_json: bool, **flags: Any
+) -> None:
     """Train a network on a prepared dataset.
 
     A part of the training videos is held out: the best epoch and the F1 threshold are chosen on it. The run folder
@@ -40,7 +45,7 @@ def command(data_folder: Path, out: Path, model: str, preset_name: str, as_json:
     from edge_af.data.dataset import open_dataset
     from edge_af.train.loop import train
 
-    run = train(open_dataset(data_folder), config, preset_name, out, options)
+    run = train(open_dataset(data_folder), config, preset_name, out, options, resume=resume)
     if as_json:
         click.echo(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
         return

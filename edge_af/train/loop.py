@@ -6,12 +6,17 @@ Loss: the paper's equation 2, multi-label cross-entropy, summed over classes and
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,85 +30,127 @@ from edge_af.console import Progress, say
 from edge_af.data.batches import Batch, batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors
+from edge_af.files import explain_os_errors, write_atomic
 from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_params, initialise
 from edge_af.models.presets import ModelConfig
+from edge_af.train.checkpoint import CHECKPOINT, Learner, Progressed, load_checkpoint, save_checkpoint
 from edge_af.train.options import TrainOptions
-from edge_af.train.run import METRICS, RUN, Run, save_run
+from edge_af.train.run import METRICS, RUN, Run, load_run, save_run
 
 
-def train(dataset: Dataset, config: ModelConfig, preset: str, out: Path, options: TrainOptions) -> Run:
+class Stopped(EdgeAfError):
+    """A signal asked training to end; its state is saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + number
+
+
+def train(
+    dataset: Dataset, config: ModelConfig, preset: str, out: Path, options: TrainOptions, *, resume: bool = False
+) -> Run:
     """Train a network and leave a run folder.
 
-    The folder is usable from the end of the first epoch on: it always holds the best epoch so far.
+    The folder is usable from the end of the first epoch on: it always holds the best epoch so far. SIGTERM and SIGINT save a
+    checkpoint first. On one processor and as many threads, a run that was resumed ends with the weights, bit for bit, of one that
+    was not stopped.
+
+    Args:
+        dataset: the training videos; a part of them is held out.
+        config: the network's shape.
+        preset: the name of that shape, for the record.
+        out: the run folder to make.
+        options: see `TrainOptions`.
+        resume: go on from the checkpoint in `out`, if there is one.
 
     Raises:
-        EdgeAfError: `out` already holds a run, the dataset is too small, or the loss became NaN.
+        EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the dataset is too
+            small, or the loss became NaN.
+        Stopped: by a signal.
     """
-    if (out / RUN).exists():
-        raise EdgeAfError(f"{out}: already holds a run. Choose another folder, or remove it.")
+    if not resume and ((out / RUN).exists() or (out / CHECKPOINT).exists()):
+        raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
+    if resume and (out / RUN).exists() and not (out / CHECKPOINT).exists():
+        say(f"{out}: already trained to the end")
+        return load_run(out)
     if dataset.videos < 4:
         raise EdgeAfError(f"{dataset.folder}: {dataset.videos} videos are too few to train on.")
     with explain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        log = (out / METRICS).open("w")
+        for left_by_a_kill in out.glob(".*.safetensors.*"):
+            left_by_a_kill.unlink()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
 
     rows, held_out = split(dataset.videos, options.held_out, options.seed)
     batch = min(options.batch, len(rows))
-    steps = options.epochs * (len(rows) // batch)
+    steps_an_epoch = len(rows) // batch
+    bf16 = _computes_in_bf16() if options.precision == "auto" else options.precision == "bf16"
     network = build(config, dataset.classes)
     initialise(network, _prior(dataset, rows), torch.Generator().manual_seed(options.seed))
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = _optimizer(network, options)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps, options.warmup))
-    bf16 = _computes_in_bf16() if options.precision == "auto" else options.precision == "bf16"
+    learner = Learner(network, averaged, _optimizer(network, options))
+    identity: dict[str, Any] = {
+        "model": config.model,
+        "config": dataclasses.asdict(config),
+        "options": dataclasses.asdict(options),
+        "compute": "bf16" if bf16 else "fp32",
+        "data": {"name": dataset.folder.name, "videos": dataset.videos, "classes": dataset.classes},
+        "threads": torch.get_num_threads(),
+    }
+    state = load_checkpoint(out, learner, identity) if (out / CHECKPOINT).exists() else Progressed()
     say(
         f"{config.model} ({preset}): {count_params(network):,} parameters, {len(rows):,} videos to train, "
-        f"{len(held_out):,} held out, {'bf16' if bf16 else 'fp32'}, {torch.get_num_threads()} threads"
+        f"{len(held_out):,} held out, {identity['compute']}, {identity['threads']} threads"
+        + (f"; going on from step {state.step:,}" if state.step else "")
     )
 
-    best: Run | None = None
-    started = time.perf_counter()
-    step = 0
-    with log, Progress(f"training {config.model}", options.epochs * (len(rows) // batch) * batch, "videos") as progress:
-        for epoch in range(1, options.epochs + 1):
+    started = time.perf_counter() - state.seconds
+    total = options.epochs * steps_an_epoch
+    label = f"training {config.model}"
+    with _stop_signal() as stopped, Progress(label, (total - state.step) * batch, "videos") as progress:
+
+        def save() -> None:
+            state.seconds = time.perf_counter() - started
+            save_checkpoint(out, learner, state, identity)
+
+        while len(state.records) < options.epochs:
+            epoch = len(state.records) + 1
             network.train()
-            losses = []
-            for item in batches(dataset, epoch_order(rows, options.seed, epoch), batch):
-                loss = _step(network, item, optimizer, options.clip, bf16)
-                schedule.step()
-                step += 1
-                _average(averaged, network, min(options.average, step / (step + 10)))
-                losses.append(loss)
+            order = epoch_order(rows, options.seed, epoch)
+            done = state.step - (epoch - 1) * steps_an_epoch
+            for item in batches(dataset, order[done * batch :], batch):
+                lr = options.lr * _lr_factor(state.step, total, options.warmup)
+                loss = _step(learner, item, lr, options.clip, bf16)
+                state.step += 1
+                _average(averaged, network, min(options.average, state.step / (state.step + 10)))
+                state.losses.append(loss)
                 progress.update(batch, f"epoch {epoch}, loss {loss:.3f}")
-            train_loss = float(np.mean(losses))
-            if not math.isfinite(train_loss):
-                raise EdgeAfError(
-                    f"{out}: the loss became {train_loss} in epoch {epoch}. Lower --lr"
-                    + (f"; epoch {best.training['epoch']} is kept." if best else ".")
-                )
-            scores, loss_held_out = _score(averaged, dataset, held_out, bf16)
-            labels = dataset.labels(held_out)
-            threshold = metrics.choose_f1_threshold(scores, labels)
-            measured = metrics.evaluate(scores, labels, threshold)
-            record: dict[str, Any] = {
+                if not math.isfinite(loss):
+                    kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
+                    raise EdgeAfError(f"{out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
+                if stopped:
+                    save()
+                    raise Stopped(f"{out}: stopped at step {state.step:,}; go on with --resume.", stopped[0])
+                if options.checkpoint_steps and state.step % options.checkpoint_steps == 0:
+                    save()
+            record, threshold = _held_out(averaged, dataset, held_out, bf16)
+            record = {
                 "epoch": epoch,
-                "loss": train_loss,
-                "held_out_loss": loss_held_out,
+                "loss": float(np.mean(state.losses)),
                 "seconds": time.perf_counter() - started,
-                "held_out": measured.as_dict(),
+                **record,
             }
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            progress.update(0, f"epoch {epoch}, loss {train_loss:.3f}, held-out GAP@20 {measured.gap_at_20:.4f}")
+            state.records.append(record)
+            state.losses = []
+            write_atomic(out / METRICS, "".join(json.dumps(line) + "\n" for line in state.records))
+            gap = record["held_out"]["gap_at_20"]
             say(
-                f"epoch {epoch}/{options.epochs}: loss {train_loss:.3f}, held-out loss {loss_held_out:.3f}, "
-                f"held-out GAP@20 {measured.gap_at_20:.4f}"
+                f"epoch {epoch}/{options.epochs}: loss {record['loss']:.3f}, held-out loss {record['held_out_loss']:.3f}, "
+                f"held-out GAP@20 {gap:.4f}"
             )
-            if best is None or measured.gap_at_20 > best.training["held_out"]["gap_at_20"]:
+            if state.best is None or gap > state.best["training"]["held_out"]["gap_at_20"]:
                 best = Run(
                     preset=preset,
                     config=config,
@@ -111,24 +158,43 @@ def train(dataset: Dataset, config: ModelConfig, preset: str, out: Path, options
                     params=count_params(network),
                     f1_threshold=threshold,
                     class_names=dataset.class_names,
-                    training={
-                        **record,
-                        "options": dataclasses.asdict(options),
-                        "compute": "bf16" if bf16 else "fp32",
-                        "threads": torch.get_num_threads(),
-                        "data": {"name": dataset.folder.name, "videos": dataset.videos},
-                        "versions": versions("torch", "numpy"),
-                    },
+                    weights=f"weights-e{epoch}.safetensors",
+                    training={**record, **identity, "versions": versions("torch", "numpy")},
                 )
                 save_run(out, best, averaged)
-    assert best is not None
-    return best
+                state.best = dataclasses.asdict(best)
+            if epoch < options.epochs:
+                save()
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return load_run(out)
 
 
-def _step(
-    network: AttendFusion | FCLateFusion, batch: Batch, optimizer: torch.optim.Optimizer, clip: float, bf16: bool
-) -> float:
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[list[int]]:
+    """A list that a SIGTERM or SIGINT appends its number to, so that a step is never cut in two; a second one acts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _step(learner: Learner, batch: Batch, lr: float, clip: float, bf16: bool) -> float:
     """One update; returns the batch's loss."""
+    network, optimizer = learner.network, learner.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = lr
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         logits = network(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio))
     loss = multi_label_cross_entropy(logits.float(), torch.from_numpy(batch.labels).float())
@@ -171,20 +237,23 @@ def _average(averaged: torch.nn.Module, network: torch.nn.Module, decay: float) 
         ours[name].copy_(theirs[name])
 
 
-@torch.inference_mode()
-def _score(
+def _held_out(
     network: AttendFusion | FCLateFusion, dataset: Dataset, rows: NDArray[np.int64], bf16: bool
-) -> tuple[NDArray[np.float32], float]:
-    """Scores (len(rows), classes) float32 and the mean loss a video."""
+) -> tuple[dict[str, Any], float]:
+    """The held-out videos' loss and metrics, and the F1 threshold that is best on them."""
     scores, total = [], 0.0
     for start in range(0, len(rows), 512):
         part = rows[start : start + 512]
         visual, audio = dataset.features(part)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = network(torch.from_numpy(visual), torch.from_numpy(audio)).float()
-        total += multi_label_cross_entropy(logits, torch.from_numpy(dataset.labels(part)).float()).item() * len(part)
+        labels = torch.from_numpy(dataset.labels(part)).float()
+        total += multi_label_cross_entropy(logits, labels).item() * len(part)
         scores.append(torch.sigmoid(logits).numpy())
-    return np.concatenate(scores), total / len(rows)
+    together, labels_all = np.concatenate(scores), dataset.labels(rows)
+    threshold = metrics.choose_f1_threshold(together, labels_all)
+    measured = metrics.evaluate(together, labels_all, threshold)
+    return {"held_out_loss": total / len(rows), "held_out": measured.as_dict()}, threshold
 
 
 def _prior(dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:

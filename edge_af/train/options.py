@@ -27,12 +27,15 @@ class TrainOptions:
     held_out: float = _flag(0.05, "Share of the videos held out for choosing the best epoch and the F1 threshold.")
     seed: int = _flag(0, "Of the split, the order, the first weights and dropout.")
     precision: str = _flag("auto", "fp32, bf16, or auto: bf16 where the processor computes in it.")
+    checkpoint_steps: int = _flag(
+        0, "Save all that --resume needs every so many steps; 0 for the end of each epoch only."
+    )
     threads: int = _flag(0, "Threads of PyTorch; 0 for as many as this process may use.")
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch", 2), ("threads", 0), ("seed", 0)):
+        for name, low in (("epochs", 1), ("batch", 2), ("threads", 0), ("seed", 0), ("checkpoint_steps", 0)):
             if getattr(self, name) < low:
-                raise EdgeAfError(f"--{name} {getattr(self, name)}: must be at least {low}.")
+                raise EdgeAfError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}.")
         for name in ("lr", "clip"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise EdgeAfError(f"--{name} {getattr(self, name)}: must be above 0.")

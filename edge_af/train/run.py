@@ -2,9 +2,13 @@
 
 | file | what |
 |---|---|
-| `weights.safetensors` | the averaged weights of the best epoch, by held-out GAP@20 |
-| `run.json` | what the network is and how it was trained; written after the weights it describes |
+| `run.json` | what the network is, how it was trained, and the name of its weights file |
+| `weights-eEPOCH.safetensors` | the averaged weights of the best epoch, by held-out GAP@20 |
 | `metrics.jsonl` | a line an epoch |
+| `checkpoint.safetensors` | all that `--resume` needs; gone when training is complete |
+
+`run.json` is replaced after the weights it names are on the disk, and the weights it named before are removed after
+that: a kill at any moment leaves a run that fits together.
 """
 
 from __future__ import annotations
@@ -15,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_af.errors import EdgeAfError
-from edge_af.files import read_json, write_atomic, write_json
+from edge_af.files import atomic_path, read_json, write_json
 from edge_af.models.presets import ModelConfig, config_from_dict
 
 if TYPE_CHECKING:
     from edge_af.models.networks import AttendFusion, FCLateFusion
 
 RUN = "run.json"
-WEIGHTS = "weights.safetensors"
 METRICS = "metrics.jsonl"
 SCHEMA_VERSION = 1
 
@@ -39,6 +42,8 @@ class Run:
     f1_threshold: float
     """The threshold with the best micro-F1 on the held-out videos."""
     class_names: list[str]
+    weights: str
+    """The file of the weights, in the run's folder."""
     training: dict[str, Any] = field(default_factory=dict)
     """Options, data, held-out metrics, versions: a record, not needed to use the network."""
 
@@ -48,17 +53,21 @@ class Run:
 
 
 def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> None:
-    """Write weights, then `run.json`; each is replaced whole.
+    """Make `run` with the weights of `network` what the folder holds.
 
     Raises:
         EdgeAfError: the folder cannot be written or is full.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomic(folder / WEIGHTS, save(tensors))
-    value = dataclasses.asdict(run)
-    write_json(folder / RUN, {"schema_version": SCHEMA_VERSION, "model": run.model, **value})
+    with atomic_path(folder / run.weights) as temporary:
+        save_file(tensors, temporary)
+    value = {"schema_version": SCHEMA_VERSION, "model": run.model, **dataclasses.asdict(run)}
+    write_json(folder / RUN, value)
+    for old in folder.glob("weights-*.safetensors"):
+        if old.name != run.weights:
+            old.unlink()
 
 
 def load_run(folder: str | Path) -> Run:
@@ -95,14 +104,16 @@ def load_network(folder: str | Path) -> tuple[Run, AttendFusion | FCLateFusion]:
 
     folder = Path(folder)
     run = load_run(folder)
+    if Path(run.weights).name != run.weights:
+        raise EdgeAfError(f"{folder / RUN}: names weights outside its folder: {run.weights!r}.")
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / run.weights)
         with torch.device("meta"):
             network = build(run.config, run.classes)
         network.load_state_dict(tensors, assign=True)
     except FileNotFoundError:
-        raise EdgeAfError(f"{folder / WEIGHTS}: missing. Train again.") from None
+        raise EdgeAfError(f"{folder / run.weights}: missing. Train again.") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise EdgeAfError(f"{folder / WEIGHTS}: does not hold this network's weights: {reason}") from None
+        raise EdgeAfError(f"{folder / run.weights}: does not hold this network's weights: {reason}") from None
     return run, network.eval()

@@ -1,0 +1,103 @@
+"""All that training needs to go on as if it had never stopped, in one file that is replaced whole.
+
+Tensors: the network's and the averaged weights, AdamW's moments, the state of the random numbers. The file's metadata holds, as JSON,
+the step, the records of the epochs so far, the best run, the losses of the current epoch, and what must not change between the two
+halves (`identity`). The learning rate and the order of the videos follow from the step.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from edge_af.errors import EdgeAfError
+from edge_af.files import atomic_path
+from edge_af.models.networks import AttendFusion, FCLateFusion
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class Progressed:
+    """How far training has come; with the tensors, all of its state."""
+
+    step: int = 0
+    """Updates done."""
+    seconds: float = 0.0
+    """Time spent in training, over all halves."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps of the current epoch."""
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """A record for each finished epoch: the lines of `metrics.jsonl`."""
+    best: dict[str, Any] | None = None
+    """The fields of `run.json` as of the best epoch."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What an update changes."""
+
+    network: AttendFusion | FCLateFusion
+    averaged: AttendFusion | FCLateFusion
+    optimizer: torch.optim.Optimizer
+
+
+def save_checkpoint(folder: Path, learner: Learner, progressed: Progressed, identity: dict[str, Any]) -> None:
+    """Replace the folder's checkpoint.
+
+    Raises:
+        EdgeAfError: no space, or the folder cannot be written; the checkpoint before is kept.
+    """
+    tensors = {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in learner.averaged.state_dict().items()}
+    for index, moments in learner.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    tensors["random"] = torch.get_rng_state()
+    metadata = {"progressed": json.dumps(vars(progressed)), "identity": json.dumps(identity)}
+    with atomic_path(folder / CHECKPOINT) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any]) -> Progressed:
+    """Put the learner, and PyTorch's random numbers, into the state of the folder's checkpoint.
+
+    Raises:
+        EdgeAfError: the checkpoint is damaged, or was made with other data, another network or other options.
+    """
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            _same_identity(path, json.loads(metadata["identity"]), identity)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — it is no mapping
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise EdgeAfError(f"{path}: damaged ({error}). Remove it to start again.") from None
+    learner.network.load_state_dict(_part(tensors, "network."))
+    learner.averaged.load_state_dict(_part(tensors, "averaged."))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in _part(tensors, "optimizer.").items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = tensor
+    groups = learner.optimizer.state_dict()["param_groups"]
+    learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(tensors["random"])
+    return Progressed(**json.loads(metadata["progressed"]))
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _same_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key in wanted.keys() | found.keys():
+        if found.get(key) != wanted.get(key):
+            raise EdgeAfError(
+                f"{path}: was made with {key} {found.get(key)!r}, not {wanted.get(key)!r}.\n"
+                "Resume with the same data and options, or choose another folder."
+            )

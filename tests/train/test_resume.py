@@ -1,0 +1,124 @@
+"""A run that is stopped, however roughly, and resumed ends with the weights of one that was never stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edge_af.errors import EdgeAfError
+from edge_af.models.presets import AttendFusionConfig
+from edge_af.train.checkpoint import CHECKPOINT
+from edge_af.train.loop import train
+from edge_af.train.options import TrainOptions
+from edge_af.train.run import METRICS, RUN, load_run
+
+CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.3)
+OPTIONS = TrainOptions(epochs=3, batch=16, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=5)
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from edge_af.data.dataset import open_dataset
+from edge_af.errors import EdgeAfError
+from edge_af.models.presets import AttendFusionConfig
+from edge_af.train.loop import train
+from edge_af.train.options import TrainOptions
+data, out, config, options = sys.argv[1:]
+try:
+    train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True)
+except EdgeAfError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_status)
+"""
+
+
+def start(dataset, out):
+    arguments = [str(dataset.folder), str(out), repr(CONFIG), repr(OPTIONS)]
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def weights_of(folder):
+    return (folder / load_run(folder).weights).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    train(dataset, CONFIG, "test", folder, OPTIONS)
+    assert not (folder / CHECKPOINT).exists()
+    return folder
+
+
+def metrics_without_times(folder):
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_sigterm_saves_and_resume_ends_the_same(dataset, unbroken, tmp_path):
+    process = start(dataset, tmp_path / "run")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / CHECKPOINT).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "go on with --resume" in said
+
+    with pytest.raises(EdgeAfError, match="already holds a run"):
+        train(dataset, CONFIG, "test", tmp_path / "run", OPTIONS)
+    train(dataset, CONFIG, "test", tmp_path / "run", OPTIONS, resume=True)
+    assert weights_of(tmp_path / "run") == weights_of(unbroken)
+    assert metrics_without_times(tmp_path / "run") == metrics_without_times(unbroken)
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(dataset, unbroken, tmp_path):
+    draw = random.Random(5)
+    for _ in range(10):
+        process = start(dataset, tmp_path)
+        before = (tmp_path / CHECKPOINT).stat().st_mtime_ns if (tmp_path / CHECKPOINT).exists() else 0
+        # Past its imports and a new checkpoint, a kill falls anywhere: within a step, an evaluation or a save.
+        while process.poll() is None:
+            now = (tmp_path / CHECKPOINT).stat().st_mtime_ns if (tmp_path / CHECKPOINT).exists() else 0
+            if now != before:
+                break
+            time.sleep(0.001)
+        time.sleep(draw.random() * 0.05)
+        process.kill()
+        process.communicate()
+        if (tmp_path / RUN).exists():
+            assert (tmp_path / load_run(tmp_path).weights).is_file()
+    train(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True)
+    assert weights_of(tmp_path) == weights_of(unbroken)
+
+
+def test_resuming_a_finished_run_changes_nothing(dataset, unbroken):
+    before = {path.name: path.stat().st_mtime_ns for path in unbroken.iterdir()}
+    run = train(dataset, CONFIG, "test", unbroken, OPTIONS, resume=True)
+    assert run == load_run(unbroken)
+    assert before == {path.name: path.stat().st_mtime_ns for path in unbroken.iterdir()}
+
+
+def test_other_options_are_refused(dataset, tmp_path):
+    process = start(dataset, tmp_path)
+    while not (tmp_path / CHECKPOINT).exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    with pytest.raises(EdgeAfError, match="was made with options"):
+        train(dataset, CONFIG, "test", tmp_path, dataclasses.replace(OPTIONS, lr=1e-4), resume=True)
+    with pytest.raises(EdgeAfError, match="was made with config"):
+        train(dataset, dataclasses.replace(CONFIG, heads=4), "test", tmp_path, OPTIONS, resume=True)
+    checkpoint = tmp_path / CHECKPOINT
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    with pytest.raises(EdgeAfError, match="damaged"):
+        train(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True)
