@@ -1,8 +1,9 @@
-"""`edge-af demo`: the verbs in their order, on the small presets."""
+"""`edge-af demo`: the verbs in their order, each shown as the command it is, on the small presets."""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import click
 
+from edge_af.cli import cli
 from edge_af.console import say
+from edge_af.data.dataset import is_dataset
 from edge_af.errors import EdgeAfError
-from edge_af.models.presets import PRESETS, preset
+from edge_af.models.presets import PRESETS
 
 PRESET = "small"
 
@@ -22,13 +25,15 @@ class DemoSize:
     """How much of everything the demo does."""
 
     videos_train: int
+    """Made-up videos to train on."""
     videos_eval: int
+    """Made-up videos to evaluate on."""
     epochs: int
     calibration_videos: int
 
 
 FULL = DemoSize(videos_train=12_000, videos_eval=2_000, epochs=8, calibration_videos=512)
-QUICK = DemoSize(videos_train=3_000, videos_eval=500, epochs=3, calibration_videos=128)
+QUICK = DemoSize(videos_train=3_000, videos_eval=500, epochs=2, calibration_videos=128)
 
 
 @click.command()
@@ -38,23 +43,68 @@ QUICK = DemoSize(videos_train=3_000, videos_eval=500, epochs=3, calibration_vide
     type=click.Path(path_type=Path),
     help="Folder with train/ and eval/, of TFRecords or prepared; the made-up data set when not given.",
 )
-@click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="Folder for all of it.")
-@click.option("--epochs", type=click.IntRange(min=1), help=f"Passes over the training videos.  [default: {FULL.epochs}]")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of each benched runtime.")
+@click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="Folder for all.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help=f"Passes over the training videos.  [default: {FULL.epochs}]"
+)
+@click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of each runtime in the bench."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything drawn at random.")
-@click.option("--quick", is_flag=True, help="Less of everything: a check that it runs, not figures to quote.")
+@click.option("--quick", is_flag=True, help="Less of everything: to see that it runs, not for figures to quote.")
 def command(source: Path | None, out: Path, epochs: int | None, threads: int, seed: int, quick: bool) -> None:
     """The whole way: data, both networks trained, exported to FP32 and INT8 in both formats, benched side by side.
 
-    Ends in a table, a Markdown file and a page. Prepared data is kept from one call to the next; the rest is made anew.
+    Ends in a table, a Markdown file and a page. Data is prepared once and kept in the folder; the rest is made anew.
     """
     started = time.monotonic()
     size = QUICK if quick else FULL
     if epochs is not None:
         size = dataclasses.replace(size, epochs=epochs)
-    folders = _data(source, out, size, seed)
-    artifacts = [_network(model, folders["train"], out, size, seed) for model in reversed(PRESETS)]
-    results = _bench(artifacts, folders["eval"], out, threads, quick)
-    say(f"\ndone in {time.monotonic() - started:.0f} s")
-    for what, path in results.items():
-        say(f"{what:<10}{path}")
+    train, evaluation = _prepared(source, out, size, seed)
+    artifacts = []
+    for model in PRESETS:
+        run, exported = out / "runs" / model, out / "artifacts" / model
+        shutil.rmtree(run, ignore_errors=True)
+        _verb(
+            *("train", "--model", model, "--preset", PRESET, "--data", train, "--out", run),
+            *("--epochs", size.epochs, "--seed", seed),
+        )
+        _verb(
+            *("export", run, "--out", exported, "--int8", "--calibration-data", train),
+            *("--calibration-videos", size.calibration_videos, "--overwrite"),
+        )
+        artifacts.append(exported)
+    table, page = out / "results.md", out / "results.html"
+    _verb(
+        *("bench", *artifacts, "--data", evaluation, "--threads", threads, "--out", out / "results.json"),
+        *("--markdown", table, "--html", page, *(["--quick"] if quick else [])),
+    )
+    say(f"\nDone in {time.monotonic() - started:.0f} s.\n  table  {table}\n  page   {page}")
+
+
+def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tuple[Path, Path]:
+    """The prepared training and evaluation data of `source`, or of the made-up data set; made unless they are there."""
+    if source is None:
+        source = out / "data" / f"made-up-{size.videos_train}-{size.videos_eval}-{seed}"
+        if not source.exists():
+            counts = ("--videos-train", size.videos_train, "--videos-eval", size.videos_eval)
+            _verb("data", "synth", source, *counts, "--seed", seed)
+    prepared = []
+    for part in ("train", "eval"):
+        if not (source / part).is_dir():
+            raise EdgeAfError(f"{source}: the demo needs the folders train/ and eval/ in it; there is no {part}/.")
+        if is_dataset(source / part):
+            prepared.append(source / part)
+            continue
+        # Named after its source, so that another one does not have to replace it.
+        prepared.append(out / "prepared" / source.resolve().name / part)
+        _verb("data", "prepare", source / part, "--out", prepared[-1])
+    return prepared[0], prepared[1]
+
+
+def _verb(*arguments: object) -> None:
+    """Run a verb as the command line would, and show the command."""
+    words = [str(argument) for argument in arguments]
+    say(click.style(f"\n$ edge-af {shlex.join(words)}", bold=True))
+    cli.main(words, standalone_mode=False)

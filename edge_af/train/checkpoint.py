@@ -1,8 +1,8 @@
 """All that training needs to go on as if it had never stopped, in one file that is replaced whole.
 
-Tensors: the network's and the averaged weights, AdamW's moments, the state of the random numbers. The file's metadata holds, as JSON,
-the step, the records of the epochs so far, the best run, the losses of the current epoch, and what must not change between the two
-halves (`identity`). The learning rate and the order of the videos follow from the step.
+Tensors: the network's and the averaged weights, AdamW's moments, the state of the random numbers. The file's metadata
+holds, as JSON, the step, the records of the epochs so far, the best run, the losses of the current epoch, and what must
+not change between the two halves (`identity`). The learning rate and the order of the videos follow from the step.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any]) ->
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            _same_identity(path, json.loads(metadata["identity"]), identity)
+            check_identity(path, json.loads(metadata["identity"]), identity)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — it is no mapping
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise EdgeAfError(f"{path}: damaged ({error}). Remove it to start again.") from None
@@ -94,7 +94,8 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _same_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise EdgeAfError, naming `path` and the first difference, unless training may go on from what was found there."""
     for key in wanted.keys() | found.keys():
         if found.get(key) != wanted.get(key):
             raise EdgeAfError(

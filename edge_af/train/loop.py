@@ -33,7 +33,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, write_atomic
 from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_params, initialise
 from edge_af.models.presets import ModelConfig
-from edge_af.train.checkpoint import CHECKPOINT, Learner, Progressed, load_checkpoint, save_checkpoint
+from edge_af.train.checkpoint import CHECKPOINT, Learner, Progressed, check_identity, load_checkpoint, save_checkpoint
 from edge_af.train.options import TrainOptions
 from edge_af.train.run import METRICS, RUN, Run, load_run, save_run
 
@@ -51,9 +51,9 @@ def train(
 ) -> Run:
     """Train a network and leave a run folder.
 
-    The folder is usable from the end of the first epoch on: it always holds the best epoch so far. SIGTERM and SIGINT save a
-    checkpoint first. On one processor and as many threads, a run that was resumed ends with the weights, bit for bit, of one that
-    was not stopped.
+    The folder is usable from the end of the first epoch on: it always holds the best epoch so far. SIGTERM and SIGINT
+    save a checkpoint first. On one processor and as many threads, a run that was resumed ends with the weights, bit for
+    bit, of one that was not stopped.
 
     Args:
         dataset: the training videos; a part of them is held out.
@@ -64,15 +64,12 @@ def train(
         resume: go on from the checkpoint in `out`, if there is one.
 
     Raises:
-        EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the dataset is too
-            small, or the loss became NaN.
+        EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the
+            dataset is too small, or the loss became NaN.
         Stopped: by a signal.
     """
     if not resume and ((out / RUN).exists() or (out / CHECKPOINT).exists()):
         raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
-    if resume and (out / RUN).exists() and not (out / CHECKPOINT).exists():
-        say(f"{out}: already trained to the end")
-        return load_run(out)
     if dataset.videos < 4:
         raise EdgeAfError(f"{dataset.folder}: {dataset.videos} videos are too few to train on.")
     with explain_os_errors(out):
@@ -87,10 +84,6 @@ def train(
     batch = min(options.batch, len(rows))
     steps_an_epoch = len(rows) // batch
     bf16 = _computes_in_bf16() if options.precision == "auto" else options.precision == "bf16"
-    network = build(config, dataset.classes)
-    initialise(network, _prior(dataset, rows), torch.Generator().manual_seed(options.seed))
-    averaged = copy.deepcopy(network).eval().requires_grad_(False)
-    learner = Learner(network, averaged, _optimizer(network, options))
     identity: dict[str, Any] = {
         "model": config.model,
         "config": dataclasses.asdict(config),
@@ -99,6 +92,15 @@ def train(
         "data": {"name": dataset.folder.name, "videos": dataset.videos, "classes": dataset.classes},
         "threads": torch.get_num_threads(),
     }
+    if (out / RUN).exists() and not (out / CHECKPOINT).exists():
+        run = load_run(out)
+        check_identity(out / RUN, {key: run.training.get(key) for key in identity}, identity)
+        say(f"{out}: already trained to the end")
+        return run
+    network = build(config, dataset.classes)
+    initialise(network, _prior(dataset, rows), torch.Generator().manual_seed(options.seed))
+    averaged = copy.deepcopy(network).eval().requires_grad_(False)
+    learner = Learner(network, averaged, _optimizer(network, options))
     state = load_checkpoint(out, learner, identity) if (out / CHECKPOINT).exists() else Progressed()
     say(
         f"{config.model} ({preset}): {count_params(network):,} parameters, {len(rows):,} videos to train, "

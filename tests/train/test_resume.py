@@ -106,6 +106,8 @@ def test_resuming_a_finished_run_changes_nothing(dataset, unbroken):
     run = train(dataset, CONFIG, "test", unbroken, OPTIONS, resume=True)
     assert run == load_run(unbroken)
     assert before == {path.name: path.stat().st_mtime_ns for path in unbroken.iterdir()}
+    with pytest.raises(EdgeAfError, match="was made with options"):
+        train(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, epochs=9), resume=True)
 
 
 def test_other_options_are_refused(dataset, tmp_path):
