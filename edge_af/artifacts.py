@@ -13,6 +13,8 @@ from edge_af.files import read_json, sha256_file, write_json
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
+FORMATS = ("onnx", "tflite")
+
 
 @dataclass(frozen=True)
 class ArtifactFile:
@@ -27,6 +29,14 @@ class ArtifactFile:
     """How it was quantised; None for FP32."""
     size_bytes: int
     sha256: str
+    cpu: str | None = None
+    """The kind of processor the file is meant for, `x86-64` or `arm64`; None if it is for any."""
+    integer_layers: int = 0
+    """Fully connected layers that were seen to run in integer kernels."""
+    float_layers: int = 0
+    """The others."""
+    max_difference: float | None = None
+    """Largest difference of a score from the trained network's, over the videos tried at export."""
 
 
 @dataclass(frozen=True)

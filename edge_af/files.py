@@ -81,7 +81,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             raise EdgeAfError(
                 f"{path}: no space left to write this file. Free some, or choose another folder."
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise EdgeAfError(f"{path}: cannot write here ({error.strerror}).") from None
         raise
 

@@ -11,6 +11,7 @@ from edge_af.artifacts import versions
 
 BOARD = Path("/proc/device-tree/model")
 CPU_INFO = Path("/proc/cpuinfo")
+PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "tflite-runtime")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -48,7 +49,7 @@ def this_device() -> Device:
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         governor=_text(GOVERNOR) or None,
-        versions=versions("numpy", "onnxruntime", "ai-edge-litert", "tflite-runtime"),
+        versions={name: found for name, found in versions(*PACKAGES).items() if name != "python"},
     )
 
 

@@ -29,7 +29,9 @@ def read_memory() -> MemoryReading | None:
         lines = STATUS.read_text().splitlines()
     except OSError:
         return None
-    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest}
+    kilobytes = {
+        name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
+    }
     return MemoryReading(
         peak=kilobytes["VmHWM"] * 1024,
         resident=kilobytes["VmRSS"] * 1024,

@@ -46,6 +46,8 @@ class Row:
     runtime: str
     precision: str
     recipe: str | None
+    cpu: str | None
+    """The kind of processor the file was made for, `x86-64` or `arm64`; None if for any."""
     threads: int
     status: str
     reason: str | None
@@ -160,7 +162,7 @@ def read_results(path: Path) -> Results:
     value = read_json(path, "results file")
     if not isinstance(value, dict) or "schema_version" not in value:
         raise EdgeAfError(f"{path}: not a results file of `edge-af bench` (no schema_version).")
-    if value["schema_version"] != SCHEMA_VERSION:
+    if value["schema_version"] != SCHEMA_VERSION or isinstance(value["schema_version"], bool):
         raise EdgeAfError(
             f"{path}: schema_version {value['schema_version']!r}; this edge-af reads {SCHEMA_VERSION}. "
             "Bench again, or report with the edge-af that wrote it."

@@ -66,7 +66,7 @@ def bench(
     """
     if dataset is not None:
         for subject in subjects:
-            check_classes(subject, dataset)
+            check_classes(subject.path, subject.classes, dataset)
         check_features(dataset.visual, dataset.audio, str(dataset.folder))
     plan = [(subject, count) for subject in subjects for count in threads]
     results = Results(
@@ -115,6 +115,7 @@ def _measure(subject: Subject, threads: int, dataset: Dataset | None, method: Me
             "runtime": subject.runtime,
             "precision": subject.precision,
             "recipe": subject.recipe,
+            "cpu": subject.cpu,
             "threads": threads,
             "params": subject.params,
             "classes": subject.classes,
@@ -204,7 +205,10 @@ def _how_it_ended(
     except subprocess.TimeoutExpired:
         status = None
     if status is None:
-        return {"status": TIMEOUT, "reason": f"no result within {job.method.timeout_seconds:g} s; stopped while {stage}"}
+        return {
+            "status": TIMEOUT,
+            "reason": f"no result within {job.method.timeout_seconds:g} s; stopped while {stage}",
+        }
     last = _last_line(chatter)
     if status < 0:
         names = {int(number): number.name for number in signal.Signals}

@@ -24,6 +24,8 @@ class Subject:
     preset: str
     precision: str
     recipe: str | None
+    cpu: str | None
+    """The kind of processor the file is meant for, `x86-64` or `arm64`; None if it is for any."""
     params: int
     classes: int
     class_names: list[str]
@@ -69,15 +71,15 @@ def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subje
     return list(found.values())
 
 
-def check_classes(subject: Subject, dataset: Dataset) -> None:
-    """Refuse to score data that has other classes than the network.
+def check_classes(path: Path, classes: int, dataset: Dataset) -> None:
+    """Refuse to score data that has other classes than the network at `path`.
 
     Raises:
         EdgeAfError: the counts differ; says both.
     """
-    if subject.classes != dataset.classes:
+    if classes != dataset.classes:
         raise EdgeAfError(
-            f"{subject.path}: scores {subject.classes:,} classes, but {dataset.folder} has {dataset.classes:,}.\n"
+            f"{path}: scores {classes:,} classes, but {dataset.folder} has {dataset.classes:,}.\n"
             "Use evaluation data with the classes that the network was trained on."
         )
 
@@ -118,6 +120,7 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
         preset=manifest.preset,
         precision=file.precision,
         recipe=file.recipe,
+        cpu=file.cpu,
         params=manifest.params,
         classes=manifest.classes,
         class_names=manifest.class_names,
@@ -140,6 +143,7 @@ def _subject_of_run(folder: Path) -> Subject:
         preset=run.preset,
         precision="fp32",
         recipe=None,
+        cpu=None,
         params=run.params,
         classes=run.classes,
         class_names=run.class_names,

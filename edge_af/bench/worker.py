@@ -150,9 +150,7 @@ def _inputs(job: Job) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float3
     return [row[None].copy() for row in visual], [row[None].copy() for row in audio]
 
 
-def _kept(
-    memory: dict[str, dict[str, int]], when: str, reading: MemoryReading | None
-) -> dict[str, dict[str, int]]:
+def _kept(memory: dict[str, dict[str, int]], when: str, reading: MemoryReading | None) -> dict[str, dict[str, int]]:
     return {**memory, when: dataclasses.asdict(reading)} if reading else memory
 
 

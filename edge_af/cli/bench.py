@@ -14,9 +14,15 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(path_type=Path))
-@click.option("--data", "data", type=click.Path(path_type=Path), help="Prepared evaluation data; without it no accuracy.")
-@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True, help="May be repeated.")
-@click.option("--runtime", "runtimes", type=click.Choice(["onnxruntime", "litert"]), multiple=True, help="Only this one.")
+@click.option(
+    "--data", "data", type=click.Path(path_type=Path), help="Prepared evaluation data; without it no accuracy."
+)
+@click.option(
+    "--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True, help="May be repeated."
+)
+@click.option(
+    "--runtime", "runtimes", type=click.Choice(["onnxruntime", "litert"]), multiple=True, help="Only this one."
+)
 @click.option("--runs", type=click.IntRange(1), help="Timed inferences a row. [default: 1024, or 10 seconds if sooner]")
 @click.option("--quick", is_flag=True, help="200 timed inferences or 2 seconds; marked as such in the results.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row may take.")
@@ -47,8 +53,7 @@ def command(
     from edge_af.bench.subject import subjects_of
     from edge_af.data.dataset import open_dataset
     from edge_af.errors import EdgeAfError
-    from edge_af.files import check_writable
-    from edge_af.report import write_reports
+    from edge_af.report import check_writable, write_reports
     from edge_af.report.text import table
 
     if quick and runs is not None:

@@ -32,7 +32,7 @@ class DemoSize:
     calibration_videos: int
 
 
-FULL = DemoSize(videos_train=12_000, videos_eval=2_000, epochs=8, calibration_videos=512)
+FULL = DemoSize(videos_train=12_000, videos_eval=2_000, epochs=6, calibration_videos=512)
 QUICK = DemoSize(videos_train=3_000, videos_eval=500, epochs=2, calibration_videos=128)
 
 

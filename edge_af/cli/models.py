@@ -27,7 +27,9 @@ def command(classes: int, as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, indent=2))
         return
-    click.echo(f"{'model':<16}{'preset':<8}{'parameters':>13}{'FP32 MB':>10}{'INT8 MB':>10}  shape, at {classes:,} classes")
+    click.echo(
+        f"{'model':<16}{'preset':<8}{'parameters':>13}{'FP32 MB':>10}{'INT8 MB':>10}  shape, at {classes:,} classes"
+    )
     for model, name, config, params in listed:
         shape = ", ".join(f"{field} {value}" for field, value in dataclasses.asdict(config).items())
         click.echo(f"{model:<16}{name:<8}{params:>13,}{params * 4 / 1e6:>10.1f}{params / 1e6:>10.1f}  {shape}")

@@ -44,7 +44,8 @@ class FeatureAttention(nn.Module):
         packed = self.qkv(tokens.reshape(-1, self.heads * self.head_width))
         # Split while still a matrix: the transpose behind it is then 4-D, the most that every TFLite kernel handles.
         query, key, value = (
-            part.reshape(-1, self.tokens, self.heads, self.head_width).transpose(1, 2) for part in packed.chunk(3, dim=1)
+            part.reshape(-1, self.tokens, self.heads, self.head_width).transpose(1, 2)
+            for part in packed.chunk(3, dim=1)
         )
         return query, key, value
 

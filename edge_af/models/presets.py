@@ -50,7 +50,9 @@ class AttendFusionConfig:
         if self.tokens < 2:
             raise EdgeAfError("attend-fusion: tokens must be at least 2: a softmax over one token is always 1.")
         if self.heads < 1 or self.token_width % self.heads:
-            raise EdgeAfError(f"attend-fusion: token_width {self.token_width} must be a multiple of heads {self.heads}.")
+            raise EdgeAfError(
+                f"attend-fusion: token_width {self.token_width} must be a multiple of heads {self.heads}."
+            )
         _check_dropout(self.model, self.dropout)
 
     @property
@@ -87,11 +89,11 @@ CONFIG_OF_MODEL: dict[str, type[ModelConfig]] = {
 
 PRESETS: dict[str, dict[str, ModelConfig]] = {
     "attend-fusion": {
-        "small": AttendFusionConfig(tokens=8, token_width=64, heads=4, dropout=0.3),
+        "small": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2),
         "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.4),
     },
     "fc-late-fusion": {
-        "small": FCLateFusionConfig(width=1280, depth=3, dropout=0.3),
+        "small": FCLateFusionConfig(width=2048, depth=3, dropout=0.3),
         "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.4),
     },
 }

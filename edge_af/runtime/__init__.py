@@ -5,6 +5,7 @@ Every exported graph has inputs `visual` (n, 1024) and `audio` (n, 128) float32,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -109,13 +110,16 @@ def score_all(
     return scores
 
 
-def check_features(visual: NDArray[np.generic], audio: NDArray[np.generic], where: str) -> None:
+def check_features(
+    visual: NDArray[np.generic], audio: NDArray[np.generic], where: str, rows: Sequence[int] | None = None
+) -> None:
     """Refuse features that no score could be made of. Arrays mapped from a file are read a part at a time.
 
     Args:
         visual: (videos, 1024), any float dtype.
         audio: (videos, 128), any float dtype.
         where: the file or folder they come from, for the message.
+        rows: which of its rows these are, for the message; the first ones when None.
 
     Raises:
         EdgeAfError: an array is not numeric or not of that shape, there are no videos or not as many of each, or a value
@@ -125,16 +129,21 @@ def check_features(visual: NDArray[np.generic], audio: NDArray[np.generic], wher
 
     for name, array, features in (("visual", visual, VISUAL_FEATURES), ("audio", audio, AUDIO_FEATURES)):
         if array.ndim != 2 or array.shape[1] != features or array.dtype.kind not in "fiu":
-            raise EdgeAfError(f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {features}).")
+            raise EdgeAfError(
+                f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {features})."
+            )
     if len(visual) != len(audio):
-        raise EdgeAfError(f"{where}: {len(visual)} rows in 'visual' and {len(audio)} in 'audio'; expected as many of each.")
+        raise EdgeAfError(
+            f"{where}: {len(visual)} rows in 'visual' and {len(audio)} in 'audio'; expected as many of each."
+        )
     if len(visual) == 0:
         raise EdgeAfError(f"{where}: holds no videos.")
     for name, array in (("visual", visual), ("audio", audio)):
         for start in range(0, len(array), 4096):
             good = np.isfinite(np.asarray(array[start : start + 4096], np.float32)).all(axis=1)
             if not good.all():
+                bad = start + int(np.argmin(good))
                 raise EdgeAfError(
-                    f"{where}: array {name!r}, row {start + int(np.argmin(good))}: NaN or infinite. "
+                    f"{where}: array {name!r}, row {bad if rows is None else rows[bad]}: NaN or infinite. "
                     "Leave that video out, or prepare the data again."
                 )

@@ -45,7 +45,9 @@ class LiteRtScorer:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
-        names = next(iter(self._interpreter.get_signature_list().values()), {"inputs": [], "outputs": []})
+        names: dict[str, list[str]] = next(
+            iter(self._interpreter.get_signature_list().values()), {"inputs": [], "outputs": []}
+        )
         check_names(path, names["inputs"], names["outputs"])
         # A signature runner finds its tensors by name at each call; by index an inference is two calls less.
         runner = self._interpreter.get_signature_runner()

@@ -17,9 +17,9 @@ def _flag(default: Any, text: str) -> Any:
 class TrainOptions:
     """How to train. `metadata["help"]` of a field is its meaning, with its unit."""
 
-    epochs: int = _flag(8, "Passes over the training videos.")
+    epochs: int = _flag(6, "Passes over the training videos.")
     batch: int = _flag(256, "Videos a step.")
-    lr: float = _flag(1e-3, "Peak learning rate of AdamW.")
+    lr: float = _flag(2e-3, "Peak learning rate of AdamW.")
     weight_decay: float = _flag(0.05, "AdamW's, on weight matrices only.")
     warmup: float = _flag(0.1, "Share of all steps over which the learning rate rises from 0.")
     clip: float = _flag(5.0, "Largest norm of a step's gradient.")

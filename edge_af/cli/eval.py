@@ -1,0 +1,81 @@
+"""`edge-af eval`: the accuracy of a run, an ONNX or a TFLite file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edge_af.console import say, warn
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Prepared evaluation data.")
+@click.option(
+    "--runtime", type=click.Choice(["torch", "onnxruntime", "litert"]), help="The one that fits the file, by default."
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--f1-threshold", type=click.FloatRange(0, 1), help="Instead of the one the artifact was made with.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def command(
+    artifact: Path, data: Path, runtime: str | None, threads: int, f1_threshold: float | None, as_json: bool
+) -> None:
+    """Score evaluation data with ARTIFACT, a run folder or an .onnx or .tflite file, and print its accuracy.
+
+    A file with a manifest beside it is checked against that first.
+    """
+    import numpy as np
+
+    from edge_af.bench.subject import check_classes, subject_of
+    from edge_af.console import Progress
+    from edge_af.data.dataset import open_dataset
+    from edge_af.errors import EdgeAfError
+    from edge_af.metrics import evaluate
+    from edge_af.runtime import check_features, load, score_all
+
+    subject = subject_of(artifact)
+    dataset = open_dataset(data)
+    scorer = load(artifact, runtime=runtime, threads=threads)
+    check_classes(artifact, scorer.classes, dataset)
+    check_features(dataset.visual, dataset.audio, str(data))
+    if f1_threshold is None and subject is None:
+        warn(f"no manifest beside {artifact}: F1 at the threshold 0.5; pass --f1-threshold for another.")
+    threshold = f1_threshold if f1_threshold is not None else subject.f1_threshold if subject is not None else 0.5
+    scores = np.empty((dataset.videos, scorer.classes), np.float32)
+    with Progress("eval", dataset.videos, "videos") as progress:
+        for start in range(0, dataset.videos, 1024):
+            rows = slice(start, start + 1024)
+            scores[rows] = score_all(scorer, dataset.visual[rows], dataset.audio[rows])
+            progress.update(len(scores[rows]))
+    if np.isnan(scores).any():
+        raise EdgeAfError(f"{artifact}: {int(np.isnan(scores).any(axis=1).sum()):,} videos have a NaN score.")
+    metrics = evaluate(scores, dataset.labels(slice(None)), threshold)
+    about = {
+        "model": subject.model if subject else None,
+        "preset": subject.preset if subject else None,
+        "precision": subject.precision if subject else None,
+        "runtime": scorer.runtime,
+        "threads": threads,
+        "classes": scorer.classes,
+        "params": subject.params if subject else None,
+        "file": artifact.name,
+        "data": data.resolve().name,
+    }
+    if as_json:
+        click.echo(json.dumps({**about, **metrics.as_dict()}, indent=2))
+        return
+    if subject is not None:
+        say(subject.title)
+    names = {
+        "gap_at_20": "GAP@20",
+        "f1_micro": f"F1 at {threshold:.3f}",
+        "f1_micro_at_half": "F1 at 0.5",
+        "hit_at_1": "Hit@1",
+        "perr": "PERR",
+        "map": "mAP",
+    }
+    for key, name in names.items():
+        click.echo(f"{name:<12} {metrics.as_dict()[key]:.4f}")
+    click.echo(f"{'videos':<12} {metrics.videos:,}")

@@ -1,0 +1,115 @@
+"""`edge-af predict`: labels for videos."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_af.console import say
+from edge_af.errors import EdgeAfError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels a video.")
+@click.option("--videos", type=click.IntRange(1), default=10, show_default=True, help="Only the first so many.")
+@click.option("--rows", help="These instead, as in 0,5,7 or 10:20.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def command(
+    artifact: Path, features: Path, top: int, videos: int, rows: str | None, threads: int, as_json: bool
+) -> None:
+    """Print the best labels of the videos in FEATURES as ARTIFACT scores them.
+
+    ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
+    visual (n, 1024) and audio (n, 128).
+    """
+    from edge_af.bench.subject import subject_of
+    from edge_af.data.dataset import open_dataset
+    from edge_af.metrics import top_k
+    from edge_af.runtime import check_features, load, score_all
+
+    subject = subject_of(artifact)
+    dataset = open_dataset(features) if features.is_dir() else None
+    if dataset is not None:
+        count, visual, audio = dataset.videos, dataset.visual, dataset.audio
+    else:
+        visual, audio = _read_npz(features)
+        check_features(visual, audio, str(features))
+        count = len(visual)
+    chosen = _chosen(rows, count) if rows is not None else list(range(min(videos, count)))
+    if rows is None and count > videos:
+        say(f"the first {videos} of {count:,} videos; --videos or --rows for others.")
+    scorer = load(artifact, threads=threads)
+    names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
+    check_features(visual[chosen], audio[chosen], str(features), rows=chosen)
+    scores = score_all(scorer, visual[chosen], audio[chosen])
+    best = top_k(scores, top)
+    found: list[dict[str, Any]] = [
+        {
+            "id": dataset.ids[row].decode(errors="replace") if dataset is not None else str(row),
+            "labels": [
+                {
+                    "class": int(index),
+                    "name": names[index] if index < len(names) and names[index] else f"class {index}",
+                    "score": round(float(scores[position, index]), 6),
+                }
+                for index in best[position]
+            ],
+        }
+        for position, row in enumerate(chosen)
+    ]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    width = max(len(video["id"]) for video in found)
+    for video in found:
+        labels = "   ".join(f"{label['name']} {label['score']:.3f}" for label in video["labels"])
+        click.echo(f"{video['id']:<{width}}  {labels}")
+
+
+def _read_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """The arrays `visual` and `audio` of an .npz file, as they are."""
+    import numpy as np
+
+    if not path.is_file():
+        raise EdgeAfError(f"{path}: no such file or folder.")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [name for name in ("visual", "audio") if name not in arrays.files]
+            if missing:
+                raise EdgeAfError(
+                    f"{path}: has no array {missing[0]!r}, only {', '.join(arrays.files) or 'none'}. "
+                    "Save it with numpy.savez(path, visual=…, audio=…)."
+                )
+            return arrays["visual"], arrays["audio"]
+    except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        # An .npy file gives a bare array, which is no context manager: a TypeError.
+        raise EdgeAfError(f"{path}: neither a prepared dataset nor an .npz file of numbers ({error}).") from None
+
+
+def _chosen(rows: str, count: int) -> list[int]:
+    """Row numbers of `0,5,7` or `10:20` or both, all below `count`."""
+    found: list[int] = []
+    for part in rows.split(","):
+        first, colon, last = part.partition(":")
+        try:
+            start = int(first or 0) if colon else int(first)
+            stop = min(int(last or count), count) if colon else start + 1
+        except ValueError:
+            raise EdgeAfError(f"--rows {rows}: {part!r} is neither a row number nor a range such as 10:20.") from None
+        if not 0 <= start < count:
+            raise EdgeAfError(f"--rows {rows}: row {start} is not one of the {count:,} there are.")
+        found += range(start, stop)
+    if not found:
+        raise EdgeAfError(f"--rows {rows}: names no row.")
+    return found

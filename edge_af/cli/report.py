@@ -1,0 +1,33 @@
+"""`edge-af report`: the table and the page from results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="RESULTS…", type=click.Path(path_type=Path))
+@click.option("--html", type=FILE, help="Write the page: one file, opens without a network.")
+@click.option("--markdown", type=FILE, help="Write the table as Markdown.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the rows with their relations as JSON instead of the table."
+)
+def command(files: tuple[Path, ...], html: Path | None, markdown: Path | None, as_json: bool) -> None:
+    """Put one or more results files of `edge-af bench` into one table; several devices stand side by side."""
+    from edge_af.bench.results import read_results
+    from edge_af.report import write_reports
+    from edge_af.report.comparison import caveats, compare, summary
+    from edge_af.report.text import table
+
+    many = [read_results(file) for file in files]
+    if as_json:
+        value = {"rows": [summary(line) for line in compare(many)], "caveats": caveats(many)}
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        click.echo(table(many))
+    write_reports(many, markdown=markdown, html=html)

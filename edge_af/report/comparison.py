@@ -1,0 +1,299 @@
+"""Several results put together: each row beside its baseline, and how a figure and its relation are written.
+
+What is derived here is shown and never stored: a results file holds only what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edge_af.bench.results import OK, Latency, Results, Row
+
+MODEL_NAMES = {"attend-fusion": "Attend-Fusion", "fc-late-fusion": "FC Late Fusion"}
+RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "torch": "PyTorch"}
+CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
+"""What the kernel calls a machine -> what a manifest calls its kind of processor."""
+PRECISION_ORDER = ("fp32", "fp16", "int8", "int4")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row and what it is set beside."""
+
+    row: Row
+    results: Results
+    network: str
+    """Model and preset, and the artifact's name where that does not tell two networks apart."""
+    base: Row | None
+    """The baseline in the same runtime, threads and device; None if it was not measured."""
+    fp32: Row | None
+    """The same network in FP32, in the same runtime, threads and device."""
+
+    @property
+    def device(self) -> str:
+        return self.results.device.label
+
+    @property
+    def runtime(self) -> str:
+        return RUNTIME_NAMES.get(self.row.runtime, self.row.runtime)
+
+    @property
+    def precision(self) -> str:
+        return self.row.precision.upper()
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.base is self.row
+
+    @property
+    def problem(self) -> str | None:
+        """Why figures are missing, in plain words; None if nothing went wrong."""
+        if self.row.status == OK:
+            return None
+        return f"{self.row.status.replace('-', ' ')}: {self.row.reason or 'no reason was recorded'}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a row."""
+
+    key: str
+    title: str
+    unit: str
+    value: Callable[[Row], float | None]
+    write: Callable[[float], str]
+    is_ratio: bool
+    """Set beside the baseline as a factor; else as a difference."""
+
+    def text(self, row: Row) -> str:
+        """The figure without its unit; empty if there is none."""
+        value = self.value(row)
+        return "" if value is None else self.write(value)
+
+    def relation(self, row: Row, base: Row | None) -> str:
+        """`0.09×` or `+0.0123`; empty for the baseline itself and where either figure is missing."""
+        value, reference = self.value(row), self.value(base) if base is not None else None
+        if value is None or reference is None or row is base:
+            return ""
+        if not self.is_ratio:
+            return signed(value - reference)
+        return factor(value / reference) if reference else ""
+
+
+def compare(many: Sequence[Results]) -> list[Line]:
+    """Every row of every results file beside its baseline, grouped by network, the baseline's first.
+
+    A baseline is looked for in the row's own results, then in others of the same device.
+    """
+    pairs = [(row, results) for results in many for row in results.rows]
+    names = _network_names([row for row, _ in pairs])
+
+    def find(row: Row, results: Results, wanted: tuple[str, str, str, str]) -> Row | None:
+        same_device = [other for other in many if other is not results and other.device.label == results.device.label]
+        for other in (results, *same_device):
+            for found in other.rows:
+                if (found.runtime, found.threads) == (row.runtime, row.threads) and (
+                    found.artifact, found.model, found.preset, found.precision
+                ) == wanted:  # fmt: skip
+                    return found
+        return None
+
+    lines = []
+    for row, results in pairs:
+        base = results.baseline
+        lines.append(
+            Line(
+                row=row,
+                results=results,
+                network=names[_identity(row)],
+                base=find(row, results, (base.artifact, base.model, base.preset, base.precision)),
+                fp32=find(row, results, (row.artifact, row.model, row.preset, "fp32")),
+            )
+        )
+    bases = sorted((line.base for line in lines if line.base is not None), key=lambda base: -base.params)
+    networks = list(dict.fromkeys([*(names[_identity(base)] for base in bases), *networks_of(lines)]))
+    devices = devices_of(lines)
+    return sorted(
+        lines,
+        key=lambda line: (
+            networks.index(line.network),
+            devices.index(line.device),
+            list(RUNTIME_NAMES).index(line.row.runtime) if line.row.runtime in RUNTIME_NAMES else 99,
+            line.row.threads,
+            PRECISION_ORDER.index(line.row.precision) if line.row.precision in PRECISION_ORDER else 99,
+        ),
+    )
+
+
+def devices_of(lines: Sequence[Line]) -> list[str]:
+    """The devices' labels, each once."""
+    return list(dict.fromkeys(line.device for line in lines))
+
+
+def device_names(lines: Sequence[Line]) -> dict[str, str]:
+    """Each device's label and a shorter name, which is the processor or board alone where that tells them apart."""
+    short = {line.device: line.results.device.cpu for line in lines}
+    taken = list(short.values())
+    return {label: name if taken.count(name) == 1 else label for label, name in short.items()}
+
+
+def networks_of(lines: Sequence[Line]) -> list[str]:
+    """The networks' names, each once, in the order of the lines."""
+    return list(dict.fromkeys(line.network for line in lines))
+
+
+def has_threads(lines: Sequence[Line]) -> bool:
+    """Whether rows differ in their number of threads, so that it must be shown."""
+    return len({line.row.threads for line in lines}) > 1
+
+
+def _identity(row: Row) -> tuple[str, str, str]:
+    return row.artifact, row.model, row.preset
+
+
+def _network_names(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
+    identities = list(dict.fromkeys(_identity(row) for row in rows))
+    short = {identity: f"{MODEL_NAMES.get(identity[1], identity[1])} {identity[2]}" for identity in identities}
+    taken = list(short.values())
+    return {identity: name if taken.count(name) == 1 else f"{name} ({identity[0]})" for identity, name in short.items()}
+
+
+def signed(difference: float) -> str:
+    """A difference of accuracies, with its sign: `+0.0123`, `−0.0004`, `±0`."""
+    text = f"{abs(difference):.4f}"
+    if float(text) == 0:
+        return "±0"
+    return f"+{text}" if difference > 0 else f"−{text}"
+
+
+def factor(ratio: float) -> str:
+    """A multiple of the baseline with two figures: `0.0081×`, `0.034×`, `0.52×`, `1.70×`, `2.3×`, `12×`."""
+    for least, digits in ((9.95, 0), (1.995, 1), (0.0995, 2), (0.00995, 3)):
+        if ratio >= least:
+            return f"{ratio:,.{digits}f}×"
+    return f"{ratio:.4f}×"
+
+
+def quantity(value: float) -> str:
+    """Three figures or so: `0.034`, `1.23`, `12.3`, `1,363`."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
+
+
+def megabytes(value: float) -> str:
+    """Bytes in units of 1,000,000."""
+    return quantity(value / 1e6)
+
+
+def parameters(row: Row) -> str:
+    """`341 M` or `3,950`."""
+    return f"{quantity(row.params / 1e6)} M" if row.params >= 1e5 else f"{row.params:,}"
+
+
+def parameters_relation(line: Line) -> str:
+    """How large the network is beside the baseline's; empty for the baseline's own network."""
+    base = line.base
+    if base is None or _identity(base) == _identity(line.row):
+        return ""
+    return PARAMS.relation(line.row, base)
+
+
+def _four(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _latency(pick: Callable[[Latency], float]) -> Callable[[Row], float | None]:
+    return lambda row: pick(row.latency_ms) if row.latency_ms is not None else None
+
+
+GAP = Column("gap_at_20", "GAP@20", "", lambda row: row.gap_at_20, _four, False)
+F1 = Column("f1_micro", "F1", "", lambda row: row.f1_micro, _four, False)
+PARAMS = Column("params", "Parameters", "M", lambda row: row.params, lambda value: quantity(value / 1e6), True)
+SIZE = Column("size_bytes", "File", "MB", lambda row: row.size_bytes, megabytes, True)
+P50 = Column("p50", "p50", "ms", _latency(lambda latency: latency.p50), quantity, True)
+P90 = Column("p90", "p90", "ms", _latency(lambda latency: latency.p90), quantity, True)
+MEMORY = Column("peak_memory_bytes", "Peak memory", "MB", lambda row: row.peak_memory_bytes, megabytes, True)
+
+MAIN_COLUMNS = (GAP, F1, SIZE, P50, P90, MEMORY)
+"""Of the comparison. Parameters are a network's and stand with its name."""
+
+MORE_COLUMNS = (
+    Column("f1_micro_at_half", "F1 at 0.5", "", lambda row: row.f1_micro_at_half, _four, False),
+    Column("f1_threshold", "F1 threshold", "", lambda row: row.f1_threshold, _four, False),
+    Column("hit_at_1", "Hit@1", "", lambda row: row.hit_at_1, _four, False),
+    Column("perr", "PERR", "", lambda row: row.perr, _four, False),
+    Column("map", "mAP", "", lambda row: row.map, _four, False),
+    Column("p99", "p99", "ms", _latency(lambda latency: latency.p99), quantity, True),
+    Column("mean", "Mean", "ms", _latency(lambda latency: latency.mean), quantity, True),
+    Column("n", "Inferences", "", _latency(lambda latency: latency.n), lambda value: f"{value:,.0f}", True),
+    Column("load_ms", "Load", "ms", lambda row: row.load_ms, quantity, True),
+    Column("first_ms", "First", "ms", lambda row: row.first_ms, quantity, True),
+    Column("runtime_memory_bytes", "Bare runtime", "MB", lambda row: row.runtime_memory_bytes, megabytes, True),
+)
+"""The rest of what was measured."""
+
+
+def summary(line: Line) -> dict[str, object]:
+    """A row as in the results file with its relations, for machine-readable output; raw latencies left out."""
+    from dataclasses import asdict
+
+    row = asdict(line.row)
+    row.pop("latency_raw_us")
+    base, relation = line.base, {}
+    for column in (PARAMS, *MAIN_COLUMNS):
+        value, reference = column.value(line.row), column.value(base) if base is not None else None
+        if value is not None and reference is not None and (reference or not column.is_ratio):
+            relation[column.key] = value / reference if column.is_ratio else value - reference
+    own = line.fp32.gap_at_20 if line.fp32 is not None else None
+    delta = line.row.gap_at_20 - own if line.row.gap_at_20 is not None and own is not None else None
+    return {
+        **row,
+        "device": line.device,
+        "created": line.results.created,
+        "quick": line.results.quick,
+        "is_baseline": line.is_baseline,
+        "to_baseline": relation,
+        "gap_at_20_to_fp32": delta,
+    }
+
+
+def caveats(many: Sequence[Results]) -> list[str]:
+    """What a reader must know before believing the figures, in plain words."""
+    found = []
+    if any(results.quick for results in many):
+        found.append("Quick run: fewer inferences than the standard measurement. Not for publication.")
+    for results in many:
+        if len(results.rows) < results.rows_planned:
+            found.append(
+                f"Interrupted: {len(results.rows)} of {results.rows_planned} rows were measured ({results.created})."
+            )
+        kind = CPU_OF_MACHINE.get(results.device.machine.lower(), results.device.machine)
+        others = [row.file for row in results.rows if row.cpu not in (None, kind)]
+        if others:
+            found.append(
+                f"Made for another kind of processor than {kind}, and slower here for it: {', '.join(others)}."
+            )
+    if any(results.data is None for results in many):
+        found.append("No evaluation data was given: no accuracy, and latency was measured on random values.")
+    if len({results.data for results in many if results.data is not None}) > 1:
+        found.append("The results come from different evaluation sets: their accuracies cannot be compared.")
+    return found
+
+
+def method_text(results: Results) -> str:
+    """How a row's latency and memory were measured, in one sentence or two."""
+    method = results.method
+    limit = f" or {method.seconds:g} seconds, whichever came first" if method.seconds is not None else ""
+    source = "videos of the evaluation set" if results.inputs == "videos" else "random values"
+    return (
+        f"Each row in a fresh process: {method.warm_up} inferences to warm up, then {method.inferences:,} timed{limit}, "
+        f"one video at a time, on {source}. Peak memory is the kernel's high-water mark up to then."
+    )
+
+
+def data_text(results: Results) -> str:
+    """The evaluation set, in a few words."""
+    data = results.data
+    return f"{data.name}: {data.videos:,} videos, {data.classes:,} classes" if data is not None else "none"

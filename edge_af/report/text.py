@@ -1,0 +1,146 @@
+"""The comparison as text: aligned columns for a terminal, and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_af.bench.results import Results
+from edge_af.report.comparison import (
+    GAP,
+    MAIN_COLUMNS,
+    Line,
+    caveats,
+    compare,
+    data_text,
+    devices_of,
+    has_threads,
+    method_text,
+    parameters,
+    parameters_relation,
+)
+
+
+def table(many: Sequence[Results]) -> str:
+    """The comparison for a terminal, some 125 columns wide: a heading a network, a line a row, relations beside figures."""
+    lines = compare(many)
+    devices, threads = devices_of(lines), has_threads(lines)
+    titles = ["runtime", "precision", *(["threads"] if threads else [])]
+    for column in MAIN_COLUMNS:
+        titles.append(f"{column.title} {column.unit}".strip())
+        if column is GAP:
+            titles.append("to FP32")
+    cells = [_cells(line, threads) for line in lines]
+    widths = [_widths(title, [row[i] for row in cells]) for i, title in enumerate(titles)]
+    out = [_join([(title, "") for title in titles], [(total, 0, total) for _, _, total in widths])]
+    notes: list[str] = []
+    heading = None
+    # By device first: what stands under one another is then from one machine.
+    for line, row in sorted(zip(lines, cells, strict=True), key=lambda pair: devices.index(pair[0].device)):
+        relation = parameters_relation(line)
+        title = f"{line.network}, {parameters(line.row)} parameters" + (f" ({relation})" if relation else "")
+        title += f", on {line.device}" if len(devices) > 1 else ""
+        if (line.device, line.network) != heading:
+            heading = (line.device, line.network)
+            out += ["", title]
+        mark = "  baseline" if line.is_baseline else ""
+        if line.problem:
+            mark = f"  {line.row.status}"
+            where = f" on {line.device}" if len(devices) > 1 else ""
+            notes.append(f"! {line.network}, {line.runtime} {line.precision}{where}: {line.problem}")
+        out.append(_join(row, widths) + mark)
+    notes += [f"! {text}" for text in caveats(many)]
+    out += ["", *notes, *([""] if notes else [])]
+    out.append("Beside a figure: factor of, or difference to, the baseline in the same runtime.")
+    out += [f"{results.device.label}. Evaluation data: {data_text(results)}." for results in many]
+    # Names may come from a file that others wrote: no escape sequence in them reaches the terminal.
+    return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in text) for text in out)
+
+
+Cell = tuple[str, str]
+"""A figure and its relation."""
+
+
+def _cells(line: Line, threads: bool) -> list[Cell]:
+    cells = [(line.runtime, ""), (line.precision, ""), *([(str(line.row.threads), "")] if threads else [])]
+    for column in MAIN_COLUMNS:
+        cells.append((column.text(line.row) or "–", column.relation(line.row, line.base)))
+        if column is GAP:
+            cells.append((column.relation(line.row, line.fp32), ""))
+    return cells
+
+
+def _widths(title: str, cells: Sequence[Cell]) -> tuple[int, int, int]:
+    """Of the figures, of the relations, and of both with the space between, the title's at least."""
+    figure, relation = (max((len(cell[part]) for cell in cells), default=0) for part in (0, 1))
+    return figure, relation, max(len(title), figure + (relation + 1 if relation else 0))
+
+
+def _join(cells: Sequence[Cell], widths: Sequence[tuple[int, int, int]]) -> str:
+    parts = []
+    for index, ((figure, relation), (first, second, total)) in enumerate(zip(cells, widths, strict=True)):
+        text = f"{figure:>{first}} {relation:>{second}}" if second else figure
+        parts.append(f"{text:<{total}}" if index < 2 else f"{text:>{total}}")
+    return "  ".join(parts)
+
+
+def markdown_table(many: Sequence[Results]) -> str:
+    """The comparison in Markdown, with what a reader must know of how it came about."""
+    lines = compare(many)
+    devices, threads = devices_of(lines), has_threads(lines)
+    header = [
+        "Network",
+        *(["Device"] if len(devices) > 1 else []),
+        "Runtime",
+        "Precision",
+        *(["Threads"] if threads else []),
+    ]
+    left = len(header)
+    for column in MAIN_COLUMNS:
+        header.append(f"{column.title}, {column.unit}" if column.unit else column.title)
+        if column is GAP:
+            header.append("ΔGAP to own FP32")
+    header.insert(left, "Parameters")
+    rows = [[*header], [*[":--"] * left, *["--:"] * (len(header) - left)]]
+    for line in lines:
+        cells = [
+            f"**{_escape(line.network)}**" + (" (baseline)" if line.is_baseline else ""),
+            *([_escape(line.device)] if len(devices) > 1 else []),
+            _escape(line.runtime),
+            _escape(line.precision),
+            *([str(line.row.threads)] if threads else []),
+            _with_relation(parameters(line.row), parameters_relation(line)),
+        ]
+        for column in MAIN_COLUMNS:
+            cells.append(_with_relation(column.text(line.row) or "–", column.relation(line.row, line.base)))
+            if column is GAP:
+                cells.append(column.relation(line.row, line.fp32))
+        rows.append(cells)
+    out = ["| " + " | ".join(cells) + " |" for cells in rows]
+    out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
+    problems = [
+        f"* {_escape(line.network)}, {_escape(line.runtime)} {_escape(line.precision)}: {_escape(line.problem)}"
+        for line in lines
+        if line.problem
+    ]
+    if problems:
+        out += ["", "Not measured, or not fully:", "", *problems]
+    out += ["", *(f"* {_escape(text)}" for text in caveats(many))]
+    for results in many:
+        packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
+        out.append(
+            f"* {_escape(results.created)}, {_escape(results.device.label)}, {_escape(results.device.kernel)}, "
+            f"Python {_escape(results.device.python)}, {_escape(packages)}. Data: {_escape(data_text(results))}. "
+            f"{method_text(results)}"
+        )
+    return "\n".join(out) + "\n"
+
+
+def _with_relation(figure: str, relation: str) -> str:
+    return f"{figure} ({relation})" if relation else figure
+
+
+def _escape(text: str) -> str:
+    """Text that stays text in a Markdown table: names come from files that others may have written."""
+    for character in "\\`*_[]|":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

@@ -1,0 +1,242 @@
+"""`edge-af bench`: bad input stops it before anything is measured; what a row meets stays in that row."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_af.bench.results import Method, Results, read_results
+from edge_af.bench.run import bench
+from edge_af.bench.subject import subjects_of
+from edge_af.data.dataset import Dataset, open_dataset
+from edge_af.errors import EdgeAfError
+from edge_af.metrics import evaluate
+from edge_af.runtime import load, score_all
+
+SHORT = Method(inferences=5, warm_up=1)
+
+
+def edge_af(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_af", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+
+
+def refused(*arguments: object, out: Path) -> str:
+    """The one or two lines of a run that must end with status 2, print no result and write no file."""
+    done = edge_af(*arguments, "--out", out)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "" and not out.exists() and not list(out.parent.glob(f".{out.name}*"))
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("no --data")]
+    assert 1 <= len(lines) <= 2 and lines[0].startswith("edge-af: ")
+    return "\n".join(lines)
+
+
+def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Path):
+    out, markdown, page = tmp_path / "results.json", tmp_path / "table.md", tmp_path / "page.html"
+    done = edge_af(
+        "bench", exports / "attend-fusion", exports / "fc-late-fusion", "--data", eval_dataset.folder, "--quick",
+        "--out", out, "--markdown", markdown, "--html", page,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = read_results(out)
+    assert results.quick and results.inputs == "videos" and results.rows_planned == len(results.rows) == 8
+    assert {(row.model, row.runtime, row.precision) for row in results.rows} == {
+        (model, runtime, precision)
+        for model in ("attend-fusion", "fc-late-fusion")
+        for runtime in ("onnxruntime", "litert")
+        for precision in ("fp32", "int8")
+    }
+    assert all(row.status == "ok" and row.videos == eval_dataset.videos for row in results.rows)
+    assert (results.baseline.model, results.baseline.precision) == ("fc-late-fusion", "fp32")
+    for row in results.rows:
+        path = exports / row.artifact / row.file
+        assert row.size_bytes == path.stat().st_size
+        assert row.latency_ms is not None and row.latency_ms.n <= 200
+    # The worker's accuracy is that of the file scored here.
+    row = next(row for row in results.rows if row.runtime == "litert" and row.precision == "int8")
+    scorer = load(exports / row.artifact / row.file)
+    labels = eval_dataset.labels(slice(None))
+    here = evaluate(score_all(scorer, eval_dataset.visual, eval_dataset.audio), labels, 0.25)
+    assert row.gap_at_20 == pytest.approx(here.gap_at_20, abs=1e-9) and row.f1_micro == pytest.approx(here.f1_micro)
+    assert "FC Late Fusion tiny" in done.stdout and "GAP@20" in done.stdout
+    assert markdown.read_text().count("| **") == 8
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_json_is_the_results_file_and_nothing_else(exports: Path, tmp_path: Path):
+    out = tmp_path / "results.json"
+    file = exports / "attend-fusion/attend-fusion-int8.tflite"
+    done = edge_af("bench", file, file, "--runs", 3, "--threads", 1, "--threads", 2, "--json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(out.read_text())
+    results = read_results(out)
+    assert [(row.file, row.threads) for row in results.rows] == [(file.name, 1), (file.name, 2)]
+    assert results.data is None and results.inputs == "random" and "random" in done.stderr
+    assert all(row.gap_at_20 is None and row.latency_ms and row.latency_ms.n == 3 for row in results.rows)
+
+
+def test_a_changed_file_is_refused_before_anything_is_measured(own_exports: Path, tmp_path: Path):
+    path = own_exports / "fc-late-fusion/fc-late-fusion-int8.tflite"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for named in (own_exports, path):
+        assert "fc-late-fusion-int8.tflite: SHA-256" in refused("bench", named, "--quick", out=tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_what_is_no_model_is_refused_even_if_the_manifest_vouches_for_it(
+    own_exports: Path, tmp_path: Path, suffix: str
+):
+    folder = own_exports / "attend-fusion"
+    path = folder / f"attend-fusion-fp32.{suffix}"
+    path.write_bytes(np.random.default_rng(1).bytes(3000))
+    _vouch(path)
+    assert f"attend-fusion-fp32.{suffix}: not a" in refused("bench", folder, out=tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        (
+            lambda folder: (folder / "attend-fusion-fp32.onnx").unlink(),
+            "attend-fusion-fp32.onnx: named in manifest.json but",
+        ),
+        (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json here"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: cannot read"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: schema_version None"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(own_exports: Path, tmp_path: Path, prepare, message: str):
+    folder = own_exports / "attend-fusion"
+    prepare(folder)
+    assert message in refused("bench", folder, out=tmp_path / "r.json")
+
+
+def test_other_bad_input_is_refused(exports: Path, dataset: Dataset, tmp_path: Path):
+    out = tmp_path / "r.json"
+    folder = exports / "attend-fusion"
+    lone = Path(shutil.copy(folder / "attend-fusion-fp32.onnx", tmp_path))
+    assert "no manifest.json beside it lists this file" in refused("bench", lone, out=out)
+    assert "no such file or folder" in refused("bench", tmp_path / "absent", out=out)
+    assert "not a prepared dataset" in refused("bench", folder, "--data", folder, out=out)
+    assert "cannot write here" in refused("bench", folder, out=lone / "r.json")
+    file = folder / "attend-fusion-fp32.onnx"
+    assert "none of the files opens in litert" in refused("bench", file, "--runtime", "litert", out=out)
+
+
+def test_data_of_other_classes_or_with_nan_is_refused_before_anything_is_measured(
+    exports: Path, eval_dataset: Dataset, tmp_path: Path
+):
+    folder = Path(shutil.copytree(eval_dataset.folder, tmp_path / "data"))
+    visual = np.load(folder / "visual.npy")
+    visual[17, 3] = np.nan
+    np.save(folder / "visual.npy", visual)
+    message = refused("bench", exports, "--data", folder, out=tmp_path / "r.json")
+    assert "array 'visual', row 17: NaN" in message
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "classes": 31}))
+    message = refused("bench", exports, "--data", folder, out=tmp_path / "r.json")
+    assert "scores 30 classes" in message and "has 31" in message
+
+
+def test_a_missing_runtime_is_a_row_and_the_others_go_on(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "ai_edge_litert.py").write_text("raise ImportError('not for this processor')")
+    (tmp_path / "tflite_runtime.py").write_text("raise ImportError('nor this')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    results = bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
+    by_runtime = {
+        runtime: [row for row in results.rows if row.runtime == runtime] for runtime in ("onnxruntime", "litert")
+    }
+    assert [row.status for row in by_runtime["onnxruntime"]] == ["ok", "ok"]
+    assert [row.status for row in by_runtime["litert"]] == ["missing-runtime"] * 2
+    assert "not for this processor" in (by_runtime["litert"][0].reason or "")
+    assert all(row.size_bytes and row.params for row in by_runtime["litert"])
+
+
+def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken wheel')")
+    out = tmp_path / "r.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}  # noqa: PTH109
+    done = edge_af("bench", exports, "--runtime", "onnxruntime", "--out", out, env=environment)
+    assert done.returncode == 2 and "nothing could be measured" in done.stderr
+    assert {row.status for row in read_results(out).rows} == {"missing-runtime"}
+    assert "broken wheel" in done.stdout
+
+
+def test_rows_are_saved_as_they_come(exports: Path):
+    saved: list[Results] = []
+    bench(subjects_of([exports / "attend-fusion"], ("litert",)), None, method=SHORT, save=saved.append)
+    assert [len(results.rows) for results in saved] == [1, 2]
+
+
+def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
+    out = tmp_path / "results.json"
+    # The first row ends soon, the second would take until the time limit.
+    arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--timeout", 3, "--out", out]
+    command = [sys.executable, "-m", "edge_af", "bench", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _wait_for(out.exists)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _wait_for(lambda: children.read_text().split() != [])
+    worker = int(children.read_text().split()[0])
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"1 finished rows are kept in {out}" in told and "Traceback" not in told
+    results = read_results(out)
+    assert (len(results.rows), results.rows_planned) == (1, 2) and results.rows[0].status == "timeout"
+    _wait_for(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def test_a_killed_bench_takes_its_worker_with_it(exports: Path, tmp_path: Path):
+    arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--out", tmp_path / "r.json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_af", "bench", *map(str, arguments)], stderr=subprocess.DEVNULL
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _wait_for(lambda: children.read_text().split() != [])
+    worker = Path(f"/proc/{children.read_text().split()[0]}")
+    # Until it has asked for it: it imports numpy first.
+    _wait_for(lambda: "ai_edge_litert" in (worker / "maps").read_text())
+    process.kill()
+    process.wait()
+    _wait_for(lambda: not worker.exists() or "Z" in (worker / "stat").read_text().split()[2])
+
+
+def _wait_for(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def _vouch(path: Path) -> None:
+    """Make the manifest beside a file say that it is as it should be."""
+    import hashlib
+
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["path"] == path.name:
+            file["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (path.parent / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
+    quantised = [exports / f"{model}/{model}-int8.onnx" for model in ("attend-fusion", "fc-late-fusion")]
+    small = exports / "attend-fusion/attend-fusion-fp32.onnx"
+    results = bench(subjects_of([*quantised, small]), None, method=SHORT)
+    assert (results.baseline.model, results.baseline.precision) == ("attend-fusion", "fp32")
+    with pytest.raises(EdgeAfError, match="no such folder"):
+        open_dataset(exports / "absent")

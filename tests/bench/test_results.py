@@ -1,0 +1,143 @@
+"""`results.json`: it comes back as it went, follows its schema, and anything else is refused by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_af.bench.device import Device, this_device
+from edge_af.bench.memory import MemoryReading
+from edge_af.bench.results import (
+    Baseline,
+    Data,
+    Latency,
+    Method,
+    Results,
+    Row,
+    dump_results,
+    read_results,
+    schema,
+    write_results,
+)
+from edge_af.bench.schema import violation
+from edge_af.errors import EdgeAfError
+
+
+def results() -> Results:
+    reading = MemoryReading(peak=4, resident=3, file_backed=2, anonymous=1)
+    row = Row(
+        artifact="a", file="a.onnx", model="attend-fusion", preset="small", runtime="onnxruntime", precision="int8",
+        recipe="int8-static", cpu="x86-64", threads=2, status="ok", reason=None, params=10, classes=30, size_bytes=99,
+        load_ms=1.5, first_ms=2.0, latency_ms=Latency(1.0, 2.0, 3.0, 1.2, 4), latency_raw_us=[1, 2, 3, 4],
+        peak_memory_bytes=10, runtime_memory_bytes=5, memory={"before_load": reading, "after_run": reading},
+        gap_at_20=0.5, f1_micro=0.4, f1_threshold=0.3, f1_micro_at_half=0.2, hit_at_1=0.1, perr=0.6, map=0.7, videos=8,
+    )  # fmt: skip
+    missing = dataclasses.replace(
+        row, status="crashed", reason="SIGILL", latency_ms=None, latency_raw_us=None, memory=None, gap_at_20=None
+    )
+    return Results(
+        created="2026-01-02T03:04:05+00:00", device=this_device(), quick=True, inputs="videos", data=Data("eval", 8, 30),
+        baseline=Baseline("a", "attend-fusion", "small", "fp32"), method=Method(seconds=None), rows_planned=2,
+        rows=[row, missing],
+    )  # fmt: skip
+
+
+def test_results_come_back_as_they_went(tmp_path: Path):
+    path = tmp_path / "results.json"
+    write_results(path, results())
+    assert read_results(path) == results()
+    assert '"latency_raw_us": [ 1, 2, 3, 4 ]' in path.read_text()
+
+
+def test_what_is_written_follows_the_schema():
+    assert violation(json.loads(dump_results(results())), schema()) is None
+
+
+@pytest.mark.parametrize(
+    "kind, place",
+    [
+        (Row, ("$defs", "row")),
+        (MemoryReading, ("$defs", "reading")),
+        (Latency, ("$defs", "row", "properties", "latency_ms")),
+        (Device, ("properties", "device")),
+        (Data, ("properties", "data")),
+        (Baseline, ("properties", "baseline")),
+        (Method, ("properties", "method")),
+    ],
+)
+def test_schema_and_dataclasses_name_the_same_fields(kind: type[Any], place: tuple[str, ...]):
+    described: Any = schema()
+    for step in place:
+        described = described[step]
+    assert set(described["properties"]) == {field.name for field in dataclasses.fields(kind)}
+    # A field without a default has to be in every file.
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    assert needed - {"versions"} <= set(described["required"])
+
+
+def _set(*steps: Any, value: Any) -> Any:
+    def change(content: dict[str, Any]) -> None:
+        inner: Any = content
+        for step in steps[:-1]:
+            inner = inner[step]
+        inner[steps[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (_set("schema_version", value=99), "schema_version 99; this edge-af reads 1"),
+        (_set("schema_version", value=True), "schema_version True"),
+        (lambda content: content.pop("schema_version"), "no schema_version"),
+        (lambda content: content.pop("device"), "the file: has no 'device'"),
+        (lambda content: content["rows"][1].pop("runtime"), r"rows\[1\]: has no 'runtime'"),
+        (_set("rows", value={}), r"rows: \{\} where array is expected"),
+        (_set("rows", 0, "latency_ms", value="fast"), r"rows\[0\].latency_ms: 'fast' where object or null"),
+        (_set("rows", 0, "latency_ms", "p50", value=float("nan")), r"rows\[0\].latency_ms.p50: nan where number"),
+        (_set("rows", 0, "gap_at_20", value=float("inf")), r"rows\[0\].gap_at_20: inf where number"),
+        (_set("rows", 0, "params", value=True), r"rows\[0\].params: True where integer"),
+        (_set("rows", 0, "threads", value=0), r"rows\[0\].threads: 0 is below 1"),
+        (_set("rows", 1, "status", value="fine"), r"rows\[1\].status: 'fine' is none of ok, "),
+        (_set("rows", 0, "memory", "after_run", value={"peak": 1}), r"memory.after_run: has no 'resident'"),
+        (_set("rows", 0, "latency_raw_us", value=[1, "2"]), r"latency_raw_us\[1\]: '2' where integer"),
+        (_set("device", "versions", value={"numpy": 2}), "device.versions.numpy: 2 where string"),
+    ],
+)
+def test_what_does_not_follow_the_schema_is_refused_by_field(tmp_path: Path, change: Any, message: str):
+    content = results().as_dict()
+    change(content)
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(EdgeAfError, match=f"odd.json: .*{message}"):
+        read_results(path)
+
+
+def test_fields_of_a_later_edge_af_are_passed_over(tmp_path: Path):
+    content = results().as_dict()
+    content["rows"][0]["temperature"] = content["later"] = content["device"]["later"] = 1
+    path = tmp_path / "later.json"
+    path.write_text(json.dumps(content))
+    assert read_results(path) == results()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"results"', "\x00\xff"])
+def test_what_is_no_results_file_is_refused(tmp_path: Path, text: str):
+    path = tmp_path / "odd.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(EdgeAfError, match=r"odd\.json: "):
+        read_results(path)
+    with pytest.raises(EdgeAfError, match="no such results file"):
+        read_results(tmp_path / "absent.json")
+
+
+def test_this_device_is_described():
+    device = this_device()
+    assert device.cores >= 1 and device.cpu and device.python.startswith("3.")
+    assert {"numpy", "onnxruntime"} <= set(device.versions)
+    assert device.label.startswith(device.cpu)

@@ -1,0 +1,177 @@
+"""A row is what its process found, whatever the process did then: real workers, and stand-ins that misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save
+
+from edge_af.bench.memory import read_memory, reset_peak
+from edge_af.bench.results import Method
+from edge_af.bench.run import WORKER, run_worker
+from edge_af.bench.worker import Job, latency_of
+from edge_af.data.dataset import Dataset
+
+SHORT = Method(inferences=20, seconds=2.0, warm_up=3, timeout_seconds=120)
+
+
+def job(path: Path | str, runtime: str = "onnxruntime", data: Dataset | None = None, method: Method = SHORT) -> Job:
+    return Job(str(path), runtime, 1, str(data.folder) if data else None, 0.25, method, -1)
+
+
+def stand_in(body: str) -> list[str]:
+    """A worker that tells what `body` says instead of measuring; `tell(dict)` is there for it."""
+    head = """
+        import json, os, signal, sys, time
+        out = os.fdopen(json.load(sys.stdin)["result_fd"], "w")
+        def tell(**fields):
+            out.write(json.dumps(fields) + "\\n")
+            out.flush()
+    """
+    return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)]
+
+
+@pytest.mark.parametrize("runtime, suffix", [("onnxruntime", "onnx"), ("litert", "tflite")])
+def test_a_real_worker_finds_everything(exports: Path, eval_dataset: Dataset, runtime: str, suffix: str):
+    path = exports / f"attend-fusion/attend-fusion-int8.{suffix}"
+    found = run_worker(job(path, runtime, eval_dataset))
+    assert (found["status"], found["reason"]) == ("ok", None)
+    assert found["latency_ms"]["n"] == len(found["latency_raw_us"]) == 20
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p90"] <= found["latency_ms"]["p99"]
+    assert found["load_ms"] > 0 and found["first_ms"] > 0
+    assert 0 < found["runtime_memory_bytes"] <= found["peak_memory_bytes"]
+    assert list(found["memory"]) == ["before_load", "after_load", "after_run"]
+    after = found["memory"]["after_run"]
+    assert after["file_backed"] + after["anonymous"] <= after["resident"] <= after["peak"]
+    assert found["videos"] == eval_dataset.videos and 0 <= found["gap_at_20"] <= 1
+    assert found["f1_threshold"] == 0.25
+
+
+def test_without_data_there_is_latency_and_no_accuracy(exports: Path):
+    found = run_worker(job(exports / "attend-fusion/attend-fusion-fp32.onnx"))
+    assert found["status"] == "ok" and found["latency_ms"]["n"] == 20
+    assert "gap_at_20" not in found
+
+
+def test_what_libraries_print_does_not_spoil_the_result(exports: Path):
+    noisy = ["bash", "-c", 'echo "{not json"; echo "warning: {" >&2; exec "$@"', "bash", *WORKER]
+    assert run_worker(job(exports / "attend-fusion/attend-fusion-fp32.onnx"), command=noisy)["status"] == "ok"
+
+
+def test_stages_are_told_as_they_come(exports: Path):
+    stages: list[str] = []
+    run_worker(job(exports / "attend-fusion/attend-fusion-fp32.onnx"), on_stage=stages.append)
+    assert stages[:2] == ["importing the runtime", "loading the file"]
+
+
+@pytest.mark.parametrize("name, words", [("SIGSEGV", ""), ("SIGILL", "instructions"), ("SIGKILL", "lack of memory")])
+def test_a_crash_is_a_row_with_the_signals_name(name: str, words: str):
+    command = stand_in(f'tell(stage="loading the file"); os.kill(os.getpid(), signal.{name})')
+    found = run_worker(job("x.onnx"), command=command)
+    assert found["status"] == "crashed"
+    assert found["reason"].startswith(f"{name} while loading the file") and words in found["reason"]
+
+
+def test_a_hang_ends_at_its_time_limit_and_what_was_found_is_kept():
+    command = stand_in('tell(load_ms=5.0); tell(stage="measuring accuracy"); time.sleep(600)')
+    found = run_worker(job("x.onnx", method=Method(timeout_seconds=1.5)), command=command)
+    assert found["status"] == "timeout" and found["load_ms"] == 5.0
+    assert found["reason"] == "no result within 1.5 s; stopped while measuring accuracy"
+
+
+def test_a_worker_that_hangs_after_its_last_word_does_not_hold_the_bench(tmp_path: Path):
+    pid = tmp_path / "pid"
+    body = f'open({str(pid)!r}, "w").write(str(os.getpid())); tell(status="ok", reason=None); time.sleep(600)'
+    assert run_worker(job("x.onnx"), command=stand_in(body))["status"] == "ok"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_worker_that_hangs_after_closing_its_results_ends_at_the_limit():
+    found = run_worker(
+        job("x.onnx", method=Method(timeout_seconds=1)), command=stand_in("out.close(); time.sleep(600)")
+    )
+    assert found["status"] == "timeout"
+
+
+def test_an_unexpected_end_gives_the_last_line_it_said():
+    found = run_worker(job("x.onnx"), command=stand_in('tell(stage="timing inferences"); raise KeyError("odd")'))
+    assert (found["status"], found["reason"]) == (
+        "failed",
+        "ended with status 1 while timing inferences: KeyError: 'odd'",
+    )
+
+
+def test_a_file_that_cannot_be_loaded_is_a_row(tmp_path: Path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"\x08\x0a nothing")
+    found = run_worker(job(path))
+    assert found["status"] == "failed" and found["reason"].startswith("onnxruntime cannot load this file")
+    assert str(tmp_path) not in found["reason"].split(":")[0]
+
+
+def test_too_little_memory_is_a_row_that_says_so(tmp_path: Path):
+    """The limit lies just above what the runtime takes by itself, and the file needs far more than that."""
+    path = tmp_path / "large.onnx"
+    _write_large(path, hidden=60_000)
+    probe = tmp_path / "small.onnx"
+    _write_large(probe, hidden=10)
+    code = "import sys; from edge_af.runtime import load; load(sys.argv[1]); print(open('/proc/self/status').read())"
+    status = subprocess.run([sys.executable, "-c", code, str(probe)], capture_output=True, text=True, check=True).stdout
+    needed = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak"))
+    limit = needed + 100_000
+    limited = ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "bash", *WORKER]
+    assert run_worker(job(probe), command=limited)["status"] == "ok"
+    found = run_worker(job(path), command=limited)
+    assert found["status"] in ("failed", "crashed")
+    assert found["reason"] == "does not fit: ran out of memory while loading the file"
+
+
+def _write_large(path: Path, hidden: int) -> None:
+    """A network of 1,152 x `hidden` weights with our inputs and output."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in SIZES.items()]
+    output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 30])
+    weights = {"first": np.zeros((1152, hidden), np.float32), "second": np.zeros((hidden, 30), np.float32)}
+    nodes = [
+        helper.make_node("Concat", ["visual", "audio"], ["x"], axis=1),
+        helper.make_node("MatMul", ["x", "first"], ["h"]),
+        helper.make_node("MatMul", ["h", "second"], ["y"]),
+        helper.make_node("Sigmoid", ["y"], ["scores"]),
+    ]
+    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "large", inputs, [output], constants)
+    save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), path)
+
+
+SIZES = {"visual": 1024, "audio": 128}
+
+
+def test_percentiles_are_of_the_single_inferences():
+    latency = latency_of(np.arange(1, 1002) * 1_000_000)
+    assert (latency.p50, latency.p90, latency.p99, latency.mean, latency.n) == (501, 901, 991, 501, 1001)
+
+
+def test_memory_is_the_kernels_high_water_mark():
+    before = read_memory()
+    assert before is not None
+    block = np.ones(80_000_000, np.uint8)
+    held = read_memory()
+    assert held is not None and held.peak >= before.resident + 70_000_000 and held.anonymous > before.anonymous
+    del block
+    released = read_memory()
+    assert released is not None and released.peak >= held.peak
+    if reset_peak():
+        again = read_memory()
+        assert again is not None and again.peak < held.peak - 50_000_000
+
+
+def test_a_job_survives_its_way_through_json():
+    original = job("a b.onnx", method=Method(seconds=None))
+    assert Job.from_json(json.dumps(json.loads(original.as_json()))) == original

@@ -1,0 +1,29 @@
+"""The main job on real videos. The made-up data set's demo is run, in its shortened form, by continuous integration."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "yt8m" / "rounded-2018"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the YouTube-8M sample beside the repository, in ../shared/yt8m")
+def test_real_videos_from_tfrecords_to_the_page(tmp_path):
+    demo = [sys.executable, "-m", "edge_af", "demo", "--data", str(REAL), "--out", str(tmp_path / "demo")]
+    done = subprocess.run(demo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "demo" / "results.json").read_text())["rows"]
+    gap = {(row["model"], row["precision"], row["runtime"]): row["gap_at_20"] for row in rows}
+    assert len(gap) == 8
+    for runtime in ("onnxruntime", "litert"):
+        assert gap["attend-fusion", "fp32", runtime] >= 0.62
+        for model in ("attend-fusion", "fc-late-fusion"):
+            assert gap[model, "int8", runtime] == pytest.approx(gap[model, "fp32", runtime], abs=0.002)
+    page = (tmp_path / "demo" / "results.html").read_text()
+    assert "attend-fusion" in page.lower()

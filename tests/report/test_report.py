@@ -1,0 +1,295 @@
+"""The table, the Markdown and the page: right relations, whole text, and nothing in them but text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from edge_af.bench.device import Device
+from edge_af.bench.results import Baseline, Data, Latency, Method, Results, Row, write_results
+from edge_af.report.comparison import GAP, MEMORY, P50, SIZE, compare, factor, quantity, signed, summary
+from edge_af.report.page import page
+from edge_af.report.text import markdown_table, table
+
+HOSTILE = '<img src=x onerror="alert(1)">|`[a](http://example.com)'
+
+PI = Device(
+    "aarch64", "Raspberry Pi 5 Model B Rev 1.0", 4, 4 * 2**30, "Linux 6.6", "3.11.2", "ondemand", {"numpy": "2.4"}
+)
+LAPTOP = Device("x86_64", "AMD EPYC", 2, 24 * 2**30, "Linux 6.1", "3.11.7", None, {"numpy": "2.4"})
+
+
+def row(model: str, runtime: str, precision: str, **changes: object) -> Row:
+    size = {"attend-fusion": 1.0, "fc-late-fusion": 5.0}.get(model, 2.0) * (1.0 if precision == "fp32" else 0.25)
+    slower = 1.0 if runtime == "litert" else 2.0
+    base = Row(
+        artifact=model, file=f"{precision}.x", model=model, preset="small", runtime=runtime, precision=precision,
+        recipe=None, cpu=None, threads=1, status="ok", reason=None, params=5_000_000 if "fc" in model else 1_000_000,
+        classes=30, size_bytes=int(4e6 * size), load_ms=10.0, first_ms=2.0,
+        latency_ms=Latency(size * slower, size * slower * 1.2, size * slower * 2, size * slower * 1.1, 1024),
+        peak_memory_bytes=int(4e7 + 8e6 * size), runtime_memory_bytes=int(4e7), gap_at_20=0.64 - 0.001 * size,
+        f1_micro=0.5, f1_threshold=0.3, f1_micro_at_half=0.45, hit_at_1=0.8, perr=0.6, map=0.3, videos=400,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def results(device: Device = LAPTOP, second: str = "attend-fusion", **changes: object) -> Results:
+    rows = [
+        row(model, runtime, precision)
+        for model in (second, "fc-late-fusion")
+        for runtime in ("onnxruntime", "litert")
+        for precision in ("fp32", "int8")
+    ]
+    base = Results(
+        created="2026-01-02T03:04:05+00:00", device=device, quick=False, inputs="videos", data=Data("eval", 400, 30),
+        baseline=Baseline("fc-late-fusion", "fc-late-fusion", "small", "fp32"), method=Method(), rows_planned=8, rows=rows,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def find(many: list[Results], model: str, runtime: str, precision: str):
+    wanted = (model, runtime, precision)
+    return next(line for line in compare(many) if (line.row.model, line.row.runtime, line.row.precision) == wanted)
+
+
+def test_relations_are_to_the_baseline_in_the_same_runtime():
+    many = [results()]
+    int8 = find(many, "attend-fusion", "litert", "int8")
+    assert int8.base is not None and (int8.base.runtime, int8.base.precision) == ("litert", "fp32")
+    assert SIZE.relation(int8.row, int8.base) == "0.050×"
+    assert P50.relation(int8.row, int8.base) == "0.050×"
+    assert GAP.relation(int8.row, int8.base) == "+0.0048"
+    assert int8.fp32 is not None and GAP.relation(int8.row, int8.fp32) == "+0.0008"
+    base = find(many, "fc-late-fusion", "litert", "fp32")
+    assert base.is_baseline and SIZE.relation(base.row, base.base) == ""
+    assert [line.network for line in compare(many)] == ["FC Late Fusion small"] * 4 + ["Attend-Fusion small"] * 4
+
+
+def test_what_was_not_measured_has_no_relation():
+    broken = row(
+        "fc-late-fusion", "litert", "fp32", status="crashed", reason="SIGKILL", latency_ms=None, gap_at_20=None
+    )
+    one = results()
+    many = [dataclasses.replace(one, rows=[*(r for r in one.rows if (r.model, r.runtime, r.precision) != KEY), broken])]
+    line = find(many, "attend-fusion", "litert", "int8")
+    assert P50.relation(line.row, line.base) == "" and GAP.relation(line.row, line.base) == ""
+    # What is known of it without running it still is.
+    assert SIZE.relation(line.row, line.base) == "0.050×"
+    for text in (table(many), markdown_table(many), page(many)):
+        assert "crashed: SIGKILL" in text
+
+
+KEY = ("fc-late-fusion", "litert", "fp32")
+
+
+def test_a_devices_rows_are_set_beside_that_devices_baseline():
+    slow = results(PI)
+    slow = dataclasses.replace(
+        slow,
+        rows=[dataclasses.replace(r, latency_ms=Latency(*[70.0] * 4, n=9), peak_memory_bytes=9) for r in slow.rows],
+    )
+    lines = compare([results(), slow])
+    assert len(lines) == 16
+    for line in lines:
+        if line.device == PI.label:
+            assert P50.relation(line.row, line.base) == ("" if line.is_baseline else "1.00×")
+            assert MEMORY.relation(line.row, line.base) == ("" if line.is_baseline else "1.00×")
+    assert f"on {PI.label}" in table([results(), slow])
+    assert "| Device |" in markdown_table([results(), slow])
+    assert page([results(), slow]).count("<svg role") == 5
+
+
+def test_networks_of_two_files_from_one_device_share_a_baseline():
+    alone = results()
+    attend = dataclasses.replace(alone, rows=[r for r in alone.rows if r.model == "attend-fusion"])
+    fully = dataclasses.replace(alone, rows=[r for r in alone.rows if r.model == "fc-late-fusion"])
+    assert (
+        SIZE.relation(*(lambda line: (line.row, line.base))(find([attend, fully], "attend-fusion", "litert", "int8")))
+        == "0.050×"
+    )
+    assert find([attend], "attend-fusion", "litert", "int8").base is None
+    assert "Attend-Fusion" in table([attend]) and "Attend-Fusion" in page([attend])
+
+
+@pytest.mark.parametrize(
+    "written, expected",
+    [
+        (factor(0.00812), "0.0081×"), (factor(0.0341), "0.034×"), (factor(0.0996), "0.10×"), (factor(0.523), "0.52×"),
+        (factor(1.0), "1.00×"), (factor(2.345), "2.3×"), (factor(1234.0), "1,234×"),
+        (signed(0.01234), "+0.0123"), (signed(-0.00041), "−0.0004"), (signed(-0.00001), "±0"),
+        (quantity(0.0331), "0.033"), (quantity(1.234), "1.23"), (quantity(12.34), "12.3"), (quantity(1363.2), "1,363"),
+    ],
+)  # fmt: skip
+def test_figures_are_written_with_as_many_digits_as_they_carry(written: str, expected: str):
+    assert written == expected
+
+
+def test_the_terminal_table_is_aligned_and_fits():
+    text = table([results()])
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 140
+    body = [line for line in lines if line.startswith(("ONNX Runtime", "LiteRT"))]
+    assert len(body) == 8
+    assert len({line.index(".") for line in body}) == 1
+    wide = results()
+    wide = dataclasses.replace(
+        wide,
+        rows=[dataclasses.replace(r, size_bytes=1_363_000_000, peak_memory_bytes=2_600_000_000) for r in wide.rows],
+    )
+    assert max(map(len, table([wide]).splitlines())) <= 140
+
+
+def test_caveats_stand_in_every_form():
+    odd = results(quick=True, rows_planned=9, data=None, inputs="random")
+    odd = dataclasses.replace(odd, rows=[dataclasses.replace(odd.rows[0], cpu="arm64"), *odd.rows[1:]])
+    for text in (table([odd]), markdown_table([odd]), page([odd])):
+        for words in ("Quick run", "8 of 9 rows", "random values", "another kind of processor than x86-64"):
+            assert words in text
+    assert "Quick run" not in table([results()])
+
+
+def test_results_without_rows_make_a_page_too():
+    empty = results(rows=[])
+    assert "No row was measured" in page([empty]) and "Interrupted" in table([empty]) and markdown_table([empty])
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text; fails on a tag that is not closed."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def hostile() -> str:
+    device = dataclasses.replace(PI, cpu=HOSTILE, kernel=HOSTILE, governor=HOSTILE, versions={HOSTILE: HOSTILE})
+    one = results(device, second=HOSTILE, data=Data(HOSTILE, 1, 2), created=HOSTILE)
+    rows = [
+        dataclasses.replace(r, runtime=HOSTILE, precision=HOSTILE, status="failed", reason=HOSTILE)
+        for r in one.rows[:1]
+    ]
+    return page([dataclasses.replace(one, rows=[*rows, *one.rows[1:]]), results()])
+
+
+def test_names_that_are_markup_stay_text(hostile: str):
+    reader = Reader(hostile)
+    assert not reader.of("img") and not reader.of("script") and not reader.of("a")
+    assert reader.text.count('<img src=x onerror="alert(1)">') > 10
+    assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
+    assert "default-src 'none'" in (reader.of("meta")[3]["content"] or "")
+
+
+def test_names_that_are_markup_stay_text_in_markdown():
+    one = results(second=HOSTILE)
+    lines = markdown_table([one]).splitlines()
+    columns = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}
+    assert len(columns) == 1
+    assert "<img" not in "\n".join(lines) and "](http" not in "\n".join(lines).replace("\\]", "")
+
+
+def test_escape_sequences_do_not_reach_the_terminal():
+    assert "\x1b" not in table([results(second="\x1b]0;title\x07 \x1b[2J")])
+
+
+@pytest.mark.parametrize("many", [[results()], [results(), results(PI)]], ids=["one device", "two devices"])
+def test_the_page_needs_nothing_from_elsewhere_and_can_be_read_without_eyes(many: list[Results]):
+    text = page(many)
+    reader = Reader(text)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|src=|href=", text)
+    assert reader.of("html")[0]["lang"] == "en" and any(m.get("name") == "viewport" for m in reader.of("meta"))
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in reader.tags:
+        for name in (attributes.get("aria-labelledby") or "").split():
+            assert name in ids
+    assert len(reader.of("table")) == len(reader.of("caption")) == 2
+    assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in reader.of("th"))
+    charts = [svg for svg in reader.of("svg") if svg.get("role") == "img"]
+    assert len(charts) >= 3 and all(svg["aria-labelledby"] for svg in charts)
+    assert all(svg.get("role") == "img" or svg.get("aria-hidden") == "true" for svg in reader.of("svg"))
+    assert next(name for name, _ in reader.tags if re.fullmatch("h[1-6]", name)) == "h1"
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_every_row_has_its_mark_in_the_charts():
+    reader = Reader(page([results()]))
+    marks = [attributes for _, attributes in reader.tags if (attributes.get("class") or "").startswith("mark ")]
+    drawn = [attributes for attributes in marks if "plain" not in (attributes["class"] or "")]
+    assert len(drawn) == 16
+    assert sum("hollow" in (attributes["class"] or "") for attributes in drawn) == 8
+    assert all(0 <= float(circle["cx"] or -1) <= 560 for circle in reader.of("circle"))
+
+
+def test_equal_gaps_and_zero_gaps_can_be_drawn():
+    one = results()
+    for gap in (0.0, 0.64, 1.0):
+        page([dataclasses.replace(one, rows=[dataclasses.replace(r, gap_at_20=gap) for r in one.rows])])
+    page([dataclasses.replace(one, rows=one.rows[:1])])
+
+
+def test_machine_readable_rows_carry_their_relations():
+    found = summary(find([results()], "attend-fusion", "litert", "int8"))
+    relation = found["to_baseline"]
+    assert isinstance(relation, dict) and relation["p50"] == pytest.approx(0.05) and "latency_raw_us" not in found
+    assert found["gap_at_20_to_fp32"] == pytest.approx(0.00075)
+    json.dumps(found, allow_nan=False)
+
+
+def edge_af(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge_af", "report", *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_report_writes_what_is_asked_for(tmp_path: Path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    write_results(one, results())
+    write_results(two, results(PI))
+    done = edge_af(one, two, "--html", tmp_path / "new/page.html", "--markdown", tmp_path / "table.md")
+    assert done.returncode == 0 and done.stdout.strip() == table([results(), results(PI)])
+    assert (tmp_path / "new/page.html").read_text() == page([results(), results(PI)])
+    assert (tmp_path / "table.md").read_text() == markdown_table([results(), results(PI)])
+    done = edge_af(one, two, "--json")
+    assert len(json.loads(done.stdout)["rows"]) == 16
+
+
+def test_report_refuses_what_is_no_results_file(tmp_path: Path):
+    good, odd = tmp_path / "good.json", tmp_path / "odd.json"
+    write_results(good, results())
+    for text in ("{", "[]", json.dumps({**results().as_dict(), "schema_version": 7})):
+        odd.write_text(text)
+        done = edge_af(good, odd, "--html", tmp_path / "page.html")
+        assert done.returncode == 2 and "odd.json" in done.stderr and "Traceback" not in done.stderr
+        assert done.stdout == "" and not (tmp_path / "page.html").exists()
