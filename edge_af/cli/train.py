@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edge_af.models.presets import PRESETS, preset
+from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, preset
 from edge_af.train.options import TrainOptions
 
 
@@ -29,11 +29,18 @@ def train_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option("--model", required=True, type=click.Choice(list(PRESETS)), help="Which network.")
 @click.option("--preset", "preset_name", default="small", show_default=True, help="Its shape; see `edge-af models`.")
+@click.option(
+    "--ablate",
+    default="none",
+    show_default=True,
+    type=click.Choice(ABLATIONS),
+    help="Take this away from attend-fusion.",
+)
 @train_flags
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, if there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 def command(
-    data_folder: Path, out: Path, model: str, preset_name: str, resume: bool, as_json: bool, **flags: Any
+    data_folder: Path, out: Path, model: str, preset_name: str, ablate: str, resume: bool, as_json: bool, **flags: Any
 ) -> None:
     """Train a network on a prepared dataset.
 
@@ -41,6 +48,10 @@ def command(
     holds the best epoch so far, from the first epoch on.
     """
     config, options = preset(model, preset_name), TrainOptions(**flags)
+    if ablate != "none":
+        if not isinstance(config, AttendFusionConfig):
+            raise click.UsageError(f"--ablate is for attend-fusion, not for {model}.")
+        config = dataclasses.replace(config, ablate=ablate)
 
     from edge_af.data.dataset import open_dataset
     from edge_af.train.loop import train

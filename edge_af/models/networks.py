@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
-from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
+from edge_af.models.presets import FEATURES, AttendFusionConfig, FCLateFusionConfig, ModelConfig
 
 
 class FeatureAttention(nn.Module):
@@ -50,6 +50,26 @@ class FeatureAttention(nn.Module):
         return query, key, value
 
 
+class PlainMixing(nn.Module):
+    """What stands in for the attention where it is ablated: a two-layer perceptron on each token by itself.
+
+    Its hidden layer is as wide as two tokens, which makes its parameters those of the attention less one bias vector.
+    """
+
+    def __init__(self, tokens: int, token_width: int) -> None:
+        super().__init__()
+        self.tokens, self.token_width = tokens, token_width
+        self.position = nn.Parameter(torch.zeros(tokens, token_width))
+        self.fc1 = nn.Linear(token_width, 2 * token_width)
+        self.fc2 = nn.Linear(2 * token_width, token_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hidden vectors (n, tokens * token_width) to the same shape; no residual."""
+        tokens = x.reshape(-1, self.tokens, self.token_width) + self.position
+        mixed = self.fc2(torch.relu(self.fc1(tokens.reshape(-1, self.token_width))))
+        return mixed.reshape(-1, self.tokens * self.token_width)
+
+
 class AttendStream(nn.Module):
     """One modality: FC, self-attention over feature-group tokens with a residual, FC."""
 
@@ -58,7 +78,11 @@ class AttendStream(nn.Module):
         width = config.width
         self.fc1 = nn.Linear(features, width)
         self.norm1 = nn.BatchNorm1d(width)
-        self.attention = FeatureAttention(config.tokens, config.token_width, config.heads)
+        self.attention: FeatureAttention | PlainMixing
+        if config.ablate == "attention":
+            self.attention = PlainMixing(config.tokens, config.token_width)
+        else:
+            self.attention = FeatureAttention(config.tokens, config.token_width, config.heads)
         self.fc2 = nn.Linear(width, width)
         self.norm2 = nn.BatchNorm1d(width)
         self.dropout = nn.Dropout(config.dropout)
@@ -76,13 +100,16 @@ class AttendFusion(nn.Module):
 
     def __init__(self, config: AttendFusionConfig, classes: int) -> None:
         super().__init__()
-        self.visual = AttendStream(VISUAL_FEATURES, config)
-        self.audio = AttendStream(AUDIO_FEATURES, config)
+        self.modalities = config.modalities
+        for name in self.modalities:
+            self.add_module(name, AttendStream(FEATURES[name], config))
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(2 * config.width, classes)
+        self.head = nn.Linear(len(self.modalities) * config.width, classes)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
-        return self.head(self.dropout(torch.cat([self.visual(visual), self.audio(audio)], dim=1)))
+        given = {"visual": visual, "audio": audio}
+        streams = [self.get_submodule(name)(given[name]) for name in self.modalities]
+        return self.head(self.dropout(torch.cat(streams, dim=1)))
 
 
 class FCLateFusion(nn.Module):
@@ -146,8 +173,9 @@ def initialise(network: AttendFusion | FCLateFusion, prior: Tensor, generator: t
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(module.bias)
-        if isinstance(module, FeatureAttention):
+        if isinstance(module, FeatureAttention | PlainMixing):
             nn.init.normal_(module.position, std=0.02, generator=generator)
+        if isinstance(module, FeatureAttention):
             nn.init.normal_(module.qkv.weight, std=module.qkv.in_features**-0.5, generator=generator)
             nn.init.normal_(module.out.weight, std=0.5 * module.out.in_features**-0.5, generator=generator)
     nn.init.normal_(network.head.weight, std=1e-3, generator=generator)

@@ -28,6 +28,13 @@ def _check_dropout(model: str, dropout: float) -> None:
         raise EdgeAfError(f"{model}: dropout {dropout} must lie in [0, 1).")
 
 
+ABLATIONS = ("none", "audio", "visual", "attention")
+"""What the paper's ablations take away from AttendFusion."""
+
+FEATURES = {"visual": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
+"""A modality's features a video."""
+
+
 @dataclass(frozen=True)
 class AttendFusionConfig:
     """AttendFusion: a stream per modality, each of fully connected layers and self-attention; late fusion.
@@ -43,6 +50,8 @@ class AttendFusionConfig:
     heads: int
     dropout: float
     """Share of features dropped in front of each hidden layer and of the classifier."""
+    ablate: str = "none"
+    """What is taken away, one of `ABLATIONS`: a stream, or the attention, whose parameters go to a plain layer then."""
 
     model = "attend-fusion"
 
@@ -53,7 +62,14 @@ class AttendFusionConfig:
             raise EdgeAfError(
                 f"attend-fusion: token_width {self.token_width} must be a multiple of heads {self.heads}."
             )
+        if self.ablate not in ABLATIONS:
+            raise EdgeAfError(f"attend-fusion: ablate {self.ablate!r}: choose one of {', '.join(ABLATIONS)}.")
         _check_dropout(self.model, self.dropout)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The streams there are."""
+        return tuple(name for name in ("visual", "audio") if name != self.ablate)
 
     @property
     def width(self) -> int:
@@ -113,15 +129,17 @@ def preset(model: str, name: str) -> ModelConfig:
 def param_count(config: ModelConfig, classes: int) -> int:
     """Trainable parameters of the network, BatchNorm's scales and shifts among them."""
     width = config.width
-    head = (2 * width + 1) * classes
-    first = sum((features + 1) * width for features in (VISUAL_FEATURES, AUDIO_FEATURES))
     if isinstance(config, AttendFusionConfig):
-        token = config.token_width
-        attention = config.tokens * token + (token + 1) * 3 * token + (token + 1) * token
-        norms = 2 * 2 * width
-        return first + 2 * (attention + (width + 1) * width + norms) + head
-    norms = 2 * config.depth * 2 * width
-    return first + 2 * (config.depth - 1) * (width + 1) * width + norms + head
+        token, modalities = config.token_width, config.modalities
+        # Both kinds: a position, and two layers of 4 token² weights together.
+        biases = 3 * token if config.ablate == "attention" else 4 * token
+        mixing = config.tokens * token + 4 * token**2 + biases
+        behind = mixing + (width + 1) * width + 2 * 2 * width
+    else:
+        modalities = tuple(FEATURES)
+        behind = (config.depth - 1) * (width + 1) * width + config.depth * 2 * width
+    streams = sum((FEATURES[name] + 1) * width + behind for name in modalities)
+    return streams + (len(modalities) * width + 1) * classes
 
 
 def config_from_dict(model: str, fields: dict[str, Any]) -> ModelConfig:

@@ -9,7 +9,7 @@ import torch
 
 from edge_af.errors import EdgeAfError
 from edge_af.models.networks import AttendFusion, build, count_params, initialise
-from edge_af.models.presets import PRESETS, AttendFusionConfig, config_from_dict, param_count, preset
+from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, config_from_dict, param_count, preset
 
 TINY = AttendFusionConfig(tokens=4, token_width=8, heads=2, dropout=0.5)
 
@@ -107,6 +107,24 @@ def test_param_count_is_what_the_network_has(model, name, classes):
     with torch.device("meta"):
         network = build(preset(model, name), classes)
     assert count_params(network) == param_count(preset(model, name), classes)
+
+
+@pytest.mark.parametrize("ablate", ABLATIONS)
+def test_ablations_take_away_what_they_say(ablate):
+    config = dataclasses.replace(TINY, ablate=ablate)
+    network = network_of(config)
+    assert count_params(network) == param_count(config, 12)
+    visual, audio = features(4)
+    with torch.inference_mode():
+        scores = network(visual, audio)
+        for modality, changed in (("visual", (visual * 0, audio)), ("audio", (visual, audio * 0))):
+            assert torch.equal(scores, network(*changed)) == (modality == ablate)
+
+
+def test_ablating_the_attention_keeps_the_parameters():
+    config = preset("attend-fusion", "paper")
+    without = param_count(dataclasses.replace(config, ablate="attention"), 4716)
+    assert without == pytest.approx(param_count(config, 4716), rel=1e-4)
 
 
 def test_one_token_is_refused():
