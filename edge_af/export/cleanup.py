@@ -82,14 +82,18 @@ def one_form_of_gemm(graph: Graph) -> Graph:
         get = node.attributes.get
         if get("transA", 0) or weight_name not in constants or (bias_name and bias_name not in constants):
             raise EdgeAfError(
-                f"node {node.name!r} (Gemm): only layers with constant weights and an input that is not transposed can be exported."
+                f"node {node.name!r} (Gemm): only layers with constant weights and no transposed input can be exported."
             )
         weight, alpha, beta = constants[weight_name], get("alpha", 1.0), get("beta", 1.0)
         if not get("transB", 0) or alpha != 1.0:
             weight = weight if get("transB", 0) else weight.T
             weight = np.ascontiguousarray(weight * np.float32(alpha))
             weight_name = _store(constants, readers, weight_name, node, "weight", weight)
-        bias = np.broadcast_to(constants[bias_name], (1, len(weight)))[0] if bias_name else np.zeros(len(weight), np.float32)
+        bias = (
+            np.broadcast_to(constants[bias_name], (1, len(weight)))[0]
+            if bias_name
+            else np.zeros(len(weight), np.float32)
+        )
         if not bias_name or beta != 1.0 or constants[bias_name].shape != bias.shape:
             bias = bias * np.float32(beta)
             bias_name = _store(constants, readers, bias_name or f"{node.name}.bias", node, "bias", bias)
@@ -150,7 +154,12 @@ def _fold_batch_norm(graph: Graph, norm: Node) -> Graph:
     changed: dict[str, Node] = {}
 
     def alone(node: Node | None, op: str) -> bool:
-        return node is not None and node.op == op and len(consumers[node.outputs[0]]) == 1 and node.outputs[0] not in graph.outputs
+        return (
+            node is not None
+            and node.op == op
+            and len(consumers[node.outputs[0]]) == 1
+            and node.outputs[0] not in graph.outputs
+        )
 
     def rows(gemm: Node, factor: NDArray[np.float64], add: NDArray[np.float64] | float) -> None:
         weight, bias = constants[gemm.inputs[1]], constants[gemm.inputs[2]]
@@ -207,7 +216,9 @@ def _gemms_behind(graph: Graph, tensor: str) -> list[tuple[Node, int]]:
 
     def follow(name: str, first: int) -> None:
         if name in graph.outputs or not consumers[name]:
-            raise EdgeAfError(f"tensor {name!r}: a BatchNorm whose result is an output of the network cannot be folded.")
+            raise EdgeAfError(
+                f"tensor {name!r}: a BatchNorm whose result is an output of the network cannot be folded."
+            )
         for node in consumers[name]:
             if node.op == "Gemm" and node.inputs.count(name) == 1 and node.inputs[0] == name:
                 found.append((node, first))
@@ -215,7 +226,9 @@ def _gemms_behind(graph: Graph, tensor: str) -> list[tuple[Node, int]]:
                 before = node.inputs[: node.inputs.index(name)]
                 follow(node.outputs[0], first + sum(shapes[part][1] for part in before))
             else:
-                raise EdgeAfError(f"node {node.name!r} ({node.op}): a BatchNorm in front of this operator cannot be folded.")
+                raise EdgeAfError(
+                    f"node {node.name!r} ({node.op}): a BatchNorm in front of this operator cannot be folded."
+                )
 
     follow(tensor, 0)
     return found
@@ -244,7 +257,7 @@ def name_by_layer(graph: Graph) -> Graph:
     `visual.fc1.weight` makes `visual.fc1`; other nodes come called `module.operator#number` and get a number only where
     one module has several of a kind. Inputs, outputs and trained parameters keep their names.
     """
-    seen: Counter[str] = Counter()
+    seen = Counter([*graph.constants, *graph.inputs, *graph.outputs])
     names: dict[str, str] = {}
     nodes = []
     for node in graph.nodes:
@@ -283,4 +296,3 @@ def _store(
         readers[name] = 1
     constants[name] = array
     return name
-

@@ -77,7 +77,10 @@ class Graph:
             EdgeAfError: a shape does not follow from the inputs' shapes.
         """
         model = to_onnx(self, batch=batch, weights_as_inputs=True)
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        except onnx.shape_inference.InferenceError as error:
+            raise EdgeAfError(f"the graph's shapes do not fit together: {' '.join(str(error).split())}") from None
         found = {name: tuple(array.shape) for name, array in self.constants.items()}
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
             dims = value.type.tensor_type.shape.dim
@@ -86,7 +89,9 @@ class Graph:
         for node in self.nodes:
             for output in node.outputs:
                 if output and output not in found:
-                    raise EdgeAfError(f"node {node.name!r} ({node.op}): the shape of its output {output!r} is not known.")
+                    raise EdgeAfError(
+                        f"node {node.name!r} ({node.op}): the shape of its output {output!r} is not known."
+                    )
         return found
 
 
@@ -172,5 +177,7 @@ def save_onnx(graph: Graph, path: Path) -> None:
     """
     size = sum(array.nbytes for array in graph.constants.values())
     if size > PROTOBUF_LIMIT - 2**20:
-        raise EdgeAfError(f"{path.name}: {size:,} bytes of weights; a single ONNX file holds at most 2 GB. Export TFLite only.")
+        raise EdgeAfError(
+            f"{path.name}: {size:,} bytes of weights; a single ONNX file holds at most 2 GB. Export TFLite only."
+        )
     path.write_bytes(to_onnx(graph).SerializeToString(deterministic=True))

@@ -52,31 +52,36 @@ def trace(network: nn.Module, classes: int) -> Graph:
     assert program is not None
     traced = program.model.graph
     nodes = []
-    for node in traced:
+    for number, node in enumerate(traced):
         if node.domain not in ("", "ai.onnx"):
-            raise EdgeAfError(f"node {node.name!r}: the exporter made an operator that is not ONNX's own ({node.domain}).")
+            raise EdgeAfError(
+                f"node {node.name!r}: the exporter made an operator that is not ONNX's own ({node.domain})."
+            )
         nodes.append(
             Node(
                 op=node.op_type,
-                name=_place(node.metadata_props, node.op_type),
+                # Until clean-up names nodes for good, names only have to differ.
+                name=f"{_place(node.metadata_props, node.op_type)}#{number}",
                 inputs=tuple(_own(value.name) if value is not None else "" for value in node.inputs),
                 outputs=tuple(_own(value.name) for value in node.outputs),
                 attributes={name: _plain(attribute.value) for name, attribute in node.attributes.items()},
             )
         )
-    constants = {_own(name): value.const_value.numpy() for name, value in traced.initializers.items()}
-    # Until clean-up names them for good, names only have to differ.
-    numbered = tuple(Node(n.op, f"{n.name}#{i}", n.inputs, n.outputs, n.attributes) for i, n in enumerate(nodes))
     graph = Graph(
-        nodes=numbered,
-        constants=constants,
+        nodes=tuple(nodes),
+        constants={
+            _own(name): value.const_value.numpy()
+            for name, value in traced.initializers.items()
+            if value.const_value is not None
+        },
         inputs={"visual": (None, VISUAL_FEATURES), "audio": (None, AUDIO_FEATURES)},
         outputs={"scores": (None, classes)},
     )
     return clean(graph)
 
 
-def _own(name: str) -> str:
+def _own(name: str | None) -> str:
+    assert name is not None  # the exporter names every value of a graph it hands out
     return name.removeprefix(PREFIX)
 
 

@@ -1,0 +1,191 @@
+"""`edge-af export`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_af.artifacts import FORMATS
+from edge_af.errors import EdgeAfError
+
+if TYPE_CHECKING:
+    from edge_af.artifacts import Manifest
+    from edge_af.data.dataset import Dataset
+    from edge_af.export.recipes import Recipe
+
+DEFAULT_RECIPE = "int8-static"
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of artifacts to make.")
+@click.option("--int8", is_flag=True, help="INT8 files beside the FP32 ones.")
+@click.option(
+    "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Only this format; may be given again."
+)
+@click.option(
+    "--recipe",
+    "recipe_names",
+    multiple=True,
+    metavar="[FORMAT=]NAME|FILE",
+    help=f"How to quantise: a recipe's name or YAML file, for all formats or for one.  [default: {DEFAULT_RECIPE}]",
+)
+@click.option(
+    "--calibration-data", type=click.Path(path_type=Path), help="Prepared training data to find activation ranges on."
+)
+@click.option(
+    "--calibration-videos", default=512, show_default=True, type=click.IntRange(min=1), help="How many of them."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the draw of those videos.")
+@click.option(
+    "--cpu",
+    type=click.Choice(["x86-64", "arm64"]),
+    help="Processor that INT8 ONNX files are for.  [default: this machine's]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, without class names, as JSON.")
+def command(
+    run_folder: Path,
+    out: Path,
+    int8: bool,
+    formats: tuple[str, ...],
+    recipe_names: tuple[str, ...],
+    calibration_data: Path | None,
+    calibration_videos: int,
+    seed: int,
+    cpu: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn a trained network into ONNX and TFLite files with a manifest.
+
+    RUN is the folder that `edge-af train` made. INT8 needs --calibration-data, the data it was trained on: the videos
+    that training held out are left alone. Every file is loaded and checked before the folder is kept.
+    """
+    started = time.monotonic()
+    chosen = tuple(dict.fromkeys(formats)) or FORMATS
+    if recipe_names and not int8:
+        raise click.UsageError("--recipe says how to quantise: it needs --int8.")
+
+    from edge_af.data.dataset import open_dataset
+    from edge_af.export.recipes import load_recipe
+
+    recipes = {format: load_recipe(name) for format, name in _recipe_of(chosen, recipe_names).items()} if int8 else {}
+    if any(recipe.needs_ranges for recipe in recipes.values()) and calibration_data is None:
+        raise click.UsageError("--int8 finds activation ranges on training videos: name them with --calibration-data.")
+    dataset = open_dataset(calibration_data) if calibration_data is not None else None
+
+    manifest = _export(run_folder, out, chosen, recipes, dataset, calibration_videos, seed, cpu, overwrite)
+    seconds, peak = time.monotonic() - started, _peak_memory_bytes()
+    if as_json:
+        fields = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "class_names"}
+        click.echo(json.dumps({"out": str(out), **fields, "seconds": seconds, "peak_memory_bytes": peak}))
+        return
+    click.echo(
+        f"{out}: {manifest.model} ({manifest.preset}), {manifest.classes:,} classes, {manifest.params:,} parameters"
+    )
+    for line in _table(manifest):
+        click.echo(line)
+    if manifest.calibration is not None:
+        found = manifest.calibration
+        click.echo(f"ranges: {found.method}, on {found.videos:,} videos of {found.data}, SHA-256 {found.sha256[:12]}…")
+    click.echo(f"{seconds:.1f} s, peak memory {peak / 2**20:,.0f} MiB")
+
+
+def _export(
+    run_folder: Path,
+    out: Path,
+    formats: tuple[str, ...],
+    recipes: dict[str, Recipe],
+    dataset: Dataset | None,
+    videos: int,
+    seed: int,
+    cpu: str | None,
+    overwrite: bool,
+) -> Manifest:
+    import numpy as np
+
+    from edge_af.data.batches import split
+    from edge_af.export.pipeline import CalibrationData, Described, export_network
+    from edge_af.export.quantize_onnx import this_cpu
+    from edge_af.export.ranges import choose_videos
+    from edge_af.train.run import load_network, load_run
+
+    run = load_run(run_folder)
+    calibration = None
+    if dataset is not None:
+        rows = np.arange(dataset.videos, dtype=np.int64)
+        trained_on, options = run.training.get("data", {}), run.training.get("options", {})
+        if dataset.videos == trained_on.get("videos"):
+            # The best epoch and the F1 threshold were chosen on the held-out videos: ranges are not to know them. The
+            # folder may have been renamed since, and on other data of that size the split does no harm.
+            rows, _ = split(dataset.videos, options["held_out"], options["seed"])
+        calibration = CalibrationData(dataset, choose_videos(rows, videos, seed), seed)
+    described = Described(run.model, run.preset, run.classes, run.params, run.f1_threshold, run.class_names)
+    needs_cpu = "onnx" in recipes
+    return export_network(
+        # Not kept in a variable, so that its memory is free again once it is traced.
+        load_network(run_folder)[1],
+        described,
+        out,
+        formats=formats,
+        recipes=recipes,
+        calibration=calibration,
+        cpu=cpu or (this_cpu() if needs_cpu else "x86-64"),
+        overwrite=overwrite,
+    )
+
+
+def _recipe_of(formats: tuple[str, ...], given: tuple[str, ...]) -> dict[str, str]:
+    """Format to recipe: `NAME` is for all formats, `FORMAT=NAME` for one, and the later of two wins."""
+    chosen = dict.fromkeys(formats, DEFAULT_RECIPE)
+    for text in given:
+        format, equals, name = text.partition("=")
+        if not equals:
+            chosen = dict.fromkeys(formats, text)
+        elif format in formats:
+            chosen[format] = name
+        else:
+            raise EdgeAfError(
+                f"--recipe {text}: {format!r} is none of the formats exported here ({', '.join(formats)})."
+            )
+    return chosen
+
+
+def _table(manifest: Manifest) -> list[str]:
+    head = ("file", "bytes", "recipe", "integer layers", "float layers", "largest score difference")
+    rows: list[tuple[Any, ...]] = [
+        (
+            file.path,
+            f"{file.size_bytes:,}",
+            (file.recipe or "-") + (f" ({file.cpu})" if file.cpu else ""),
+            file.integer_layers,
+            file.float_layers,
+            f"{file.max_difference:.1e}",
+        )
+        for file in manifest.files
+    ]
+    text = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in text) for column in range(len(head))]
+    left = (0, 2)
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in text
+    ]
+
+
+def _peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

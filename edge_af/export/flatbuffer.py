@@ -1,0 +1,166 @@
+"""A TFLite model being put together, and its bytes. The schema's object API is LiteRT's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from edge_af import __version__
+from edge_af.errors import EdgeAfError
+from edge_af.export.graph import Shape
+from edge_af.export.quantize import Affine
+
+FILE_IDENTIFIER = b"TFL3"
+SCHEMA_VERSION = 3
+ALIGNMENT = 16
+"""Of every constant within the file, as the schema demands and as the kernels' vector loads want."""
+SIGNATURE = "serving_default"
+SIZE_LIMIT = 2**31 - 1
+
+TYPES = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int32): schema.TensorType.INT32,
+}
+
+
+class AlignedBuffer(schema.BufferT):
+    """A constant's bytes. The schema's own packing aligns them to one byte and copies them twice."""
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        offset = None
+        if self.data is not None:
+            builder.StartVector(1, self.data.nbytes, ALIGNMENT)
+            builder.head -= self.data.nbytes
+            memoryview(builder.Bytes)[builder.head : builder.head + self.data.nbytes] = memoryview(self.data).cast("B")
+            offset = builder.EndVector()
+        schema.BufferStart(builder)
+        if offset is not None:
+            schema.BufferAddData(builder, offset)
+        end: int = schema.BufferEnd(builder)
+        return end
+
+
+class TfliteModel:
+    """One subgraph: tensors and operators are added in order of execution, then `write` makes the file."""
+
+    def __init__(self) -> None:
+        # By convention, buffer 0 is empty and stands for "no constant".
+        self._buffers = [AlignedBuffer()]
+        self._tensors: list[Any] = []
+        self._operators: list[Any] = []
+        self._codes: dict[tuple[int, int], int] = {}
+
+    def tensor(
+        self, name: str, shape: Shape, batch_one: tuple[int, ...], dtype: Any, affine: Affine | None = None
+    ) -> int:
+        """Add an activation; returns its index.
+
+        Args:
+            name: as in the ONNX graph.
+            shape: None where the batch decides.
+            batch_one: the shape at batch 1, the default of the file.
+            dtype: float32 or int8.
+            affine: how int8 values stand for real ones.
+        """
+        added = schema.TensorT()
+        added.name, added.type = name, TYPES[np.dtype(dtype)]
+        added.shape = np.array(batch_one, np.int32)
+        added.hasRank = True
+        if None in shape:
+            added.shapeSignature = np.array([-1 if dim is None else dim for dim in shape], np.int32)
+        if affine is not None:
+            added.quantization = _quantization(np.array([affine.scale], np.float32), affine.zero_point)
+        return self._add(added)
+
+    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None, axis: int = 0) -> int:
+        """Add a constant of float32, int8 or int32; returns its index. `scales`: symmetric quantisation along `axis`."""
+        added = schema.TensorT()
+        added.name, added.type = name, TYPES[array.dtype]
+        added.shape = np.array(array.shape, np.int32)
+        added.hasRank = True
+        added.buffer = len(self._buffers)
+        buffer = AlignedBuffer()
+        buffer.data = np.ascontiguousarray(array)
+        self._buffers.append(buffer)
+        if scales is not None:
+            added.quantization = _quantization(scales, 0, axis)
+        return self._add(added)
+
+    def operator(self, op: str, inputs: list[int], outputs: list[int], options: Any = None, version: int = 1) -> None:
+        """Add an operator by its name in the schema, e.g. `FULLY_CONNECTED`, with its options object if it has one."""
+        code = getattr(schema.BuiltinOperator, op)
+        added = schema.OperatorT()
+        added.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
+        added.inputs, added.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        if options is not None:
+            added.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+            added.builtinOptions = options
+        self._operators.append(added)
+
+    def write(self, path: Path, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        """Write the file, with the signature `serving_default` from these names to tensor indices.
+
+        Raises:
+            EdgeAfError: it would pass the 2 GB that a flatbuffer may have.
+        """
+        model = self._model(inputs, outputs)
+        held = sum(buffer.data.nbytes + 2 * ALIGNMENT for buffer in self._buffers if buffer.data is not None)
+        scales = sum(12 * len(tensor.quantization.scale) for tensor in self._tensors if tensor.quantization is not None)
+        size = held + scales + 1024 * (16 + len(self._tensors) + len(self._operators))
+        if size > SIZE_LIMIT:
+            raise EdgeAfError(f"{path.name}: {size:,} bytes; a TFLite file holds at most 2 GB.")
+        # At its final size from the start: growing would double it, and copy it each time.
+        builder = flatbuffers.Builder(size)
+        builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+        with path.open("wb") as file:
+            file.write(memoryview(builder.Bytes)[builder.Head() :])
+
+    def _add(self, tensor: Any) -> int:
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _model(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> Any:
+        subgraph = schema.SubGraphT()
+        subgraph.name = "main"
+        subgraph.tensors, subgraph.operators = self._tensors, self._operators
+        subgraph.inputs = np.array(list(inputs.values()), np.int32)
+        subgraph.outputs = np.array(list(outputs.values()), np.int32)
+        signature = schema.SignatureDefT()
+        signature.signatureKey = SIGNATURE
+        signature.inputs, signature.outputs = _tensor_maps(inputs), _tensor_maps(outputs)
+        model = schema.ModelT()
+        model.version = SCHEMA_VERSION
+        model.description = f"edge-af {__version__}"
+        model.subgraphs, model.buffers, model.signatureDefs = [subgraph], self._buffers, [signature]
+        model.operatorCodes = []
+        for code, version in self._codes:
+            added = schema.OperatorCodeT()
+            added.builtinCode, added.version = code, version
+            # Readers older than the 128th operator look at the one-byte field.
+            added.deprecatedBuiltinCode = min(code, 127)
+            model.operatorCodes.append(added)
+        return model
+
+
+def _tensor_maps(tensors: Mapping[str, int]) -> list[Any]:
+    maps = []
+    for name, index in tensors.items():
+        added = schema.TensorMapT()
+        added.name, added.tensorIndex = name, index
+        maps.append(added)
+    return maps
+
+
+def _quantization(scales: NDArray[np.float32], zero_point: int, axis: int = 0) -> Any:
+    quantization = schema.QuantizationParametersT()
+    quantization.scale = scales
+    quantization.zeroPoint = np.full(len(scales), zero_point, np.int64)
+    quantization.quantizedDimension = axis
+    return quantization

@@ -1,0 +1,332 @@
+"""A clean graph to TFLite. Every ONNX operator that the networks use has a function here that adds its TFLite form.
+
+A tensor may exist in float and as INT8 at once; whichever a consumer needs is made when it is first asked for, so that
+QUANTIZE and DEQUANTIZE stand only where integer and float layers meet. Shapes are taken from the graph at batch 1 and 2:
+a dimension that differs is the batch's, and is left open in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from edge_af.errors import EdgeAfError
+from edge_af.export.flatbuffer import TfliteModel
+from edge_af.export.graph import Graph, Node, Shape
+from edge_af.export.quantize import Affine, Layer, Plan, fused_relu
+
+NO_INPUT = -1
+"""TFLite's mark for an optional input that is left out."""
+
+NOTHING_QUANTISED = Plan(layers={}, tensors={})
+
+
+def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTISED) -> None:
+    """Write a clean graph as a TFLite file: FP32, or quantised as `plan` says.
+
+    A layer with static activations becomes FULLY_CONNECTED on INT8, one with dynamic activations the hybrid form that
+    quantises its float input row by row at run time. TFLite has no kernel from an INT8 input to a float output: a static
+    layer whose output the plan leaves in float becomes hybrid too.
+
+    Raises:
+        EdgeAfError: an operator that is not known here, or a form of one that TFLite does not have; names the node.
+    """
+    lowering = _Lowering(graph, plan)
+    for node in graph.nodes:
+        lowering.add(node)
+    lowering.model.write(
+        path,
+        {name: lowering.inputs[name] for name in graph.inputs},
+        {name: lowering.real(name) for name in graph.outputs},
+    )
+
+
+def unsupported(node: Node, why: str) -> EdgeAfError:
+    """The error for a node that has no TFLite form here."""
+    return EdgeAfError(f"node {node.name!r} ({node.op}): {why}; it cannot be written as TFLite.")
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, plan: Plan) -> None:
+        self.graph, self.plan, self.model = graph, plan, TfliteModel()
+        self.batch_one, batch_two = graph.shapes(1), graph.shapes(2)
+        self.shapes: dict[str, Shape] = {
+            name: tuple(dim if dim == batch_two[name][axis] else None for axis, dim in enumerate(shape))
+            for name, shape in self.batch_one.items()
+        }
+        self._real: dict[str, int] = {}
+        self._integer: dict[str, int] = {}
+        self._constants: dict[str, int] = {}
+        self._fused: set[str] = set()
+        self.inputs = {name: self.new_real(name) for name in graph.inputs}
+
+    def add(self, node: Node) -> None:
+        if node.name in self._fused:
+            return
+        if node.op not in LOWERINGS:
+            raise unsupported(node, "an operator not known here")
+        LOWERINGS[node.op](self, node)
+
+    def new_real(self, name: str) -> int:
+        """Add the float form of an activation."""
+        # Where a tensor has both forms, the INT8 one bears the suffix, so that names stay those of the ONNX graph.
+        self._real[name] = self.model.tensor(name, self.shapes[name], self.batch_one[name], np.float32)
+        return self._real[name]
+
+    def new_integer(self, name: str) -> int:
+        """Add the INT8 form of an activation."""
+        index = self.model.tensor(
+            f"{name}.int8", self.shapes[name], self.batch_one[name], np.int8, self.plan.tensors[name]
+        )
+        self._integer[name] = index
+        return index
+
+    def real(self, name: str) -> int:
+        """The index of a tensor's float form."""
+        if name in self.graph.constants:
+            if name not in self._constants:
+                self._constants[name] = self.model.constant(
+                    name, self.graph.constants[name].astype(np.float32, copy=False)
+                )
+            return self._constants[name]
+        if name not in self._real:
+            integer = self._integer[name]
+            self.model.operator("DEQUANTIZE", [integer], [self.new_real(name)], schema.DequantizeOptionsT(), version=2)
+        return self._real[name]
+
+    def integer(self, name: str) -> int:
+        """The index of a tensor's INT8 form."""
+        if name not in self._integer:
+            real = self._real[name]
+            self.model.operator("QUANTIZE", [real], [self.new_integer(name)], schema.QuantizeOptionsT())
+        return self._integer[name]
+
+    def is_integer(self, name: str) -> bool:
+        """Whether a tensor already exists as INT8."""
+        return name in self._integer
+
+    def affine(self, name: str) -> Affine | None:
+        return self.plan.tensors.get(name)
+
+    def fuse_relu(self, gemm: Node) -> tuple[str, int]:
+        """The layer's output and fused activation, with a ReLU that only this layer feeds taken in."""
+        relu = fused_relu(self.graph, gemm)
+        if relu is None:
+            return gemm.outputs[0], schema.ActivationFunctionType.NONE
+        self._fused.add(relu.name)
+        return relu.outputs[0], schema.ActivationFunctionType.RELU
+
+    def indices(self, name: str, values: list[int]) -> int:
+        """Add a constant of int32, such as a shape or a permutation."""
+        return self.model.constant(name, np.array(values, np.int32))
+
+
+def _gemm(lowering: _Lowering, node: Node) -> None:
+    data, weight_name, bias_name = node.inputs
+    output, activation = lowering.fuse_relu(node)
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = activation
+    layer = lowering.plan.layers.get(node.name)
+    if layer is None:
+        inputs = [lowering.real(data), lowering.real(weight_name), lowering.real(bias_name)]
+        lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)
+    elif layer.activations == "static" and output in lowering.plan.tensors:
+        _integer_layer(lowering, node, layer, output, options)
+    else:
+        _hybrid_layer(lowering, node, layer, output, activation)
+
+
+def _integer_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, options: Any) -> None:
+    data, weight_name, bias_name = node.inputs
+    held = lowering.affine(data)
+    assert held is not None and layer.integer_bias is not None
+    bias_scale = (layer.weight_scale.astype(np.float64) * held.scale).astype(np.float32)
+    inputs = [
+        lowering.integer(data),
+        lowering.model.constant(weight_name, layer.weight, layer.weight_scale),
+        lowering.model.constant(bias_name, layer.integer_bias, bias_scale),
+    ]
+    lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_integer(output)], options, version=4)
+
+
+def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, activation: int) -> None:
+    """A layer that quantises its float input at run time, with the weights' scales as a multiplication of their own.
+
+    FULLY_CONNECTED on a float input can hold a scale for each output feature only in recent runtimes; older ones, such as
+    tflite-runtime 2.14, take the first scale for all of them without a word. With one scale of 1 in the layer and the
+    real ones behind it, every runtime computes the same.
+    """
+    data, weight_name, bias_name = node.inputs
+    options = schema.FullyConnectedOptionsT()
+    # XNNPACK takes hybrid layers only if the activations' zero point is free.
+    options.asymmetricQuantizeInputs = True
+    sums, product = (
+        lowering.model.tensor(f"{node.name}.{part}", lowering.shapes[output], lowering.batch_one[output], np.float32)
+        for part in ("sums", "product")
+    )
+    inputs = [lowering.real(data), lowering.model.constant(weight_name, layer.weight, np.ones(1, np.float32)), NO_INPUT]
+    lowering.model.operator("FULLY_CONNECTED", inputs, [sums], options, version=9)
+    scale = lowering.model.constant(f"{weight_name}.scale", layer.weight_scale)
+    lowering.model.operator("MUL", [sums, scale], [product], schema.MulOptionsT())
+    addition = schema.AddOptionsT()
+    addition.fusedActivationFunction = activation
+    lowering.model.operator("ADD", [product, lowering.real(bias_name)], [lowering.new_real(output)], addition)
+
+
+def _elementwise(op: str, options: Callable[[], Any]) -> Callable[[_Lowering, Node], None]:
+    def lower(lowering: _Lowering, node: Node) -> None:
+        inputs = [lowering.real(name) for name in node.inputs]
+        lowering.model.operator(op, inputs, [lowering.new_real(node.outputs[0])], options())
+
+    return lower
+
+
+def _matmul(lowering: _Lowering, node: Node) -> None:
+    ranks = [len(lowering.shapes[name]) for name in node.inputs]
+    if min(ranks) < 2 or max(ranks) > 5:
+        raise unsupported(node, f"a matrix product of tensors of rank {ranks[0]} and {ranks[1]}")
+    inputs = [lowering.real(name) for name in node.inputs]
+    lowering.model.operator("BATCH_MATMUL", inputs, [lowering.new_real(node.outputs[0])], schema.BatchMatMulOptionsT())
+
+
+def _softmax(lowering: _Lowering, node: Node) -> None:
+    rank = len(lowering.shapes[node.inputs[0]])
+    if node.attributes.get("axis", -1) not in (-1, rank - 1):
+        raise unsupported(node, "a softmax over another axis than the last")
+    options = schema.SoftmaxOptionsT()
+    options.beta = 1.0
+    lowering.model.operator("SOFTMAX", [lowering.real(node.inputs[0])], [lowering.new_real(node.outputs[0])], options)
+
+
+def _reshape(lowering: _Lowering, node: Node) -> None:
+    """Reshape, Flatten, Squeeze and Unsqueeze alike: the target is the output's shape, with -1 for the batch."""
+    output = node.outputs[0]
+    source = lowering.real(node.inputs[0])
+    _reshape_to(lowering, node, source, lowering.shapes[output], output, lowering.new_real(output))
+
+
+def _reshape_to(lowering: _Lowering, node: Node, source: int, shape: Shape, name: str, target: int) -> None:
+    if shape.count(None) > 1:
+        raise unsupported(node, "more than one dimension that depends on the batch")
+    wanted = [-1 if dim is None else dim for dim in shape]
+    options = schema.ReshapeOptionsT()
+    options.newShape = np.array(wanted, np.int32)
+    lowering.model.operator("RESHAPE", [source, lowering.indices(f"{name}.shape", wanted)], [target], options)
+
+
+def _transpose(lowering: _Lowering, node: Node) -> None:
+    source = lowering.real(node.inputs[0])
+    rank = len(lowering.shapes[node.inputs[0]])
+    perm = list(node.attributes.get("perm", range(rank)[::-1]))
+    if rank > 6:
+        raise unsupported(node, f"a transpose of rank {rank}")
+    output = node.outputs[0]
+    lowering.model.operator(
+        "TRANSPOSE",
+        [source, lowering.indices(f"{output}.perm", perm)],
+        [lowering.new_real(output)],
+        schema.TransposeOptionsT(),
+    )
+
+
+def _concat(lowering: _Lowering, node: Node) -> None:
+    output = node.outputs[0]
+    options = schema.ConcatenationOptionsT()
+    options.axis = node.attributes["axis"] % len(lowering.shapes[output])
+    held = lowering.affine(output)
+    if held is not None and all(lowering.is_integer(name) and lowering.affine(name) == held for name in node.inputs):
+        inputs = [lowering.integer(name) for name in node.inputs]
+        lowering.model.operator("CONCATENATION", inputs, [lowering.new_integer(output)], options, version=2)
+    else:
+        inputs = [lowering.real(name) for name in node.inputs]
+        lowering.model.operator("CONCATENATION", inputs, [lowering.new_real(output)], options)
+
+
+def _split(lowering: _Lowering, node: Node) -> None:
+    shape = lowering.shapes[node.inputs[0]]
+    axis = node.attributes.get("axis", 0) % len(shape)
+    parts = {lowering.shapes[output][axis] for output in node.outputs}
+    if shape[axis] is None or len(parts) > 1:
+        raise unsupported(node, "a split into unequal parts, or along the batch")
+    options = schema.SplitOptionsT()
+    options.numSplits = len(node.outputs)
+    inputs = [lowering.indices(f"{node.name}.axis", [axis]), lowering.real(node.inputs[0])]
+    lowering.model.operator("SPLIT", inputs, [lowering.new_real(output) for output in node.outputs], options)
+
+
+def _slice(lowering: _Lowering, node: Node) -> None:
+    data, *names = node.inputs
+    starts, ends, *rest = (_integers(lowering, node, name) for name in names)
+    shape = lowering.shapes[data]
+    axes = rest[0] if rest else list(range(len(starts)))
+    if len(rest) > 1 and any(step != 1 for step in rest[1]):
+        raise unsupported(node, "a slice with steps")
+    begin, size = [0] * len(shape), [-1 if dim is None else dim for dim in shape]
+    for axis, start, end in zip(axes, starts, ends, strict=True):
+        length = shape[axis]
+        if length is None:
+            raise unsupported(node, "a slice of the batch")
+        first, last, _ = slice(start, end).indices(length)
+        begin[axis], size[axis] = first, max(0, last - first)
+    _slice_to(lowering, data, begin, size, node.outputs[0], lowering.new_real(node.outputs[0]))
+
+
+def _slice_to(lowering: _Lowering, data: str, begin: list[int], size: list[int], name: str, target: int) -> None:
+    inputs = [lowering.real(data), lowering.indices(f"{name}.begin", begin), lowering.indices(f"{name}.size", size)]
+    lowering.model.operator("SLICE", inputs, [target], schema.SliceOptionsT())
+
+
+def _gather(lowering: _Lowering, node: Node) -> None:
+    """Picking one entry of an axis, which is a slice and a reshape: XNNPACK has those, and no GATHER."""
+    data, index_name = node.inputs
+    index = lowering.graph.constants.get(index_name)
+    if index is None or index.ndim:
+        raise unsupported(node, "an index that is not one constant number")
+    shape, output = lowering.shapes[data], node.outputs[0]
+    axis = node.attributes.get("axis", 0) % len(shape)
+    length = shape[axis]
+    if length is None:
+        raise unsupported(node, "an index along the batch")
+    begin, size = [0] * len(shape), [-1 if dim is None else dim for dim in shape]
+    begin[axis], size[axis] = int(index) % length, 1
+    one: Shape = tuple(1 if at == axis else dim for at, dim in enumerate(shape))
+    batch_one = tuple(1 if at == axis else dim for at, dim in enumerate(lowering.batch_one[data]))
+    picked = lowering.model.tensor(f"{output}.picked", one, batch_one, np.float32)
+    _slice_to(lowering, data, begin, size, output, picked)
+    _reshape_to(lowering, node, picked, lowering.shapes[output], output, lowering.new_real(output))
+
+
+def _integers(lowering: _Lowering, node: Node, name: str) -> list[int]:
+    array: NDArray[Any] | None = lowering.graph.constants.get(name)
+    if array is None:
+        raise unsupported(node, f"{name!r} is not constant")
+    return [int(value) for value in array.reshape(-1)]
+
+
+LOWERINGS: dict[str, Callable[[_Lowering, Node], None]] = {
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Add": _elementwise("ADD", schema.AddOptionsT),
+    "Sub": _elementwise("SUB", schema.SubOptionsT),
+    "Mul": _elementwise("MUL", schema.MulOptionsT),
+    "Div": _elementwise("DIV", schema.DivOptionsT),
+    "Relu": _elementwise("RELU", lambda: None),
+    "Sigmoid": _elementwise("LOGISTIC", lambda: None),
+    "Tanh": _elementwise("TANH", lambda: None),
+    "Softmax": _softmax,
+    "Reshape": _reshape,
+    "Flatten": _reshape,
+    "Squeeze": _reshape,
+    "Unsqueeze": _reshape,
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+}
+"""ONNX operator to the function that adds its TFLite form."""

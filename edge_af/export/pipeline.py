@@ -1,0 +1,220 @@
+"""The whole of an export: one trained network in, checked files and their manifest out."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_af.artifacts import FORMATS, ArtifactFile, Calibration, Manifest, versions, write_manifest
+from edge_af.console import Progress, say, warn
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.export import proof
+from edge_af.export.graph import Graph, save_onnx
+from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
+from edge_af.export.onnx_graph import trace
+from edge_af.export.quantize import Plan, plan
+from edge_af.export.quantize_onnx import quantize_graph
+from edge_af.export.ranges import Ranges, find_ranges, write_ranges
+from edge_af.export.recipes import Recipe
+from edge_af.files import sha256_file, staged_folder
+
+RANGES = "ranges.json"
+TRIED = 16
+"""Videos on which each file's scores are compared with the network's."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a manifest says of a network, besides its files."""
+
+    model: str
+    preset: str
+    classes: int
+    params: int
+    f1_threshold: float
+    class_names: list[str]
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Training videos to find ranges on."""
+
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    seed: int
+    """That the rows were drawn with, for the record."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file to make. `recipe` None is FP32."""
+
+    format: str
+    recipe: Recipe | None
+
+    @property
+    def precision(self) -> str:
+        return "fp32" if self.recipe is None else "int8"
+
+
+def export_network(
+    network: nn.Module,
+    described: Described,
+    out: Path,
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    recipes: dict[str, Recipe] | None = None,
+    calibration: CalibrationData | None = None,
+    cpu: str,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a network's files, `ranges.json` and `manifest.json` to the folder `out`, all of them or none.
+
+    Args:
+        network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). To export one of 341 million
+            parameters in less memory, hand it over without keeping it: it is let go once it is traced.
+        described: what the manifest is to say of it.
+        out: the folder to make.
+        formats: which of `artifacts.FORMATS`.
+        recipes: a quantised file beside the FP32 one for each format named here.
+        calibration: needed if a recipe has static activations.
+        cpu: the kind of processor that quantised ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
+        overwrite: replace what `out` holds.
+
+    Raises:
+        EdgeAfError: the calibration data is missing or of other classes, the network cannot be written, or `out` exists.
+        GateFailed: a file's scores are not the network's, or a layer that was to run in integers does not.
+    """
+    recipes = recipes or {}
+    static = [recipe for recipe in recipes.values() if recipe.needs_ranges]
+    if static and calibration is None:
+        raise EdgeAfError(f"recipe {static[0].name} needs training videos to find ranges on: pass --calibration-data.")
+    if calibration is not None and calibration.dataset.classes != described.classes:
+        raise EdgeAfError(
+            f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
+            f"{described.classes:,}. Calibrate on the data it was trained on."
+        )
+    with staged_folder(out, overwrite=overwrite) as stage:
+        visual, audio = _videos_to_try(calibration)
+        with torch.inference_mode():
+            scores = torch.sigmoid(network(torch.from_numpy(visual), torch.from_numpy(audio))).numpy()
+        graph = trace(network, described.classes)
+        del network
+        gc.collect()
+        layers = [gemm.name for gemm in graph.gemms()]
+        say(f"{described.model}: one graph of {len(graph.nodes)} operators, {len(layers)} fully connected layers")
+        ranges = None
+        if static and calibration is not None:
+            with Progress("finding ranges", len(calibration.rows), "videos") as progress:
+                ranges = find_ranges(graph, calibration.dataset, calibration.rows, calibration.seed, progress)
+            write_ranges(stage / RANGES, ranges)
+        wanted = [Wanted(format, None) for format in formats]
+        wanted += [Wanted(format, recipes[format]) for format in formats if format in recipes]
+        meant = _write(graph, described.model, wanted, ranges, cpu, stage)
+        # What the checks load takes the graph's place in memory.
+        del graph
+        gc.collect()
+        files = [
+            _checked(stage / _file_name(described.model, item), item, cpu, layers, integer, (visual, audio, scores))
+            for item, integer in zip(wanted, meant, strict=True)
+        ]
+        manifest = Manifest(
+            model=described.model,
+            preset=described.preset,
+            classes=described.classes,
+            params=described.params,
+            f1_threshold=described.f1_threshold,
+            class_names=described.class_names,
+            calibration=_record(ranges, static),
+            files=files,
+            versions=versions("torch", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert", "numpy"),
+        )
+        write_manifest(stage, manifest)
+    return manifest
+
+
+def _file_name(model: str, item: Wanted) -> str:
+    return f"{model}-{item.precision}.{item.format}"
+
+
+def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A few training videos; made-up features of the same spread where there is no data."""
+    if calibration is not None:
+        return calibration.dataset.features(calibration.rows[:TRIED])
+    random = np.random.default_rng(0)
+    visual, audio = ((TRIED, VISUAL_FEATURES), 0.5), ((TRIED, AUDIO_FEATURES), 0.7)
+    one, two = (np.clip(random.normal(0, sd, shape), -2, 2).astype(np.float32) for shape, sd in (visual, audio))
+    return one, two
+
+
+def _write(
+    graph: Graph, model: str, wanted: list[Wanted], ranges: Ranges | None, cpu: str, folder: Path
+) -> list[list[str]]:
+    """Write each file; returns, for each, the layers that are meant to run in integers."""
+    meant, plans = [], dict[str, Plan]()
+    for item in wanted:
+        made = NOTHING_QUANTISED
+        if item.recipe is not None:
+            # One plan serves both formats where they follow the same recipe.
+            if item.recipe.name not in plans:
+                plans[item.recipe.name] = plan(graph, item.recipe, ranges)
+            made = plans[item.recipe.name]
+        path = folder / _file_name(model, item)
+        if item.format == "tflite":
+            write_tflite(graph, path, made)
+        else:
+            save_onnx(quantize_graph(graph, made, cpu) if item.recipe is not None else graph, path)
+        say(f"{path.name}: {path.stat().st_size:,} bytes")
+        meant.append(list(made.layers))
+    return meant
+
+
+def _checked(
+    path: Path,
+    item: Wanted,
+    cpu: str,
+    layers: list[str],
+    meant: list[str],
+    tried: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+) -> ArtifactFile:
+    """A file's entry in the manifest, once it is known to do what it is meant to do."""
+    difference = proof.largest_difference(path, *tried)
+    execution = proof.Execution((), tuple(layers))
+    if item.recipe is None:
+        proof.check_agreement(path.name, difference)
+    else:
+        if item.format == "tflite":
+            execution = proof.tflite_execution(path, layers)
+        else:
+            execution = proof.onnx_execution(path, layers, cpu)
+        proof.check_integer(path.name, execution, meant)
+        if execution.undelegated:
+            names = ", ".join(sorted(set(execution.undelegated)))
+            warn(f"{path.name}: {len(execution.undelegated)} operators run outside XNNPACK, which is slower: {names}")
+    return ArtifactFile(
+        path=path.name,
+        format=item.format,
+        precision=item.precision,
+        recipe=item.recipe.name if item.recipe is not None else None,
+        size_bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        cpu=cpu if item.recipe is not None and item.format == "onnx" else None,
+        integer_layers=len(execution.integer_layers),
+        float_layers=len(execution.float_layers),
+        max_difference=difference,
+    )
+
+
+def _record(ranges: Ranges | None, static: list[Recipe]) -> Calibration | None:
+    if ranges is None:
+        return None
+    methods = dict.fromkeys(str(recipe.ranges) for recipe in static)
+    return Calibration(ranges.data, ranges.videos, ranges.sha256, ", ".join(methods))

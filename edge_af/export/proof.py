@@ -1,0 +1,129 @@
+"""What the runtimes make of an exported file: which layers run in integers, and whether the scores are still the network's."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.errors import GateFailed
+from edge_af.export.quantize_onnx import weight_name
+from edge_af.runtime import load, score_all
+from edge_af.runtime.litert import interpreter_class
+from edge_af.runtime.ort import onnxruntime_module
+
+INTEGER_KERNELS = frozenset(
+    {"QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "ConvInteger"}
+)
+FP32_LIMIT = 1e-4
+"""Largest difference that rounding may make in an FP32 file's scores: a wrong lowering is off by far more."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a runtime executes a file."""
+
+    integer_layers: tuple[str, ...]
+    """Fully connected layers with integer kernels."""
+    float_layers: tuple[str, ...]
+    undelegated: tuple[str, ...] = ()
+    """TFLite operators that XNNPACK left to LiteRT's own, slower kernels; always empty for ONNX."""
+
+
+def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
+    """Read back the graph as ONNX Runtime optimises it.
+
+    Args:
+        path: the ONNX file.
+        layers: names of the graph's fully connected layers.
+        cpu: the kind of processor it is for. On x86, ONNX Runtime would turn signed activations into unsigned ones before
+            it looks for integer kernels, which it does not do on ARM: for `arm64` it is told to leave them, as there.
+    """
+    import onnx
+
+    onnxruntime = onnxruntime_module()
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(Path(scratch) / "optimized.onnx")
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        if cpu == "arm64":
+            options.add_session_config_entry("session.qdqisint8allowed", "1")
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(options.optimized_model_filepath).graph.node
+    read = {name for node in nodes if node.op_type in INTEGER_KERNELS for name in node.input}
+    integer = tuple(layer for layer in layers if weight_name(layer) in read)
+    return Execution(integer, tuple(layer for layer in layers if layer not in integer))
+
+
+def tflite_execution(path: Path, layers: list[str]) -> Execution:
+    """Read back LiteRT's operators after XNNPACK took its share of them; arguments as for `onnx_execution`."""
+    interpreter = interpreter_class()(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    operators = interpreter._get_ops_details()
+    weights = [tensors[op["inputs"][1]] for op in operators if op["op_name"] == "FULLY_CONNECTED"]
+    integer_weights = {weight["name"] for weight in weights if weight["dtype"] == np.int8}
+    integer = tuple(layer for layer in layers if f"{layer}.weight" in integer_weights)
+    return Execution(integer, tuple(layer for layer in layers if layer not in integer), _undelegated(operators))
+
+
+def _undelegated(operators: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Names of the operators outside every delegate.
+
+    LiteRT lists the original operators followed by the delegates that replace them. Inside a delegate is what its
+    outputs depend on, up to its inputs.
+    """
+    originals = [op for op in operators if op["op_name"] != "DELEGATE"]
+    producer = {int(output): at for at, op in enumerate(originals) for output in op["outputs"]}
+    inside: set[int] = set()
+    for delegate in operators:
+        if delegate["op_name"] != "DELEGATE":
+            continue
+        border = {int(tensor) for tensor in delegate["inputs"]}
+        open_tensors = [int(tensor) for tensor in delegate["outputs"]]
+        while open_tensors:
+            tensor = open_tensors.pop()
+            at = producer.get(tensor)
+            if tensor in border or at is None or at in inside:
+                continue
+            inside.add(at)
+            open_tensors.extend(int(name) for name in originals[at]["inputs"])
+    return tuple(str(op["op_name"]) for at, op in enumerate(originals) if at not in inside)
+
+
+def check_integer(file: str, execution: Execution, meant: list[str]) -> None:
+    """Refuse a file in which a layer that was to run in integers does not.
+
+    Raises:
+        GateFailed: naming those layers.
+    """
+    if fallen := [layer for layer in meant if layer not in execution.integer_layers]:
+        raise GateFailed(
+            f"{file}: {len(fallen)} of {len(meant)} layers that were to run in integers run in float: {', '.join(fallen)}.\n"
+            "Name them `float` under `layers:` in the recipe if that is wanted, or export with another recipe."
+        )
+
+
+def largest_difference(
+    path: Path, visual: NDArray[np.float32], audio: NDArray[np.float32], scores: NDArray[np.float32]
+) -> float:
+    """Largest difference between the file's scores and `scores` (n, classes), over visual (n, 1024) and audio (n, 128)."""
+    return float(np.abs(score_all(load(path), visual, audio) - scores).max())
+
+
+def check_agreement(file: str, difference: float) -> None:
+    """Refuse an FP32 file whose scores are not the network's.
+
+    Raises:
+        GateFailed: the difference passes what rounding can make.
+    """
+    if not difference <= FP32_LIMIT:
+        raise GateFailed(
+            f"{file}: scores differ from the trained network's by up to {difference:.2g}, more than {FP32_LIMIT:g}.\n"
+            "The file is wrong and was not kept; please report this with the versions that `--json` prints."
+        )

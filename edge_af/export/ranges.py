@@ -1,0 +1,177 @@
+"""What every activation of the float graph ranges over, found in one pass over training videos.
+
+A tensor's values are counted in bins of width 2^k aligned at zero: bin i holds [i 2^k, (i + 1) 2^k). When the values
+outgrow the bins, k grows and neighbours are added up, which gives exactly the counts that the wider bins would have seen
+from the start. So the result does not depend on the order of the videos, nor on how they were cut into batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.export.graph import Graph, to_onnx
+from edge_af.files import read_json, write_json
+from edge_af.runtime.ort import onnxruntime_module
+
+if TYPE_CHECKING:
+    from edge_af.console import Progress
+
+SCHEMA_VERSION = 1
+BINS = 2048
+"""Most bins of a histogram. Between half of them and all of them are in use once values have spread."""
+SMALLEST_EXPONENT = -140
+INDEX_BITS = 40
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of a tensor's values; see the module's docstring."""
+
+    minimum: float
+    maximum: float
+    exponent: int
+    """k: a bin is 2^k wide."""
+    first: int
+    """Index of the first bin: it begins at first * 2^k."""
+    counts: NDArray[np.int64]
+
+    def quantile(self, share: float) -> float:
+        """The value that `share` of all values lie below, with the values of a bin spread evenly over it."""
+        total = int(self.counts.sum())
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        edges = np.ldexp(np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64), self.exponent)
+        return float(np.clip(np.interp(share * total, below, edges), self.minimum, self.maximum))
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The histograms of a graph's activations, by ONNX tensor name, and the videos they were found on."""
+
+    data: str
+    """The dataset's folder name."""
+    videos: int
+    sha256: str
+    """Over the features of the chosen videos."""
+    seed: int
+    tensors: dict[str, Histogram]
+
+
+def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np.int64]:
+    """So many of `rows` drawn without replacement, ascending; all of them if there are no more.
+
+    Raises:
+        EdgeAfError: fewer than one video is asked for, or there is none.
+    """
+    if videos < 1 or len(rows) == 0:
+        raise EdgeAfError(f"calibration needs at least one video; asked for {videos} of {len(rows)}.")
+    return np.sort(np.random.default_rng(seed).choice(rows, min(videos, len(rows)), replace=False))
+
+
+def find_ranges(
+    graph: Graph, dataset: Dataset, rows: NDArray[np.int64], seed: int, progress: Progress | None = None
+) -> Ranges:
+    """Run the float graph over the videos `rows` in ONNX Runtime and count every activation's values.
+
+    Raises:
+        EdgeAfError: an activation is not finite.
+    """
+    onnxruntime = onnxruntime_module()
+    names = [name for name in graph.activations() if name not in graph.inputs]
+    weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # The weights are handed in at each run, so the session holds no second copy of them.
+    session = onnxruntime.InferenceSession(
+        to_onnx(graph, weights_as_inputs=True, extra_outputs=names).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    found: dict[str, Histogram] = {}
+    rows = np.sort(rows)
+    for start in range(0, len(rows), BATCH):
+        chosen = rows[start : start + BATCH]
+        visual, audio = dataset.features(chosen)
+        seen = {"visual": visual, "audio": audio}
+        seen.update(zip(names, session.run(names, {**weights, **seen}), strict=True))
+        for name, values in seen.items():
+            if not np.isfinite(values).all():
+                raise EdgeAfError(
+                    f"tensor {name!r} is not finite for one of the videos {chosen[0]} to {chosen[-1]} of {dataset.folder}.\n"
+                    "A network that gives NaN or infinity cannot be calibrated: train it again, or check the data."
+                )
+            found[name] = add(found.get(name), values)
+        if progress is not None:
+            progress.update(len(chosen))
+    return Ranges(dataset.folder.resolve().name, len(rows), dataset.sha256(rows), seed, found)
+
+
+def add(histogram: Histogram | None, values: NDArray[np.float32]) -> Histogram:
+    """The histogram with more values, finite and of any shape, counted in."""
+    flat = values.reshape(-1).astype(np.float64)
+    low, high = float(flat.min()), float(flat.max())
+    exponent = SMALLEST_EXPONENT
+    if histogram is not None:
+        low, high = min(low, histogram.minimum), max(high, histogram.maximum)
+        exponent = histogram.exponent
+    # Bin indices stay well inside what float64 and int64 hold exactly.
+    exponent = max(exponent, math.frexp(max(abs(low), abs(high)))[1] - INDEX_BITS)
+    if high > low:
+        exponent = max(exponent, math.frexp((high - low) / BINS)[1] - 2)
+    while _bin(high, exponent) - _bin(low, exponent) >= BINS:
+        exponent += 1
+    first, last = _bin(low, exponent), _bin(high, exponent)
+    index = np.floor(np.ldexp(flat, -exponent)).astype(np.int64) - first
+    counts = np.bincount(index, minlength=last - first + 1).astype(np.int64)
+    if histogram is not None:
+        old = (histogram.first + np.arange(len(histogram.counts))) >> (exponent - histogram.exponent)
+        np.add.at(counts, old - first, histogram.counts)
+    return Histogram(low, high, exponent, first, counts)
+
+
+def _bin(value: float, exponent: int) -> int:
+    return math.floor(math.ldexp(value, -exponent))
+
+
+def write_ranges(path: Path, ranges: Ranges) -> None:
+    """Write `ranges` as JSON. Counts stand as one line of text each, so that a person can read the file."""
+    tensors = {
+        name: {**dataclasses.asdict(histogram), "counts": " ".join(map(str, histogram.counts.tolist()))}
+        for name, histogram in ranges.tensors.items()
+    }
+    write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            **dataclasses.asdict(dataclasses.replace(ranges, tensors={})),
+            "tensors": tensors,
+        },
+    )
+
+
+def read_ranges(path: Path) -> Ranges:
+    """The inverse of `write_ranges`.
+
+    Raises:
+        EdgeAfError: the file is missing, or not written by `write_ranges`.
+    """
+    value: Any = read_json(path, "file of ranges")
+    try:
+        if value.pop("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"not of version {SCHEMA_VERSION}")
+        tensors = {
+            name: Histogram(**{**fields, "counts": np.array(fields["counts"].split(), np.int64)})
+            for name, fields in value.pop("tensors").items()
+        }
+        return Ranges(**value, tensors=tensors)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EdgeAfError(f"{path}: not a file of ranges of ours ({error}). Export again.") from None

@@ -1,0 +1,60 @@
+"""Small networks with nothing trivial in them, and how to run them in the other runtimes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_af.export.graph import Graph, to_onnx
+from edge_af.models.networks import build
+from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
+from edge_af.runtime.ort import onnxruntime_module
+
+CLASSES = 30
+CONFIGS: dict[str, ModelConfig] = {
+    "attend-fusion": AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.1),
+    "fc-late-fusion": FCLateFusionConfig(width=48, depth=3, dropout=0.1),
+}
+
+
+def random_network(model: str, seed: int = 0) -> nn.Module:
+    """A network in eval mode with random weights everywhere, BatchNorm's statistics included."""
+    torch.manual_seed(seed)
+    network = build(CONFIGS[model], CLASSES)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.running_mean, std=0.5)
+            nn.init.uniform_(module.running_var, 0.2, 3.0)
+            # Scales of either sign, and one of zero, which no fold may divide by.
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.5)
+            with torch.no_grad():
+                module.weight[3] = 0
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=1.2 * module.in_features**-0.5)
+            nn.init.normal_(module.bias, std=0.2)
+    for name, parameter in network.named_parameters():
+        if name.endswith("position"):
+            nn.init.normal_(parameter, std=0.3)
+    return network.eval()
+
+
+def torch_scores(network: nn.Module, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        scores: NDArray[np.float32] = torch.sigmoid(network(torch.from_numpy(visual), torch.from_numpy(audio))).numpy()
+    return scores
+
+
+def run_onnx(graph: Graph, feeds: dict[str, NDArray[Any]], outputs: list[str] | None = None) -> list[NDArray[Any]]:
+    """A graph's outputs, or others of its tensors, in ONNX Runtime."""
+    options = onnxruntime_module().SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime_module().InferenceSession(
+        to_onnx(graph, extra_outputs=outputs or ()).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found: list[NDArray[Any]] = session.run(outputs or list(graph.outputs), feeds)
+    return found

@@ -1,0 +1,180 @@
+"""Each pass on small graphs of its own: what is computed stays, what was to go is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from small_networks import run_onnx
+
+from edge_af.errors import EdgeAfError
+from edge_af.export import cleanup
+from edge_af.export.graph import Graph, Node, Shape
+
+RANDOM = np.random.default_rng(7)
+
+
+def normal(*shape: int) -> NDArray[np.float32]:
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def graph_of(
+    nodes: list[Node], constants: dict[str, NDArray[Any]], inputs: dict[str, Shape], outputs: dict[str, Shape]
+) -> Graph:
+    return Graph(tuple(nodes), constants, inputs, outputs)
+
+
+def norm(name: str, data: str, output: str, width: int, constants: dict[str, NDArray[Any]]) -> Node:
+    """A BatchNorm with scales of either sign and one of zero."""
+    scale = normal(width)
+    scale[0] = 0
+    values = {"scale": scale, "bias": normal(width), "mean": normal(width), "var": np.abs(normal(width)) + 0.1}
+    constants.update({f"{name}.{part}": value for part, value in values.items()})
+    inputs = (data, *(f"{name}.{part}" for part in values))
+    return Node("BatchNormalization", name, inputs, (output,), {"epsilon": 1e-3})
+
+
+def assert_same(before: Graph, after: Graph, operators: list[str], batch: int = 3) -> None:
+    feeds = {name: normal(batch, *(dim for dim in shape if dim)) for name, shape in before.inputs.items()}
+    for expected, found in zip(run_onnx(before, feeds), run_onnx(after, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+    assert [node.op for node in after.nodes] == operators
+
+
+@pytest.mark.parametrize(
+    ("attributes", "weight_shape", "bias"),
+    [
+        ({}, (5, 4), normal(4)),
+        ({"transB": 1}, (4, 5), normal(4)),
+        ({"transB": 1, "alpha": 0.5, "beta": 3.0}, (4, 5), normal(1, 4)),
+        ({"alpha": -2.0}, (5, 4), None),
+        ({"transB": 1, "beta": 0.25}, (4, 5), normal(1)),
+        ({"transB": 1}, (4, 5), np.array(0.7, np.float32)),
+    ],
+)
+def test_every_gemm_takes_the_one_form(
+    attributes: dict[str, Any], weight_shape: tuple[int, int], bias: NDArray[np.float32] | None
+) -> None:
+    constants: dict[str, NDArray[Any]] = {"w": normal(*weight_shape)}
+    if bias is not None:
+        constants["b"] = bias
+    gemm = Node("Gemm", "layer", ("x", *constants), ("y",), attributes)
+    graph = graph_of([gemm], constants, {"x": (None, 5)}, {"y": (None, 4)})
+    after = cleanup.one_form_of_gemm(graph)
+    assert_same(graph, after, ["Gemm"])
+    (found,) = after.gemms()
+    assert found.attributes == {"transB": 1}
+    assert [after.constants[name].shape for name in found.inputs[1:]] == [(4, 5), (4,)]
+
+
+def test_a_matmul_with_or_without_bias_becomes_a_gemm() -> None:
+    constants: dict[str, NDArray[Any]] = {"w": normal(5, 4), "b": normal(4), "v": normal(4, 3)}
+    nodes = [
+        Node("MatMul", "first", ("x", "w"), ("m",)),
+        Node("Add", "bias", ("b", "m"), ("h",)),
+        Node("MatMul", "second", ("h", "v"), ("y",)),
+    ]
+    graph = graph_of(nodes, constants, {"x": (None, 5)}, {"y": (None, 3)})
+    assert_same(graph, cleanup.clean(graph), ["Gemm", "Gemm"])
+
+
+def test_weights_that_two_layers_share_are_not_changed_for_both() -> None:
+    constants: dict[str, NDArray[Any]] = {"w": normal(4, 4), "b": normal(4)}
+    nodes = [
+        Node("Gemm", "one", ("x", "w", "b"), ("h",), {"transB": 1}),
+        norm("n", "h", "k", 4, constants),
+        Node("Gemm", "two", ("k", "w", "b"), ("y",), {"transB": 1}),
+    ]
+    graph = graph_of(nodes, constants, {"x": (None, 4)}, {"y": (None, 4)})
+    assert_same(graph, cleanup.fold_batch_norms(graph), ["Gemm", "Gemm"])
+
+
+def test_batch_norm_folds_back_through_relu_and_forward_through_concat() -> None:
+    constants: dict[str, NDArray[Any]] = {}
+    nodes: list[Node] = []
+    for stream, (features, width) in {"a": (5, 6), "b": (3, 4)}.items():
+        constants.update({f"{stream}.w": normal(width, features), f"{stream}.b": normal(width)})
+        nodes += [
+            Node("Gemm", stream, (f"in_{stream}", f"{stream}.w", f"{stream}.b"), (f"{stream}.h",), {"transB": 1}),
+            Node("Relu", f"{stream}.relu", (f"{stream}.h",), (f"{stream}.r",)),
+            norm(f"{stream}.norm", f"{stream}.r", f"{stream}.n", width, constants),
+        ]
+    constants.update({"head.w": normal(7, 10), "head.b": normal(7)})
+    nodes += [
+        Node("Concat", "concat", ("a.n", "b.n"), ("both",), {"axis": 1}),
+        Node("Gemm", "head", ("both", "head.w", "head.b"), ("y",), {"transB": 1}),
+    ]
+    graph = graph_of(nodes, constants, {"in_a": (None, 5), "in_b": (None, 3)}, {"y": (None, 7)})
+    assert_same(graph, cleanup.fold_batch_norms(graph), ["Gemm", "Relu", "Gemm", "Relu", "Concat", "Gemm"])
+
+
+def test_batch_norm_on_an_input_folds_forward() -> None:
+    constants: dict[str, NDArray[Any]] = {"w": normal(4, 5), "b": normal(4)}
+    nodes = [norm("n", "x", "h", 5, constants), Node("Gemm", "layer", ("h", "w", "b"), ("y",), {"transB": 1})]
+    graph = graph_of(nodes, constants, {"x": (None, 5)}, {"y": (None, 4)})
+    assert_same(graph, cleanup.fold_batch_norms(graph), ["Gemm"])
+
+
+def test_batch_norm_gives_the_hidden_vector_the_spread_it_had() -> None:
+    """|s| moves back through the ReLU, so that one integer scale fits all features."""
+    constants: dict[str, NDArray[Any]] = {
+        "w": normal(4, 5),
+        "b": normal(4),
+        "v": normal(3, 4),
+        "c": normal(3),
+        "n.s": np.ones(4, np.float32),
+        "n.t": np.zeros(4, np.float32),
+        "n.m": np.zeros(4, np.float32),
+        "n.v": np.array([1e-4, 1e-2, 1, 100], np.float32),
+    }
+    nodes = [
+        Node("Gemm", "one", ("x", "w", "b"), ("h",), {"transB": 1}),
+        Node("Relu", "relu", ("h",), ("r",)),
+        Node("BatchNormalization", "n", ("r", "n.s", "n.t", "n.m", "n.v"), ("k",), {"epsilon": 0.0}),
+        Node("Gemm", "two", ("k", "v", "c"), ("y",), {"transB": 1}),
+    ]
+    graph = graph_of(nodes, constants, {"x": (None, 5)}, {"y": (None, 3)})
+    after = cleanup.fold_batch_norms(graph)
+    np.testing.assert_allclose(after.constants["w"], constants["w"] * np.array([[100], [10], [1], [0.1]]), rtol=1e-5)
+    np.testing.assert_array_equal(after.constants["v"], constants["v"])
+
+
+@pytest.mark.parametrize("behind", ["Relu", None])
+def test_batch_norm_that_cannot_be_folded_is_named(behind: str | None) -> None:
+    constants: dict[str, NDArray[Any]] = {}
+    nodes = [norm("n", "x", "h" if behind else "y", 5, constants)]
+    if behind:
+        nodes.append(Node(behind, "behind", ("h",), ("y",)))
+    graph = graph_of(nodes, constants, {"x": (None, 5)}, {"y": (None, 5)})
+    with pytest.raises(EdgeAfError, match=r"BatchNorm .* cannot be folded"):
+        cleanup.fold_batch_norms(graph)
+
+
+def test_a_gemm_of_two_activations_is_refused() -> None:
+    graph = graph_of([Node("Gemm", "g", ("x", "z"), ("y",))], {}, {"x": (None, 5), "z": (5, 4)}, {"y": (None, 4)})
+    with pytest.raises(EdgeAfError, match=r"'g' \(Gemm\).*constant weights"):
+        cleanup.one_form_of_gemm(graph)
+
+
+def test_constants_layout_changes_and_identities_are_merged() -> None:
+    constants: dict[str, NDArray[Any]] = {
+        "two": np.array(2.0, np.float32),
+        "three": np.array(3.0, np.float32),
+        "to": np.array([-1, 2, 3], np.int64),
+        "flat": np.array([-1, 6], np.int64),
+    }
+    nodes = [
+        Node("Add", "sum", ("two", "three"), ("five",)),
+        Node("Identity", "nothing", ("x",), ("x1",)),
+        Node("Mul", "times", ("x1", "five"), ("m",)),
+        Node("Reshape", "r0", ("m", "flat"), ("m0",)),
+        Node("Reshape", "r1", ("m0", "to"), ("m1",)),
+        Node("Transpose", "t1", ("m1",), ("m2",), {"perm": [0, 2, 1]}),
+        Node("Transpose", "t2", ("m2",), ("y",), {"perm": [1, 0, 2]}),
+    ]
+    graph = graph_of(nodes, constants, {"x": (None, 6)}, {"y": (3, None, 2)})
+    after = cleanup.clean(graph)
+    assert_same(graph, after, ["Mul", "Reshape", "Transpose"])
+    assert after.nodes[-1].attributes["perm"] == [2, 0, 1]

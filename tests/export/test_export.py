@@ -1,0 +1,231 @@
+"""The whole export: files, manifest, ranges; all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_networks import CLASSES, random_network
+from torch import nn
+
+from edge_af.artifacts import check_file, manifest_of, read_manifest
+from edge_af.cli import cli
+from edge_af.data.batches import split
+from edge_af.data.dataset import Dataset, open_dataset
+from edge_af.errors import EdgeAfError
+from edge_af.export.pipeline import CalibrationData, Described, export_network
+from edge_af.export.ranges import choose_videos, read_ranges
+from edge_af.export.recipes import load_recipe
+from edge_af.runtime import load
+
+STATIC = {format: load_recipe("int8-static") for format in ("onnx", "tflite")}
+
+
+def described(model: str, classes: int = CLASSES) -> Described:
+    names = [f"name of {index}" for index in range(classes)]
+    return Described(model, "small", classes, 1234, 0.3, names)
+
+
+def export(network: nn.Module, model: str, out: Path, calibration: CalibrationData | None, **more: object) -> None:
+    export_network(
+        network,
+        described(model),
+        out,
+        recipes=STATIC,
+        calibration=calibration,
+        cpu="x86-64",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_an_export_holds_four_checked_files(network: nn.Module, model: str, dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "artifacts"
+    rows = choose_videos(np.arange(dataset.videos), 128, seed=0)
+    export(network, model, out, CalibrationData(dataset, rows, 0))
+    expected = {f"{model}-{precision}.{suffix}" for precision in ("fp32", "int8") for suffix in ("onnx", "tflite")}
+    assert {path.name for path in out.iterdir()} == expected | {"manifest.json", "ranges.json"}
+    manifest = read_manifest(out)
+    assert (manifest.model, manifest.classes, len(manifest.class_names)) == (model, CLASSES, CLASSES)
+    assert manifest.calibration is not None
+    assert (manifest.calibration.videos, manifest.calibration.method) == (128, "mse")
+    assert manifest.calibration.sha256 == dataset.sha256(rows) == read_ranges(out / "ranges.json").sha256
+    layers = sum(isinstance(module, nn.Linear) for module in network.modules())
+    visual, audio = dataset.features(slice(0, 3))
+    for file in manifest.files:
+        path = check_file(out, file)
+        assert manifest_of(path) == (manifest, file)
+        assert path.stat().st_size == file.size_bytes
+        integer = file.precision == "int8"
+        assert (file.integer_layers, file.float_layers) == ((layers, 0) if integer else (0, layers))
+        assert file.recipe == ("int8-static" if integer else None)
+        assert file.cpu == ("x86-64" if integer and file.format == "onnx" else None)
+        assert file.max_difference is not None
+        assert file.max_difference < (0.25 if integer else 1e-5)
+        scores = load(path).score(visual, audio)
+        assert scores.shape == (3, CLASSES)
+    # Every file lists its path relative to its folder, so that the folder can move.
+    shutil.move(out, tmp_path / "moved")
+    assert manifest_of(tmp_path / "moved" / f"{model}-int8.onnx") is not None
+
+
+def test_the_order_of_calibration_videos_changes_no_byte(
+    network: nn.Module, model: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    rows = choose_videos(np.arange(dataset.videos), 90, seed=4)
+    for name, order in {"one": rows, "two": np.random.default_rng(1).permutation(rows)}.items():
+        export(network, model, tmp_path / name, CalibrationData(dataset, order, 4))
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    manifests = [json.loads(files.pop("manifest.json")) for files in (one, two)]
+    assert one == two
+    for manifest in manifests:
+        for file in manifest["files"]:
+            # Which videos are tried does depend on the order.
+            file.pop("max_difference")
+    assert manifests[0] == manifests[1]
+
+
+def test_nothing_is_left_when_an_export_fails(dataset: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(dataset.folder, tmp_path / "bad")
+    audio = np.load(tmp_path / "bad" / "audio.npy")
+    audio[80, 0] = np.inf
+    np.save(tmp_path / "bad" / "audio.npy", audio)
+    bad = CalibrationData(open_dataset(tmp_path / "bad"), np.arange(100), 0)
+    with pytest.raises(EdgeAfError, match="'audio' is not finite"):
+        export(random_network("fc-late-fusion"), "fc-late-fusion", tmp_path / "out", bad)
+    assert {path.name for path in tmp_path.iterdir()} == {"bad"}
+
+
+def test_a_network_that_gives_nan_is_not_exported(dataset: Dataset, tmp_path: Path) -> None:
+    network = random_network("fc-late-fusion")
+    nn.init.constant_(network.head.bias, float("nan"))  # type: ignore[union-attr, arg-type]
+    with pytest.raises(EdgeAfError, match="not finite"):
+        export(network, "fc-late-fusion", tmp_path / "out", CalibrationData(dataset, np.arange(64), 0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_other_classes_and_missing_data_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    network, data = random_network("fc-late-fusion"), CalibrationData(dataset, np.arange(10), 0)
+    with pytest.raises(EdgeAfError, match="30 classes, but the network has 31"):
+        export_network(
+            network, described("fc-late-fusion", 31), tmp_path / "out", recipes=STATIC, calibration=data, cpu="x86-64"
+        )
+    with pytest.raises(EdgeAfError, match="--calibration-data"):
+        export(network, "fc-late-fusion", tmp_path / "out", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_export_is_kept_unless_told(dataset: Dataset, tmp_path: Path) -> None:
+    network, out = random_network("fc-late-fusion"), tmp_path / "out"
+    out.mkdir()
+    (out / "kept").write_text("kept")
+    with pytest.raises(EdgeAfError, match="--overwrite"):
+        export_network(network, described("fc-late-fusion"), out, cpu="x86-64")
+    assert [path.name for path in out.iterdir()] == ["kept"]
+    export_network(network, described("fc-late-fusion"), out, cpu="x86-64", overwrite=True)
+    assert {path.name for path in out.iterdir()} == {
+        "manifest.json",
+        "fc-late-fusion-fp32.onnx",
+        "fc-late-fusion-fp32.tflite",
+    }
+
+
+def run_verb(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    cli.main(["export", *map(str, arguments)], standalone_mode=False)
+    return capsys.readouterr().out
+
+
+def test_the_verb_prints_one_json_object(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ("--int8", "--calibration-data", dataset.folder, "--calibration-videos", 64, "--cpu", "arm64", "--json")
+    value = json.loads(run_verb(capsys, make_run(), "--out", out, *flags))
+    assert [file["path"] for file in value["files"]] == [
+        f"fc-late-fusion-{precision}.{suffix}" for precision in ("fp32", "int8") for suffix in ("onnx", "tflite")
+    ]
+    assert value["files"][2]["cpu"] == "arm64"
+    assert value["peak_memory_bytes"] > 0
+    assert value["seconds"] > 0
+    assert "class_names" not in value
+    assert read_manifest(out).class_names[3] == "name of 3"
+
+
+def test_the_verb_takes_a_recipe_for_each_format(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ("--int8", "--recipe", "tflite=int8-dynamic", "--calibration-data", dataset.folder)
+    text = run_verb(capsys, make_run("attend-fusion"), "--out", out, *flags)
+    assert {(file.format, file.recipe) for file in read_manifest(out).files if file.recipe} == {
+        ("onnx", "int8-static"),
+        ("tflite", "int8-dynamic"),
+    }
+    assert "attend-fusion-int8.tflite" in text
+    assert "peak memory" in text
+
+
+def test_fp32_of_one_format_needs_no_data(
+    make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_verb(capsys, make_run(), "--out", tmp_path / "out", "--format", "tflite")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "fc-late-fusion-fp32.tflite"}
+    assert read_manifest(tmp_path / "out").calibration is None
+
+
+def test_dynamic_int8_needs_no_data(
+    make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_verb(capsys, make_run(), "--out", tmp_path / "out", "--int8", "--recipe", "int8-dynamic")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.calibration is None
+    assert [file.recipe for file in manifest.files] == [None, None, "int8-dynamic", "int8-dynamic"]
+
+
+def test_held_out_videos_are_not_calibrated_on(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = {
+        "data": {"name": dataset.folder.name, "videos": dataset.videos, "classes": CLASSES},
+        "options": {"held_out": 0.3, "seed": 5},
+    }
+    flags = ("--int8", "--calibration-data", dataset.folder, "--calibration-videos", 10_000, "--format", "onnx")
+    run_verb(capsys, make_run(training=trained), "--out", tmp_path / "out", *flags)
+    rows, held_out = split(dataset.videos, 0.3, 5)
+    calibration = read_manifest(tmp_path / "out").calibration
+    assert calibration is not None
+    assert calibration.videos == len(rows) == dataset.videos - len(held_out)
+    assert calibration.sha256 == dataset.sha256(rows)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--int8"], "--calibration-data"),
+        (["--recipe", "int8-dynamic"], "--int8"),
+        (["--int8", "--recipe", "int8-dinamic"], "Did you mean 'int8-dynamic'"),
+        (["--int8", "--recipe", "tflit=int8-dynamic"], "none of the formats"),
+        (["--int8", "--calibration-data", "nowhere"], "nowhere"),
+        (["--format", "tflit"], "tflite"),
+    ],
+)
+def test_slips_are_named_and_leave_nothing(
+    make_run: Callable[..., Path], tmp_path: Path, flags: list[str], message: str
+) -> None:
+    import click
+
+    run = make_run()
+    with pytest.raises((EdgeAfError, click.ClickException)) as caught:
+        cli.main(["export", str(run), "--out", str(tmp_path / "out"), *flags], standalone_mode=False)
+    text = caught.value.format_message() if isinstance(caught.value, click.ClickException) else str(caught.value)
+    assert message in text
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EdgeAfError, match=r"empty: not a run"):
+        cli.main(["export", str(tmp_path / "empty"), "--out", str(tmp_path / "out")], standalone_mode=False)

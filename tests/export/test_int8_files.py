@@ -1,0 +1,144 @@
+"""INT8 files in both runtimes: integer kernels, scores near the float network's, proof that a fall-back is noticed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from small_networks import torch_scores
+from torch import nn
+
+from edge_af.data.dataset import Dataset
+from edge_af.errors import GateFailed
+from edge_af.export.graph import Graph, save_onnx
+from edge_af.export.lowering import write_tflite
+from edge_af.export.proof import (
+    check_agreement,
+    check_integer,
+    largest_difference,
+    onnx_execution,
+    tflite_execution,
+)
+from edge_af.export.quantize import Plan, plan
+from edge_af.export.quantize_onnx import quantize_graph
+from edge_af.export.ranges import Ranges
+from edge_af.export.recipes import Recipe, load_recipe
+from edge_af.runtime import load
+
+RECIPES = {
+    "static": load_recipe("int8-static"),
+    "dynamic": load_recipe("int8-dynamic"),
+    "mixed": Recipe("mixed", "", "int8", "static", layers={"visual.*": "dynamic", "head": "float"}),
+}
+
+
+def layers_of(graph: Graph) -> list[str]:
+    return [gemm.name for gemm in graph.gemms()]
+
+
+def write(graph: Graph, made: Plan, format: str, folder: Path, cpu: str = "x86-64") -> Path:
+    path = folder / f"net.{format}"
+    if format == "tflite":
+        write_tflite(graph, path, made)
+    else:
+        save_onnx(quantize_graph(graph, made, cpu), path)
+    return path
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_layers_run_in_integers_and_scores_stay_near(
+    network: nn.Module, graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, name: str, format: str
+) -> None:
+    made = plan(graph, RECIPES[name], ranges)
+    path = write(graph, made, format, tmp_path)
+    layers = layers_of(graph)
+    execution = tflite_execution(path, layers) if format == "tflite" else onnx_execution(path, layers, "x86-64")
+    assert set(execution.integer_layers) == set(made.layers)
+    assert execution.undelegated == ()
+    check_integer(path.name, execution, list(made.layers))
+    visual, audio = dataset.features(slice(100, 160))
+    expected = torch_scores(network, visual, audio)
+    found = load(path).score(visual, audio)
+    # These random networks amplify noise; a trained one's scores are nearer.
+    error = np.abs(found - expected)
+    assert error.mean() < 0.02
+    assert 0 < error.max() < 0.25
+    # Of 30 scores a video, hardly two may fall together: the logits are not quantised.
+    assert min(len(np.unique(row)) for row in found) >= 28
+    single = np.concatenate([load(path).score(visual[i : i + 1], audio[i : i + 1]) for i in range(3)])
+    if format == "tflite" or name == "static":
+        np.testing.assert_allclose(single, found[:3], atol=1e-5)
+
+
+def test_both_formats_follow_the_same_plan(graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path) -> None:
+    made = plan(graph, RECIPES["static"], ranges)
+    visual, audio = dataset.features(slice(100, 160))
+    one, two = (load(write(graph, made, format, tmp_path)).score(visual, audio) for format in ("onnx", "tflite"))
+    assert np.abs(one - two).mean() < 0.015
+
+
+@pytest.mark.parametrize(("cpu", "kind"), [("x86-64", onnx.TensorProto.UINT8), ("arm64", onnx.TensorProto.INT8)])
+def test_activations_are_what_the_processor_multiplies_best(
+    network: nn.Module, graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, cpu: str, kind: int
+) -> None:
+    path = write(graph, plan(graph, RECIPES["static"], ranges), "onnx", tmp_path, cpu)
+    model = onnx.load(path)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    points = [node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert points
+    assert {types[name] for name in points} == {kind}
+    assert onnx_execution(path, layers_of(graph), cpu).float_layers == ()
+    visual, audio = dataset.features(slice(100, 160))
+    assert np.abs(load(path).score(visual, audio) - torch_scores(network, visual, audio)).mean() < 0.02
+
+
+def test_both_processors_files_give_the_same_scores(
+    graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path
+) -> None:
+    made = plan(graph, RECIPES["static"], ranges)
+    visual, audio = dataset.features(slice(100, 130))
+    scores = [load(write(graph, made, "onnx", tmp_path, cpu)).score(visual, audio) for cpu in ("x86-64", "arm64")]
+    assert np.abs(scores[0] - scores[1]).mean() < 1e-3
+
+
+def test_a_layer_that_falls_back_to_float_fails_the_export(graph: Graph, ranges: Ranges, tmp_path: Path) -> None:
+    """ONNX Runtime fuses a ReLU with a float output into a float Gemm, silently: the proof has to see it."""
+    made = plan(graph, RECIPES["static"], ranges)
+    written = quantize_graph(graph, made, "x86-64")
+    relu = [node for node in written.nodes if node.op == "Relu"][-1]
+    freed = f"{relu.outputs[0]}.dequantized"
+    nodes = tuple(
+        replace(node, inputs=tuple(relu.outputs[0] if name == freed else name for name in node.inputs))
+        for node in written.nodes
+        if node.name not in (f"{relu.outputs[0]}.quantize", f"{relu.outputs[0]}.dequantize")
+    )
+    save_onnx(replace(written, nodes=nodes), tmp_path / "net.onnx")
+    execution = onnx_execution(tmp_path / "net.onnx", layers_of(graph), "x86-64")
+    layer = relu.inputs[0]
+    assert layer in execution.float_layers
+    with pytest.raises(GateFailed, match=rf"run in float: .*{layer}"):
+        check_integer("net.onnx", execution, list(made.layers))
+
+
+def test_a_float_file_is_not_taken_for_an_integer_one(graph: Graph, tmp_path: Path) -> None:
+    save_onnx(graph, tmp_path / "net.onnx")
+    write_tflite(graph, tmp_path / "net.tflite")
+    layers = layers_of(graph)
+    assert onnx_execution(tmp_path / "net.onnx", layers, "x86-64").integer_layers == ()
+    assert tflite_execution(tmp_path / "net.tflite", layers).integer_layers == ()
+
+
+def test_wrong_scores_fail_the_export(network: nn.Module, graph: Graph, dataset: Dataset, tmp_path: Path) -> None:
+    weight = graph.constants["head.weight"].copy()
+    weight[0, 0] += 1
+    save_onnx(replace(graph, constants={**graph.constants, "head.weight": weight}), tmp_path / "net.onnx")
+    visual, audio = dataset.features(slice(0, 16))
+    difference = largest_difference(tmp_path / "net.onnx", visual, audio, torch_scores(network, visual, audio))
+    with pytest.raises(GateFailed, match=r"net.onnx: scores differ"):
+        check_agreement("net.onnx", difference)
+    with pytest.raises(GateFailed):
+        check_agreement("net.onnx", float("nan"))

@@ -1,0 +1,72 @@
+"""From PyTorch to the clean graph: the same scores, one form of layer, the parameters' names, the same bytes each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from small_networks import CLASSES, torch_scores
+from torch import nn
+
+from edge_af.export.graph import Graph, save_onnx
+from edge_af.export.onnx_graph import trace
+from edge_af.runtime import load
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_scores_are_the_networks(network: nn.Module, graph: Graph, tmp_path: Path, batch: int) -> None:
+    save_onnx(graph, tmp_path / "net.onnx")
+    random = np.random.default_rng(batch)
+    visual = random.uniform(-2, 2, (batch, 1024)).astype(np.float32)
+    audio = random.uniform(-2, 2, (batch, 128)).astype(np.float32)
+    expected = torch_scores(network, visual, audio)
+    assert expected.std() > 0.1
+    assert np.abs(load(tmp_path / "net.onnx").score(visual, audio) - expected).max() < 1e-5
+
+
+def test_nothing_is_left_to_fold(graph: Graph) -> None:
+    operators = {node.op for node in graph.nodes}
+    assert not operators & {"BatchNormalization", "Identity", "Dropout", "Constant", "Shape", "Cast"}
+    for gemm in graph.gemms():
+        assert gemm.attributes == {"transB": 1}
+        assert len(gemm.inputs) == 3
+        assert gemm.inputs[1] in graph.constants
+        assert gemm.inputs[2] in graph.constants
+
+
+def test_weights_keep_the_parameters_names_and_layers_take_theirs(network: nn.Module, graph: Graph) -> None:
+    linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    assert {gemm.name for gemm in graph.gemms()} == linear
+    for gemm in graph.gemms():
+        assert gemm.inputs[1:] == (f"{gemm.name}.weight", f"{gemm.name}.bias")
+        assert gemm.outputs == (gemm.name,)
+    assert all("#" not in node.name and "?" not in node.name for node in graph.nodes)
+    assert len({node.name for node in graph.nodes}) == len(graph.nodes)
+
+
+def test_exporting_twice_gives_the_same_bytes_and_no_traces_of_this_machine(network: nn.Module, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_onnx(trace(network, CLASSES), tmp_path / f"{name}.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+    model = onnx.load(tmp_path / "one.onnx")
+    assert not model.metadata_props
+    assert not model.graph.metadata_props
+    assert all(not node.doc_string and not node.metadata_props for node in model.graph.node)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_tracing_leaves_the_network_as_it_was(network: nn.Module) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trace(network, CLASSES)
+    assert not network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_exporter_is_silent(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
+    trace(network, CLASSES)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
