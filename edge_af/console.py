@@ -41,7 +41,9 @@ class Progress:
         self._draw()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._terminal:
             click.echo("\r\033[K", err=True, nl=False)
         if kind is None:
@@ -65,7 +67,9 @@ class Progress:
         if self._total:
             share = min(1.0, self._done / self._total)
             count = f"{self._done:,}/{self._total:,}{self._unit}"
-            left = f", {_clock((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
+            left = (
+                f", {_clock((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
+            )
         else:
             share, count, left = 0.0, f"{self._done:,}{self._unit}", ""
         tail = f"  {self._note}" if self._note else ""

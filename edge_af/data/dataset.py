@@ -9,7 +9,13 @@ A folder of
 | `label_offsets.npy` | int64 | (videos + 1,) | video i's labels are `label_values[label_offsets[i]:label_offsets[i + 1]]` |
 | `label_values.npy` | uint16 | (all labels,) | class indices, ascending within a video |
 | `ids.npy` | S16 | (videos,) | the record's `id` or `video_id` |
-| `index.json` | | | `schema_version`, `videos`, `classes`, `layout`, `dtype`, `class_names`, `sources`, `left_out` |
+| `index.json` | | | what follows |
+
+`index.json` is one object: `schema_version`; `videos`, `classes`, `labels_per_video`; `layout` (`2018-video`, `2018-frame`,
+`2017-video`, `2017-frame`, or several joined by `+`); `dtype` of the features; `class_names` by index (empty if not known,
+blank where one is not); `sources`, each with `path` (its name and its folder's), `size_bytes`, `mtime_ns`, `videos`;
+`left_out`, each with `file`, `record` (counting from 0), `reason`, and their number `left_out_records`; `prepared_with`, the
+options, or `sampled_from`, the dataset that it was cut from.
 
 `index.json` is written last: a folder without it is unfinished. Labels are stored in compressed rows because 5.6 million
 videos times 3,862 classes would be 22 GB of mostly zeros; the features of as many take 13 GB in float16.
@@ -124,7 +130,9 @@ def open_dataset(folder: str | Path) -> Dataset:
     index = read_json(folder / INDEX, "dataset index")
     if not isinstance(index, dict) or index.get("schema_version") != SCHEMA_VERSION:
         found = index.get("schema_version") if isinstance(index, dict) else None
-        raise EdgeAfError(f"{folder / INDEX}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Prepare it again.")
+        raise EdgeAfError(
+            f"{folder / INDEX}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Prepare it again."
+        )
     arrays = {stem: _open_array(folder, stem) for stem in ARRAYS}
     videos = index.get("videos")
     expected = {stem: videos for stem in ("visual", "audio", "ids")} | {"label_offsets": (videos or 0) + 1}

@@ -69,6 +69,8 @@ class Limits:
 
     classes: int
     """A label lies in [0, classes)."""
+    origin: str
+    """Where that number comes from, for messages."""
     largest: float
     """A feature's largest magnitude: that of the dtype it will be stored in."""
 
@@ -100,7 +102,7 @@ def detect_layout(record: bytes) -> Layout | str:
     try:
         # An Example's only field has the number and the type of a SequenceExample's context: this parses both.
         message = tf.train.SequenceExample.FromString(record)
-    except tf_decode_error():
+    except _decode_error():
         return "not an Example nor a SequenceExample (its bytes cannot be parsed)"
     context = message.context.feature
     lists = message.feature_lists.feature_list
@@ -113,11 +115,18 @@ def detect_layout(record: bytes) -> Layout | str:
     return f"field 'id' (or 'video_id', as in 2017): missing; the record holds {', '.join(names)}"
 
 
-def tf_decode_error() -> type[Exception]:
-    """What protobuf raises for bytes that are no message."""
-    from google.protobuf.message import DecodeError
+def field_names(record: bytes) -> list[str]:
+    """The names of a record's features, sorted."""
+    message = tensorflow().train.SequenceExample.FromString(record)
+    return sorted({*message.context.feature, *message.feature_lists.feature_list})
 
-    return DecodeError
+
+def _decode_error() -> type[Exception]:
+    """What protobuf raises for bytes that are no message."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    error: type[Exception] = DecodeError
+    return error
 
 
 def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, list[tuple[int, str]]]:
@@ -157,9 +166,7 @@ def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tupl
     tf = tensorflow()
     ragged = tf.io.RaggedFeature
     spec = {layout.id_key: ragged(tf.string), "labels": ragged(tf.int64)}
-    found = tf.io.parse_example(
-        np.array(records, object), spec | {name: ragged(tf.float32) for name in layout.fields}
-    )
+    found = tf.io.parse_example(np.array(records, object), spec | {name: ragged(tf.float32) for name in layout.fields})
     columns = {name: (value.values.numpy(), np.diff(value.row_splits.numpy())) for name, value in found.items()}
     ids, id_counts = columns[layout.id_key]
     good = id_counts == 1
@@ -288,8 +295,10 @@ def explain(record: bytes, layout: Layout, limits: Limits) -> str:
     if len(ids[0]) > ID_BYTES:
         return f"field {layout.id_key!r}: {len(ids[0])} bytes long, at most {ID_BYTES} are expected"
     for name, length in layout.fields.items():
-        if wrong := _explain_frames(message, name, length) if layout.frames else _explain_vector(
-            context, name, length, limits
+        if (
+            wrong := _explain_frames(message, name, length)
+            if layout.frames
+            else _explain_vector(context, name, length, limits)
         ):
             return f"field {name!r}: {wrong}"
     if layout.frames:
@@ -301,7 +310,7 @@ def explain(record: bytes, layout: Layout, limits: Limits) -> str:
             return f"field 'labels': {_kind(context['labels'])}, expected integers"
         for label in context["labels"].int64_list.value:
             if not 0 <= label < limits.classes:
-                return f"field 'labels': label {label} is outside the {limits.classes} classes (0 to {limits.classes - 1})"
+                return f"field 'labels': label {label} is outside the {limits.classes} classes of {limits.origin}"
     return "cannot be parsed by TensorFlow"
 
 

@@ -18,6 +18,7 @@ says of itself. Only the second gap stays open inside GZIP, where there is no wa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import mmap
@@ -76,11 +77,9 @@ def tensorflow() -> Any:
         warnings.simplefilter("ignore")
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
-    try:
+    # Once TensorFlow has been at work in this process this raises; what it sees is then its user's choice.
+    with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        # TensorFlow was already at work in this process; what it sees is then its user's choice.
-        pass
     return tf
 
 
@@ -151,7 +150,7 @@ def _read_gzip(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
             if number == 0 and not _starts_with_record(path):
                 reason = "not a TFRecord file inside its GZIP stream, or its first bytes are damaged"
             else:
-                reason = "damaged or cut off here, inside the GZIP stream"
+                reason = "the GZIP stream is damaged or cut off here, or shortly behind"
             yield Damage(number, reason, rest=True)
             return
         unpacked += sum(map(len, records)) + FRAMING_BYTES * len(records)
@@ -166,7 +165,9 @@ def _tensorflow_reads(
 ) -> Iterator[list[bytes] | None]:
     """Lists of records from byte `offset` on, `take` of them at most; then None if TensorFlow's reader gave up.
 
-    A batch that fails takes the good records before the damage with it, so it is read again one record at a time.
+    A batch that fails takes the good records before the damage with it, so it is read again one record at a time. Inside
+    a damaged GZIP stream up to 256 KB of unpacked records before the damage are lost all the same: the reader drops its
+    buffer with them.
     """
     if take == 0:
         return

@@ -61,12 +61,12 @@ def read_vocabulary(path: Path) -> Vocabulary:
     return Vocabulary(path, hashlib.sha256(data).hexdigest(), names)
 
 
-def find_vocabulary(source: Path, year: int) -> Vocabulary | None:
-    """The vocabulary that lies with a source file, nearest first.
+def find_vocabulary(folder: Path, year: int) -> Vocabulary | None:
+    """The vocabulary that lies with the source files in `folder`, nearest first.
 
-    `vocabulary.csv` in the file's folder or the one above; `vocabulary_YEAR.csv` there or one further up.
+    `vocabulary.csv` in the folder or the one above; `vocabulary_YEAR.csv` there or one further up.
     """
-    folder = source.absolute().parent
+    folder = folder.absolute()
     for path in _candidates([folder, *folder.parents][:3], year):
         if path.is_file():
             return read_vocabulary(path)

@@ -6,6 +6,7 @@ numpy leaves room in a header for the first axis to grow (format version 1.0), s
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,17 +40,26 @@ class DatasetWriter:
         self.folder = folder
         self.videos = videos
         self.labels = labels
-        self._dtypes = {stem: np.dtype(dtype if dtype in allowed else allowed[0]) for stem, (allowed, _) in ARRAYS.items()}
+        self._dtypes = {
+            stem: np.dtype(dtype if dtype in allowed else allowed[0]) for stem, (allowed, _) in ARRAYS.items()
+        }
         self._files: dict[str, BinaryIO] = {}
         for stem in ARRAYS:
             self._files[stem] = self._open(stem)
         if videos == 0:
             self._put("label_offsets", np.zeros(1, np.int64))
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude that a feature may have to be stored."""
+        return float(np.finfo(self._dtypes["visual"]).max)
+
     def __enter__(self) -> DatasetWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for file in self._files.values():
             try:
                 file.close()
@@ -93,15 +103,15 @@ class DatasetWriter:
         return {"label_values": self.labels, "label_offsets": self.videos + 1}.get(stem, self.videos)
 
     def _put(self, stem: str, values: NDArray[Any]) -> None:
-        self._files[stem].write(np.ascontiguousarray(values, self._dtypes[stem]).data.cast("B") if values.size else b"")
+        self._files[stem].write(np.ascontiguousarray(values, self._dtypes[stem]).reshape(-1).view(np.uint8).data)
 
     def _open(self, stem: str) -> BinaryIO:
         path = self.folder / f"{stem}.npy"
         header = self._header(stem, 0)
         if self.videos == 0:
-            file = path.open("wb")
-            file.write(header)
-            return file
+            fresh = path.open("wb")
+            fresh.write(header)
+            return fresh
         size = len(header) + self._length(stem) * self._dtypes[stem].itemsize * int(np.prod(ARRAYS[stem][1], dtype=int))
         try:
             if path.stat().st_size < size:
@@ -115,9 +125,7 @@ class DatasetWriter:
 
     def _header(self, stem: str, length: int) -> bytes:
         """A `.npy` header of version 1.0, of the same size for every length."""
-        from io import BytesIO
-
-        buffer = BytesIO()
+        buffer = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(self._dtypes[stem])
         np.lib.format.write_array_header_1_0(
             buffer, {"descr": descr, "fortran_order": False, "shape": (length, *ARRAYS[stem][1])}
@@ -178,6 +186,8 @@ def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite:
     """
     if not 1 <= videos <= source.videos:
         raise EdgeAfError(f"--videos {videos}: {source.folder} holds {source.videos} videos.")
+    if out.resolve() == source.folder.resolve():
+        raise EdgeAfError(f"{out}: is the dataset to cut from. Choose another folder.")
     check_replaceable(out, FILES, overwrite)
     rows = np.sort(np.random.default_rng(seed).permutation(source.videos)[:videos])
     dtype = str(source.visual.dtype)

@@ -76,7 +76,9 @@ def test_metrics_agree_with_their_definitions(seed, kind):
     scores, labels = draw(seed, kind)
     measured = metrics.evaluate(scores, labels, f1_threshold=0.55)
     positives = int(labels.sum())
-    assert measured.gap_at_20 == pytest.approx(slow_average_precision(ranked_pairs(scores, labels), positives), abs=1e-9)
+    assert measured.gap_at_20 == pytest.approx(
+        slow_average_precision(ranked_pairs(scores, labels), positives), abs=1e-9
+    )
     assert measured.map == pytest.approx(slow_map(scores, labels), abs=1e-9)
     assert measured.perr == pytest.approx(slow_perr(scores, labels), abs=1e-9)
     assert measured.f1_micro == pytest.approx(slow_f1(scores, labels, 0.55), abs=1e-9)

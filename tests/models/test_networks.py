@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edge_af.errors import EdgeAfError
-from edge_af.models.networks import AttendFusion, build, count_params, initialise
+from edge_af.models.networks import AttendFusion, FeatureAttention, build, count_params, initialise
 from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, config_from_dict, param_count, preset
 
 TINY = AttendFusionConfig(tokens=4, token_width=8, heads=2, dropout=0.5)
@@ -18,6 +18,9 @@ def network_of(config=TINY, classes=12, seed=0):
     network = build(config, classes)
     initialise(network, torch.full((classes,), 0.1), torch.Generator().manual_seed(seed))
     torch.nn.init.normal_(network.head.weight, std=0.3)
+    for module in network.modules():
+        if isinstance(module, FeatureAttention):
+            torch.nn.init.normal_(module.out.weight, std=0.3)  # it starts at zero, where the attention does nothing
     return network.eval()
 
 
