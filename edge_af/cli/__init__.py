@@ -92,7 +92,8 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRA_OF:
             raise
-        absent = missing_extra(package, EXTRA_OF[package])
+        # torch comes with either extra; the one named is the one whose verb was called.
+        absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
         click.echo(f"edge-af: {absent}", err=True)
         status = absent.exit_status
     except BrokenPipeError:

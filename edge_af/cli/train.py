@@ -36,11 +36,20 @@ def train_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(ABLATIONS),
     help="Take this away from attend-fusion.",
 )
+@click.option("--teacher", type=click.Path(path_type=Path), help="Run whose scores are learnt beside the labels.")
 @train_flags
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, if there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 def command(
-    data_folder: Path, out: Path, model: str, preset_name: str, ablate: str, resume: bool, as_json: bool, **flags: Any
+    data_folder: Path,
+    out: Path,
+    model: str,
+    preset_name: str,
+    ablate: str,
+    teacher: Path | None,
+    resume: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Train a network on a prepared dataset.
 
@@ -56,7 +65,7 @@ def command(
     from edge_af.data.dataset import open_dataset
     from edge_af.train.loop import train
 
-    run = train(open_dataset(data_folder), config, preset_name, out, options, resume=resume)
+    run = train(open_dataset(data_folder), config, preset_name, out, options, teacher=teacher, resume=resume)
     if as_json:
         click.echo(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
         return

@@ -30,12 +30,12 @@ from edge_af.console import Progress, say
 from edge_af.data.batches import Batch, batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, write_atomic
+from edge_af.files import explain_os_errors, sha256_file, write_atomic
 from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_params, initialise
 from edge_af.models.presets import ModelConfig
 from edge_af.train.checkpoint import CHECKPOINT, Learner, Progressed, check_identity, load_checkpoint, save_checkpoint
 from edge_af.train.options import TrainOptions
-from edge_af.train.run import METRICS, RUN, Run, load_run, save_run
+from edge_af.train.run import METRICS, RUN, Run, load_network, load_run, save_run
 
 
 class Stopped(EdgeAfError):
@@ -47,7 +47,14 @@ class Stopped(EdgeAfError):
 
 
 def train(
-    dataset: Dataset, config: ModelConfig, preset: str, out: Path, options: TrainOptions, *, resume: bool = False
+    dataset: Dataset,
+    config: ModelConfig,
+    preset: str,
+    out: Path,
+    options: TrainOptions,
+    *,
+    teacher: Path | None = None,
+    resume: bool = False,
 ) -> Run:
     """Train a network and leave a run folder.
 
@@ -61,6 +68,8 @@ def train(
         preset: the name of that shape, for the record.
         out: the run folder to make.
         options: see `TrainOptions`.
+        teacher: a run whose scores are learnt beside the labels (Hinton et al. 2015, arXiv:1503.02531, for labels that do
+            not exclude each other: each class's probability is a target of its own).
         resume: go on from the checkpoint in `out`, if there is one.
 
     Raises:
@@ -92,6 +101,14 @@ def train(
         "data": {"name": dataset.folder.name, "videos": dataset.videos, "classes": dataset.classes},
         "threads": torch.get_num_threads(),
     }
+    guide = None
+    if teacher is not None:
+        taught_by, guide = load_network(teacher)
+        if taught_by.classes != dataset.classes:
+            raise EdgeAfError(
+                f"{teacher}: the teacher knows {taught_by.classes:,} classes, the data {dataset.classes:,}."
+            )
+        identity["teacher"] = {"model": taught_by.model, "sha256": sha256_file(teacher / taught_by.weights)}
     if (out / RUN).exists() and not (out / CHECKPOINT).exists():
         run = load_run(out)
         check_identity(out / RUN, {key: run.training.get(key) for key in identity}, identity)
@@ -124,7 +141,8 @@ def train(
             done = state.step - (epoch - 1) * steps_an_epoch
             for item in batches(dataset, order[done * batch :], batch):
                 lr = options.lr * _lr_factor(state.step, total, options.warmup)
-                loss = _step(learner, item, lr, options.clip, bf16)
+                targets = _targets(item, guide, options.teacher_weight, bf16)
+                loss = _step(learner, item, targets, lr, options.clip, bf16)
                 state.step += 1
                 _average(averaged, network, min(options.average, state.step / (state.step + 10)))
                 state.losses.append(loss)
@@ -192,14 +210,27 @@ def _stop_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _step(learner: Learner, batch: Batch, lr: float, clip: float, bf16: bool) -> float:
+def _targets(batch: Batch, teacher: AttendFusion | FCLateFusion | None, weight: float, bf16: bool) -> Tensor:
+    """What the scores are to become: (n, classes) float32.
+
+    The loss is linear in its target, so a target between label and teacher's score is the same as two losses.
+    """
+    labels = torch.from_numpy(batch.labels).float()
+    if teacher is None:
+        return labels
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = teacher(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio)).float()
+    return torch.lerp(labels, torch.sigmoid(logits), weight)
+
+
+def _step(learner: Learner, batch: Batch, targets: Tensor, lr: float, clip: float, bf16: bool) -> float:
     """One update; returns the batch's loss."""
     network, optimizer = learner.network, learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = lr
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         logits = network(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio))
-    loss = multi_label_cross_entropy(logits.float(), torch.from_numpy(batch.labels).float())
+    loss = multi_label_cross_entropy(logits.float(), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), clip)

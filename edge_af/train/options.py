@@ -25,6 +25,9 @@ class TrainOptions:
     clip: float = _flag(5.0, "Largest norm of a step's gradient.")
     average: float = _flag(0.99, "Decay of the averaged weights, a step.")
     held_out: float = _flag(0.05, "Share of the videos held out for choosing the best epoch and the F1 threshold.")
+    teacher_weight: float = _flag(
+        0.5, "With --teacher: share of the loss that its scores have; the labels have the rest."
+    )
     seed: int = _flag(0, "Of the split, the order, the first weights and dropout.")
     precision: str = _flag("auto", "fp32, bf16, or auto: bf16 where the processor computes in it.")
     checkpoint_steps: int = _flag(
@@ -44,6 +47,8 @@ class TrainOptions:
         for name in ("warmup", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise EdgeAfError(f"--{name} {getattr(self, name)}: must lie in [0, 1).")
+        if not 0 <= self.teacher_weight <= 1:
+            raise EdgeAfError(f"--teacher-weight {self.teacher_weight}: must lie in [0, 1].")
         if not 0 < self.held_out < 1:
             raise EdgeAfError(f"--held-out {self.held_out}: must lie between 0 and 1.")
         if self.precision not in ("auto", "fp32", "bf16"):

@@ -57,6 +57,31 @@ def test_the_same_seed_gives_the_same_weights(dataset, tmp_path):
     assert first == second
 
 
+def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path):
+    """With all of the loss on the teacher's scores, the student comes closer to them than one that saw only labels."""
+    options = dataclasses.replace(OPTIONS, teacher_weight=1.0)
+    train(dataset, CONFIGS[1], "test", tmp_path / "teacher", OPTIONS)
+    run = train(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher")
+    train(dataset, CONFIGS[0], "test", tmp_path / "alone", OPTIONS)
+    scores = {
+        name: score_all(edge_af.load(tmp_path / name), eval_dataset.visual, eval_dataset.audio)
+        for name in ("teacher", "student", "alone")
+    }
+    distance = {name: np.abs(scores[name] - scores["teacher"]).mean() for name in ("student", "alone")}
+    assert distance["student"] < 0.9 * distance["alone"]
+    assert run.training["teacher"]["model"] == "fc-late-fusion"
+    with pytest.raises(EdgeAfError, match="was made with teacher"):
+        train(dataset, CONFIGS[0], "test", tmp_path / "student", options, resume=True)
+
+
+def test_a_teacher_of_other_classes_is_refused(dataset, tmp_path):
+    train(dataset, CONFIGS[0], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1))
+    fewer = dataclasses.replace(dataset, index={**dataset.index, "classes": 40})
+    with pytest.raises(EdgeAfError, match="the teacher knows 30 classes, the data 40"):
+        train(fewer, CONFIGS[0], "test", tmp_path / "student", OPTIONS, teacher=tmp_path / "teacher")
+    assert not (tmp_path / "student" / RUN).exists()
+
+
 def test_a_run_is_never_overwritten(dataset, tmp_path):
     train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
     with pytest.raises(EdgeAfError, match="already holds a run"):
