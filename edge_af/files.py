@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,43 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def staged_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
+def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
+    """Refuse an output folder that holds anything, unless it is to be overwritten and holds nothing but our own output.
+
+    Args:
+        out: the folder.
+        ours: patterns (`fnmatch`) of the names of our own output.
+        overwrite: whether that may be replaced.
 
     Raises:
-        EdgeAfError: `out` exists and is not empty (unless `overwrite`), or cannot be written.
+        EdgeAfError: it is a file, holds something and `overwrite` is not set, or holds names other than `ours`.
     """
     if out.exists() and not out.is_dir():
         raise EdgeAfError(f"{out}: is a file; name a folder for the output.")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
+    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if names and not overwrite:
         raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
+    patterns = list(ours)
+    foreign = sorted(name for name in names if not any(fnmatch(name, pattern) for pattern in patterns))
+    if foreign:
+        raise EdgeAfError(
+            f"{out}: holds {foreign[0]!r}, which --overwrite would delete and this verb did not write. Choose another folder."
+        )
+
+
+@contextlib.contextmanager
+def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
+
+    Args:
+        out: the folder to make.
+        ours: patterns of the names that may be replaced in it, see `check_replaceable`.
+        overwrite: replace what it holds.
+
+    Raises:
+        EdgeAfError: `out` is taken, or cannot be written.
+    """
+    check_replaceable(out, ours, overwrite)
     with explain_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

@@ -36,9 +36,9 @@ from edge_af.data.dataset import INDEX
 from edge_af.data.examples import Layout, Limits, detect_layout, parse
 from edge_af.data.tfrecord import GZIP_MAGIC, Damage, read_batches, tensorflow
 from edge_af.data.vocabulary import MOST_CLASSES, Vocabulary, find_vocabulary, read_vocabulary
-from edge_af.data.writer import FILES, DatasetWriter, check_replaceable, index_of
+from edge_af.data.writer import FILES, DatasetWriter, index_of
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, read_json, write_json
+from edge_af.files import check_replaceable, explain_os_errors, read_json, write_json
 
 JOURNAL = "journal.jsonl"
 

@@ -35,7 +35,6 @@ from edge_af.console import Progress
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.examples import LOWEST, STEP, dequantise
 from edge_af.data.tfrecord import masked_crc32c
-from edge_af.data.writer import check_replaceable
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder, write_atomic
 
@@ -290,11 +289,10 @@ def synthesise(out: Path, options: SynthOptions | None = None, *, overwrite: boo
         EdgeAfError: `out` holds something already (unless `overwrite`, and it is of this making), or cannot be written.
     """
     options = options or SynthOptions()
-    check_replaceable(out, FILES, overwrite)
     world = make_world(options.classes, options.seed)
     labels = {}
     total = options.videos_train + options.videos_eval
-    with staged_folder(out, overwrite=overwrite) as stage, Progress("synth", total, "videos") as progress:
+    with staged_folder(out, FILES, overwrite=overwrite) as stage, Progress("synth", total, "videos") as progress:
         rows = "".join(f"{index},{name}\n" for index, name in enumerate(world.names))
         write_atomic(stage / "vocabulary.csv", f"index,name\n{rows}")
         for number, partition in enumerate(("train", "eval")):

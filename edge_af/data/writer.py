@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -161,23 +160,6 @@ def index_of(
     }
 
 
-def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
-    """Refuse an output folder that holds anything, unless it is to be overwritten and holds nothing but our own output.
-
-    Raises:
-        EdgeAfError: it is a file, holds something and `overwrite` is not set, or holds names other than `ours`.
-    """
-    if out.exists() and not out.is_dir():
-        raise EdgeAfError(f"{out}: is a file; name a folder for the output.")
-    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if names and not overwrite:
-        raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
-    if foreign := sorted(names - set(ours)):
-        raise EdgeAfError(
-            f"{out}: holds {foreign[0]!r}, which --overwrite would delete and this verb did not write. Choose another folder."
-        )
-
-
 def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
     """Cut `videos` videos of a prepared dataset, chosen by `seed`, into a new one, in their old order. Returns its index.
 
@@ -188,10 +170,9 @@ def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite:
         raise EdgeAfError(f"--videos {videos}: {source.folder} holds {source.videos} videos.")
     if out.resolve() == source.folder.resolve():
         raise EdgeAfError(f"{out}: is the dataset to cut from. Choose another folder.")
-    check_replaceable(out, FILES, overwrite)
     rows = np.sort(np.random.default_rng(seed).permutation(source.videos)[:videos])
     dtype = str(source.visual.dtype)
-    with staged_folder(out, overwrite=overwrite) as stage:
+    with staged_folder(out, FILES, overwrite=overwrite) as stage:
         with DatasetWriter(stage, dtype) as writer:
             for start in range(0, videos, 1024):
                 part = rows[start : start + 1024]

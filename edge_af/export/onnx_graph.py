@@ -106,7 +106,8 @@ def _quiet() -> Iterator[None]:
     """Keep the exporter's news, none of which the user can act on, off the terminal; errors still raise."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    os.environ.setdefault("TORCH_LOGS", "")
+    # While it is set, the exporter leaves the log levels alone. It must not outlive this: torch fails to import with it empty.
+    said = os.environ.setdefault("TORCH_LOGS", "")
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -114,5 +115,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        if not said:
+            del os.environ["TORCH_LOGS"]
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_af.artifacts import FORMATS, ArtifactFile, Calibration, Manifest, versions, write_manifest
+from edge_af.artifacts import FORMATS, MANIFEST, ArtifactFile, Calibration, Manifest, versions, write_manifest
 from edge_af.console import Progress, say, warn
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import Dataset
@@ -27,6 +27,8 @@ from edge_af.export.recipes import Recipe
 from edge_af.files import sha256_file, staged_folder
 
 RANGES = "ranges.json"
+OURS = ("*.onnx", "*.tflite", RANGES, MANIFEST)
+"""What `overwrite` may replace in the folder of an export."""
 TRIED = 16
 """Videos on which each file's scores are compared with the network's."""
 
@@ -102,7 +104,7 @@ def export_network(
             f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
             f"{described.classes:,}. Calibrate on the data it was trained on."
         )
-    with staged_folder(out, overwrite=overwrite) as stage:
+    with staged_folder(out, OURS, overwrite=overwrite) as stage:
         visual, audio = _videos_to_try(calibration)
         with torch.inference_mode():
             scores = torch.sigmoid(network(torch.from_numpy(visual), torch.from_numpy(audio))).numpy()

@@ -100,6 +100,7 @@ def train(
         "compute": "bf16" if bf16 else "fp32",
         "data": {"name": dataset.folder.name, "videos": dataset.videos, "classes": dataset.classes},
         "threads": torch.get_num_threads(),
+        "teacher": None,
     }
     guide = None
     if teacher is not None:

@@ -62,8 +62,14 @@ def test_a_verb_without_its_packages_says_which_extra_has_them(verb, package, ex
     ("arguments", "said"),
     [
         (["train", "--model", "attend-fusion", "--data", "nowhere", "--out", "run"], "nowhere: no such folder"),
-        (["train", "--model", "attend-fusion", "--preset", "smal", "--data", "x", "--out", "y"], "Did you mean 'small'"),
-        (["train", "--model", "attend-fusion", "--lr", "-1", "--data", "x", "--out", "y"], "--lr -1.0: must be above 0"),
+        (
+            ["train", "--model", "attend-fusion", "--preset", "smal", "--data", "x", "--out", "y"],
+            "Did you mean 'small'",
+        ),
+        (
+            ["train", "--model", "attend-fusion", "--lr", "-1", "--data", "x", "--out", "y"],
+            "--lr -1.0: must be above 0",
+        ),
         (["demo", "--data", "nowhere"], "nowhere: the demo needs the folders train/ and eval/"),
         (["eval", "nowhere.onnx", "--data", "nowhere"], "nowhere"),
         (["bench", "nowhere"], "nowhere"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,9 @@ def test_the_exporter_is_silent(network: nn.Module, capfd: pytest.CaptureFixture
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+def test_exporting_leaves_the_environment_as_it_was(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_LOGS", raising=False)
+    trace(network, CLASSES)
+    assert "TORCH_LOGS" not in os.environ
