@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from edge_af.data.dataset import Dataset
-from edge_af.export.pipeline import CalibrationData, Described, export_network
+from edge_af.export.pipeline import CalibrationData, export_network
 from edge_af.export.recipes import load_recipe
 from edge_af.models.networks import build, count_params
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
+from edge_af.models.run import Run
 
 CONFIGS = {
     "attend-fusion": AttendFusionConfig(tokens=2, token_width=8, heads=2, dropout=0.0),
@@ -23,12 +24,10 @@ def export_tiny(model: str, out: Path, dataset: Dataset) -> Path:
     """The folder `out` with an untrained network's four files, FP32 and INT8, and their manifest."""
     torch.manual_seed(0)
     network = build(CONFIGS[model], dataset.classes).eval()
-    described = Described(model, "tiny", dataset.classes, count_params(network), 0.25, dataset.class_names)
+    run = Run("tiny", CONFIGS[model], dataset.classes, count_params(network), 0.25, dataset.class_names, weights="")
     recipe = load_recipe("int8-dynamic")
     calibration = CalibrationData(dataset, np.arange(64), 0)
-    export_network(
-        network, described, out, recipes={"onnx": recipe, "tflite": recipe}, calibration=calibration, cpu="x86-64"
-    )
+    export_network(network, run, out, recipes={"onnx": recipe, "tflite": recipe}, calibration=calibration, cpu="x86-64")
     return out
 
 

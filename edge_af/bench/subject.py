@@ -132,7 +132,7 @@ def _subject_of_run(folder: Path) -> Subject:
     if (folder / MANIFEST).is_file():
         names = ", ".join(file.path for file in read_manifest(folder).files)
         raise EdgeAfError(f"{folder}: a folder of exported files. Name one of them: {names}.")
-    from edge_af.train.run import load_run
+    from edge_af.models.run import load_run
 
     run = load_run(folder)
     return Subject(

@@ -111,10 +111,10 @@ def _export(
     import numpy as np
 
     from edge_af.data.batches import split
-    from edge_af.export.pipeline import CalibrationData, Described, export_network
+    from edge_af.export.pipeline import CalibrationData, export_network
     from edge_af.export.quantize_onnx import this_cpu
     from edge_af.export.ranges import choose_videos
-    from edge_af.train.run import load_network, load_run
+    from edge_af.models.run import load_network, load_run
 
     run = load_run(run_folder)
     calibration = None
@@ -126,12 +126,11 @@ def _export(
             # folder may have been renamed since, and on other data of that size the split does no harm.
             rows, _ = split(dataset.videos, options["held_out"], options["seed"])
         calibration = CalibrationData(dataset, choose_videos(rows, videos, seed), seed)
-    described = Described(run.model, run.preset, run.classes, run.params, run.f1_threshold, run.class_names)
     needs_cpu = "onnx" in recipes
     return export_network(
         # Not kept in a variable, so that its memory is free again once it is traced.
         load_network(run_folder)[1],
-        described,
+        run,
         out,
         formats=formats,
         recipes=recipes,

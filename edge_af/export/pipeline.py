@@ -25,24 +25,13 @@ from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges, find_ranges, write_ranges
 from edge_af.export.recipes import Recipe
 from edge_af.files import sha256_file, staged_folder
+from edge_af.models.run import Run
 
 RANGES = "ranges.json"
 OURS = ("*.onnx", "*.tflite", RANGES, MANIFEST)
 """What `overwrite` may replace in the folder of an export."""
 TRIED = 16
 """Videos on which each file's scores are compared with the network's."""
-
-
-@dataclass(frozen=True)
-class Described:
-    """What a manifest says of a network, besides its files."""
-
-    model: str
-    preset: str
-    classes: int
-    params: int
-    f1_threshold: float
-    class_names: list[str]
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ class Wanted:
 
 def export_network(
     network: nn.Module,
-    described: Described,
+    run: Run,
     out: Path,
     *,
     formats: tuple[str, ...] = FORMATS,
@@ -83,7 +72,7 @@ def export_network(
     Args:
         network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). To export one of 341 million
             parameters in less memory, hand it over without keeping it: it is let go once it is traced.
-        described: what the manifest is to say of it.
+        run: the run it is of: what the manifest is to say of it.
         out: the folder to make.
         formats: which of `artifacts.FORMATS`.
         recipes: a quantised file beside the FP32 one for each format named here.
@@ -99,20 +88,20 @@ def export_network(
     static = [recipe for recipe in recipes.values() if recipe.needs_ranges]
     if static and calibration is None:
         raise EdgeAfError(f"recipe {static[0].name} needs training videos to find ranges on: pass --calibration-data.")
-    if calibration is not None and calibration.dataset.classes != described.classes:
+    if calibration is not None and calibration.dataset.classes != run.classes:
         raise EdgeAfError(
             f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
-            f"{described.classes:,}. Calibrate on the data it was trained on."
+            f"{run.classes:,}. Calibrate on the data it was trained on."
         )
     with staged_folder(out, OURS, overwrite=overwrite) as stage:
         visual, audio = _videos_to_try(calibration)
         with torch.inference_mode():
             scores = torch.sigmoid(network(torch.from_numpy(visual), torch.from_numpy(audio))).numpy()
-        graph = trace(network, described.classes)
+        graph = trace(network, run.classes)
         del network
         gc.collect()
         layers = [gemm.name for gemm in graph.gemms()]
-        say(f"{described.model}: one graph of {len(graph.nodes)} operators, {len(layers)} fully connected layers")
+        say(f"{run.model}: one graph of {len(graph.nodes)} operators, {len(layers)} fully connected layers")
         ranges = None
         if static and calibration is not None:
             with Progress("finding ranges", len(calibration.rows), "videos") as progress:
@@ -120,21 +109,21 @@ def export_network(
             write_ranges(stage / RANGES, ranges)
         wanted = [Wanted(format, None) for format in formats]
         wanted += [Wanted(format, recipes[format]) for format in formats if format in recipes]
-        meant = _write(graph, described.model, wanted, ranges, cpu, stage)
+        meant = _write(graph, run.model, wanted, ranges, cpu, stage)
         # What the checks load takes the graph's place in memory.
         del graph
         gc.collect()
         files = [
-            _checked(stage / _file_name(described.model, item), item, cpu, layers, integer, (visual, audio, scores))
+            _checked(stage / _file_name(run.model, item), item, cpu, layers, integer, (visual, audio, scores))
             for item, integer in zip(wanted, meant, strict=True)
         ]
         manifest = Manifest(
-            model=described.model,
-            preset=described.preset,
-            classes=described.classes,
-            params=described.params,
-            f1_threshold=described.f1_threshold,
-            class_names=described.class_names,
+            model=run.model,
+            preset=run.preset,
+            classes=run.classes,
+            params=run.params,
+            f1_threshold=run.f1_threshold,
+            class_names=run.class_names,
             calibration=_record(ranges, static),
             files=files,
             versions=versions("torch", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert", "numpy"),

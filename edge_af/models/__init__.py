@@ -1,1 +1,1 @@
-"""AttendFusion and FCLateFusion: their shapes and presets (no torch needed), and the networks (torch)."""
+"""AttendFusion and FCLateFusion: shapes and presets, the networks (torch), and the run folder that training leaves."""

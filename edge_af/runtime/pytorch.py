@@ -16,7 +16,7 @@ class TorchScorer:
     def __init__(self, path: Path, threads: int) -> None:
         import torch
 
-        from edge_af.train.run import load_network
+        from edge_af.models.run import load_network
 
         torch.set_num_threads(threads)
         run, self._network = load_network(path)

@@ -1,1 +1,1 @@
-"""The training loop and the run folder it leaves behind."""
+"""The training loop and its checkpoints."""

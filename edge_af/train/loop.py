@@ -33,9 +33,9 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, sha256_file, write_atomic
 from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_params, initialise
 from edge_af.models.presets import ModelConfig
+from edge_af.models.run import METRICS, RUN, Run, load_network, load_run, save_run
 from edge_af.train.checkpoint import CHECKPOINT, Learner, Progressed, check_identity, load_checkpoint, save_checkpoint
 from edge_af.train.options import TrainOptions
-from edge_af.train.run import METRICS, RUN, Run, load_network, load_run, save_run
 
 
 class Stopped(EdgeAfError):

@@ -59,7 +59,7 @@ def test_eval_of_a_run_folder_is_that_of_its_fp32_export(exports: Path, eval_dat
     import torch
 
     from edge_af.models.networks import build, count_params
-    from edge_af.train.run import Run, save_run
+    from edge_af.models.run import Run, save_run
 
     torch.manual_seed(0)
     config = CONFIGS["attend-fusion"]

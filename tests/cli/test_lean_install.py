@@ -16,7 +16,7 @@ from tiny_export import tiny_exports
 from edge_af.data.dataset import Dataset
 from edge_af.files import write_json
 from edge_af.models.presets import AttendFusionConfig
-from edge_af.train.run import SCHEMA_VERSION, Run
+from edge_af.models.run import SCHEMA_VERSION, Run
 
 HEAVY = (
     "torch", "tensorflow", "onnx", "onnxscript", "onnx_ir", "flatbuffers", "yaml", "safetensors", "jax", "google.protobuf",

@@ -16,7 +16,7 @@ from edge_af.export.graph import Graph
 from edge_af.export.onnx_graph import trace
 from edge_af.export.ranges import Ranges, find_ranges
 from edge_af.models.networks import count_params
-from edge_af.train.run import Run, save_run
+from edge_af.models.run import Run, save_run
 
 
 @pytest.fixture(scope="session", params=list(CONFIGS))

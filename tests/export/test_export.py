@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_networks import CLASSES, random_network
+from small_networks import CLASSES, CONFIGS, random_network
 from torch import nn
 
 from edge_af.artifacts import check_file, manifest_of, read_manifest
@@ -17,23 +17,24 @@ from edge_af.cli import cli
 from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
-from edge_af.export.pipeline import CalibrationData, Described, export_network
+from edge_af.export.pipeline import CalibrationData, export_network
 from edge_af.export.ranges import choose_videos, read_ranges
 from edge_af.export.recipes import load_recipe
+from edge_af.models.run import Run
 from edge_af.runtime import load
 
 STATIC = {format: load_recipe("int8-static") for format in ("onnx", "tflite")}
 
 
-def described(model: str, classes: int = CLASSES) -> Described:
+def run_of(model: str, classes: int = CLASSES) -> Run:
     names = [f"name of {index}" for index in range(classes)]
-    return Described(model, "small", classes, 1234, 0.3, names)
+    return Run("small", CONFIGS[model], classes, 1234, 0.3, names, weights="")
 
 
 def export(network: nn.Module, model: str, out: Path, calibration: CalibrationData | None, **more: object) -> None:
     export_network(
         network,
-        described(model),
+        run_of(model),
         out,
         recipes=STATIC,
         calibration=calibration,
@@ -111,7 +112,7 @@ def test_data_of_other_classes_and_missing_data_are_refused(dataset: Dataset, tm
     network, data = random_network("fc-late-fusion"), CalibrationData(dataset, np.arange(10), 0)
     with pytest.raises(EdgeAfError, match="30 classes, but the network has 31"):
         export_network(
-            network, described("fc-late-fusion", 31), tmp_path / "out", recipes=STATIC, calibration=data, cpu="x86-64"
+            network, run_of("fc-late-fusion", 31), tmp_path / "out", recipes=STATIC, calibration=data, cpu="x86-64"
         )
     with pytest.raises(EdgeAfError, match="--calibration-data"):
         export(network, "fc-late-fusion", tmp_path / "out", None)
@@ -124,11 +125,11 @@ def test_an_existing_export_is_kept_unless_told(tmp_path: Path) -> None:
     def names() -> set[str]:
         return {path.name for path in out.iterdir()}
 
-    export_network(network, described("fc-late-fusion"), out, cpu="x86-64")
+    export_network(network, run_of("fc-late-fusion"), out, cpu="x86-64")
     exported = names()
     with pytest.raises(EdgeAfError, match="--overwrite"):
-        export_network(network, described("fc-late-fusion"), out, cpu="x86-64")
-    export_network(network, described("fc-late-fusion"), out, formats=("onnx",), cpu="x86-64", overwrite=True)
+        export_network(network, run_of("fc-late-fusion"), out, cpu="x86-64")
+    export_network(network, run_of("fc-late-fusion"), out, formats=("onnx",), cpu="x86-64", overwrite=True)
     assert names() == exported - {"fc-late-fusion-fp32.tflite"}
 
 
@@ -138,7 +139,7 @@ def test_overwriting_deletes_nothing_foreign(tmp_path: Path) -> None:
     thesis.write_text("the only copy")
     network = random_network("fc-late-fusion")
     with pytest.raises(EdgeAfError, match=r"holds 'thesis.txt', which --overwrite would delete"):
-        export_network(network, described("fc-late-fusion"), thesis.parent, cpu="x86-64", overwrite=True)
+        export_network(network, run_of("fc-late-fusion"), thesis.parent, cpu="x86-64", overwrite=True)
     assert thesis.read_text() == "the only copy"
 
 

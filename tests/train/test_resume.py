@@ -15,10 +15,10 @@ import pytest
 
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
+from edge_af.models.run import METRICS, RUN, load_run
 from edge_af.train.checkpoint import CHECKPOINT
 from edge_af.train.loop import train
 from edge_af.train.options import TrainOptions
-from edge_af.train.run import METRICS, RUN, load_run
 
 CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.3)
 OPTIONS = TrainOptions(epochs=3, batch=16, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=5)

@@ -14,10 +14,10 @@ from edge_af import metrics
 from edge_af.data.batches import batches, epoch_order, split
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
+from edge_af.models.run import METRICS, RUN, load_network, load_run
 from edge_af.runtime import score_all
 from edge_af.train.loop import multi_label_cross_entropy, train
 from edge_af.train.options import TrainOptions
-from edge_af.train.run import METRICS, RUN, load_network, load_run
 
 CONFIGS = [
     AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.1),
