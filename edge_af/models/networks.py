@@ -170,17 +170,19 @@ def initialise(network: AttendFusion | FCLateFusion, prior: Tensor, generator: t
         prior: (classes,) float32, share of training videos with each class, each strictly between 0 and 1.
         generator: source of every random number.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(module.bias)
-        if isinstance(module, FeatureAttention | PlainMixing):
-            nn.init.normal_(module.position, std=0.02, generator=generator)
-        if isinstance(module, FeatureAttention):
-            nn.init.normal_(module.qkv.weight, std=module.qkv.in_features**-0.5, generator=generator)
-            nn.init.zeros_(module.out.weight)
-        if isinstance(module, PlainMixing):
-            nn.init.zeros_(module.fc2.weight)
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    for module in linear:
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(module.bias)
+    # After the loop above: the layers inside these blocks are Linear too.
+    for block in network.modules():
+        if isinstance(block, FeatureAttention | PlainMixing):
+            nn.init.normal_(block.position, std=0.02, generator=generator)
+        if isinstance(block, FeatureAttention):
+            nn.init.normal_(block.qkv.weight, std=block.qkv.in_features**-0.5, generator=generator)
+            nn.init.zeros_(block.out.weight)
+        if isinstance(block, PlainMixing):
+            nn.init.zeros_(block.fc2.weight)
     nn.init.normal_(network.head.weight, std=1e-3, generator=generator)
     with torch.no_grad():
         network.head.bias.copy_(torch.log(prior) - torch.log1p(-prior))

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from edge_af.errors import EdgeAfError
 from edge_af.files import atomic_path
-from edge_af.models.networks import AttendFusion, FCLateFusion
+from edge_af.train.distributed import Group, gathered
+from edge_af.train.learning import Learner
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -39,32 +40,28 @@ class Progressed:
     """The fields of `run.json` as of the best epoch."""
 
 
-@dataclass(frozen=True)
-class Learner:
-    """What an update changes."""
-
-    network: AttendFusion | FCLateFusion
-    averaged: AttendFusion | FCLateFusion
-    optimizer: torch.optim.Optimizer
-
-
-def save_checkpoint(folder: Path, learner: Learner, progressed: Progressed, identity: dict[str, Any]) -> None:
-    """Replace the folder's checkpoint.
+def save_checkpoint(
+    folder: Path, learner: Learner, progressed: Progressed, identity: dict[str, Any], group: Group
+) -> None:
+    """Replace the folder's checkpoint. Every process of the group has to call this; one writes.
 
     Raises:
         EdgeAfError: no space, or the folder cannot be written; the checkpoint before is kept.
     """
+    random = gathered(torch.get_rng_state(), group)
+    if not group.leads:
+        return
     tensors = {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
     tensors |= {f"averaged.{name}": tensor for name, tensor in learner.averaged.state_dict().items()}
     for index, moments in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    tensors["random"] = torch.get_rng_state()
+    tensors |= {f"random.{rank}": state for rank, state in enumerate(random)}
     metadata = {"progressed": json.dumps(vars(progressed)), "identity": json.dumps(identity)}
     with atomic_path(folder / CHECKPOINT) as temporary:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any]) -> Progressed:
+def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], group: Group) -> Progressed:
     """Put the learner, and PyTorch's random numbers, into the state of the folder's checkpoint.
 
     Raises:
@@ -86,7 +83,7 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any]) ->
         state.setdefault(int(index), {})[name] = tensor
     groups = learner.optimizer.state_dict()["param_groups"]
     learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(tensors["random"])
+    torch.set_rng_state(tensors[f"random.{group.rank}"])
     return Progressed(**json.loads(metadata["progressed"]))
 
 

@@ -101,6 +101,15 @@ def test_training_starts_from_the_prior():
     torch.testing.assert_close(scores.mean(0), prior, atol=0.01, rtol=0.1)
 
 
+@pytest.mark.parametrize("ablate", ["none", "attention"])
+def test_training_starts_without_what_stands_between_the_layers(ablate):
+    network = build(dataclasses.replace(TINY, ablate=ablate), 12)
+    initialise(network, torch.full((12,), 0.1), torch.Generator().manual_seed(0))
+    hidden = torch.randn(3, TINY.width)
+    for stream in ("visual", "audio"):
+        assert network.get_submodule(f"{stream}.attention")(hidden).abs().max() == 0
+
+
 def test_paper_presets_have_the_papers_parameter_counts():
     assert param_count(preset("fc-late-fusion", "paper"), 4716) == 340_820_716
     assert 71_500_000 <= param_count(preset("attend-fusion", "paper"), 4716) <= 72_500_000

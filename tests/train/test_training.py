@@ -16,7 +16,8 @@ from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
 from edge_af.models.run import METRICS, RUN, load_network, load_run
 from edge_af.runtime import score_all
-from edge_af.train.loop import multi_label_cross_entropy, train
+from edge_af.train.learning import multi_label_cross_entropy
+from edge_af.train.loop import train
 from edge_af.train.options import TrainOptions
 
 CONFIGS = [

@@ -1,0 +1,129 @@
+"""What one update does and what is measured between epochs: loss, optimizer, learning rate, averaged weights.
+
+Loss: the paper's equation 2, multi-label cross-entropy, summed over classes and averaged over the batch:
+-1/n Σ_i Σ_c [y_ic log p_ic + (1 - y_ic) log(1 - p_ic)], with p the sigmoid of the logits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge_af import metrics
+from edge_af.data.batches import Batch
+from edge_af.data.dataset import Dataset
+from edge_af.models.networks import AttendFusion, FCLateFusion
+from edge_af.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What an update changes."""
+
+    network: AttendFusion | FCLateFusion
+    averaged: AttendFusion | FCLateFusion
+    optimizer: torch.optim.Optimizer
+    forward: torch.nn.Module
+    """`network` as it is called in training: with several processes, what averages its gradients over them."""
+
+
+def targets_of(batch: Batch, teacher: AttendFusion | FCLateFusion | None, weight: float, bf16: bool) -> Tensor:
+    """What the scores are to become: (n, classes) float32.
+
+    The loss is linear in its target, so a target between label and teacher's score is the same as two losses.
+    """
+    labels = torch.from_numpy(batch.labels).float()
+    if teacher is None:
+        return labels
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = teacher(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio)).float()
+    return torch.lerp(labels, torch.sigmoid(logits), weight)
+
+
+def update(learner: Learner, batch: Batch, targets: Tensor, lr: float, clip: float, bf16: bool) -> float:
+    """One update; returns the batch's loss."""
+    network, optimizer = learner.network, learner.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = learner.forward(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio))
+    loss = multi_label_cross_entropy(logits.float(), targets)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    return loss.item()
+
+
+def multi_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Equation 2 of the paper from logits and labels (n, classes) float32: a scalar."""
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+    return loss / len(logits)
+
+
+def adamw(network: AttendFusion | FCLateFusion, options: TrainOptions) -> torch.optim.Optimizer:
+    """AdamW that decays matrices, and neither biases nor BatchNorm's scales."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.99), fused=True)
+
+
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Learning rate at `step` of `steps`, as a share of the peak: a linear rise, then half a cosine down to 0."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+@torch.no_grad()
+def move_average(averaged: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
+    """Move the averaged weights, and BatchNorm's statistics, a share `1 - decay` towards the network's."""
+    ours, theirs = averaged.state_dict(), network.state_dict()
+    floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([ours[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
+    for name in ours.keys() - set(floats):
+        ours[name].copy_(theirs[name])
+
+
+def measure(
+    network: AttendFusion | FCLateFusion, dataset: Dataset, rows: NDArray[np.int64], bf16: bool
+) -> tuple[dict[str, Any], float]:
+    """The held-out videos' loss and metrics, and the F1 threshold that is best on them."""
+    scores, total = [], 0.0
+    for start in range(0, len(rows), 512):
+        part = rows[start : start + 512]
+        visual, audio = dataset.features(part)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = network(torch.from_numpy(visual), torch.from_numpy(audio)).float()
+        labels = torch.from_numpy(dataset.labels(part)).float()
+        total += multi_label_cross_entropy(logits, labels).item() * len(part)
+        scores.append(torch.sigmoid(logits).numpy())
+    together, labels_all = np.concatenate(scores), dataset.labels(rows)
+    threshold = metrics.choose_f1_threshold(together, labels_all)
+    measured = metrics.evaluate(together, labels_all, threshold)
+    return {"held_out_loss": total / len(rows), "held_out": measured.as_dict()}, threshold
+
+
+def prior_of(dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:
+    """Each class's share of the training videos, with half a video added on either side: (classes,) float32."""
+    counts = dataset.label_counts(rows)
+    return torch.from_numpy(((counts + 0.5) / (len(rows) + 1)).astype(np.float32))
+
+
+def computes_in_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    words = set(flags.split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"})

@@ -1,0 +1,104 @@
+"""Two processes that train together, started by torchrun: what one process trains, and a clean end if one dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edge_af.errors import EdgeAfError
+from edge_af.models.presets import AttendFusionConfig
+from edge_af.models.run import METRICS, load_run
+from edge_af.train.checkpoint import CHECKPOINT
+from edge_af.train.distributed import Group
+from edge_af.train.loop import train
+from edge_af.train.options import TrainOptions
+
+# Without dropout, whose draws differ from rank to rank, two processes have to end where one does.
+CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.0)
+OPTIONS = TrainOptions(epochs=2, batch=54, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=2, precision="fp32")
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from edge_af.data.dataset import open_dataset
+from edge_af.errors import EdgeAfError
+from edge_af.models.presets import AttendFusionConfig
+from edge_af.train.loop import train
+from edge_af.train.options import TrainOptions
+data, out, config, options, dies = sys.argv[1:]
+
+def die():
+    while not (Path(out) / "checkpoint.safetensors").exists():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if dies == os.environ["RANK"]:
+    threading.Thread(target=die, daemon=True).start()
+try:
+    train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True)
+except EdgeAfError as error:
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(error.exit_status)
+"""
+
+
+def torchrun(dataset, out, script, dies="none"):
+    path = out.parent / "job.py"
+    path.write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(path)]
+    arguments = [str(dataset.folder), str(out), repr(CONFIG), repr(OPTIONS), dies]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def alone(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    train(dataset, CONFIG, "test", folder, OPTIONS)
+    return folder
+
+
+def assert_same_training(folder, other):
+    lines, expected = (
+        [json.loads(line) for line in (path / METRICS).read_text().splitlines()] for path in (folder, other)
+    )
+    assert len(lines) == len(expected) == OPTIONS.epochs
+    for line, wanted in zip(lines, expected, strict=True):
+        assert line["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
+        assert line["held_out_loss"] == pytest.approx(wanted["held_out_loss"], abs=1e-4)
+    weights, wanted = (load_file(path / load_run(path).weights) for path in (folder, other))
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(dataset, alone, tmp_path):
+    """20 steps with the same global batch: 540 videos in batches of 54, twice."""
+    done = torchrun(dataset, tmp_path / "run", SCRIPT)
+    assert done.returncode == 0, done.stderr
+    assert load_run(tmp_path / "run").training["processes"] == 2
+    assert_same_training(tmp_path / "run", alone)
+    # One of the two speaks.
+    assert done.stderr.count("epoch 2/2") == 1
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_run_and_leaves_a_usable_checkpoint(dataset, alone, tmp_path):
+    died = torchrun(dataset, tmp_path / "run", SCRIPT, dies="1")
+    assert died.returncode != 0
+    assert (tmp_path / "run" / CHECKPOINT).exists()
+    assert "lost the other processes" in died.stderr or "go on with --resume" in died.stderr
+    resumed = torchrun(dataset, tmp_path / "run", SCRIPT)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from step" in resumed.stderr
+    assert_same_training(tmp_path / "run", alone)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(2, 27), (4, 4), (3, 256)])
+def test_a_batch_that_cannot_be_shared_is_refused(size, batch):
+    with pytest.raises(EdgeAfError, match=f"--batch {batch}: must be a multiple of the {size} processes"):
+        Group(0, size).share_of(batch)
