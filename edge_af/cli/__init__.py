@@ -100,4 +100,8 @@ def main() -> None:
         # The reader of our output has gone (`edge-af … | head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"edge-af: {where}{error.strerror or error}.", err=True)
+        status = EdgeAfError.exit_status
     sys.exit(status if isinstance(status, int) else 0)

@@ -14,10 +14,13 @@ import click
 from edge_af.cli import cli
 from edge_af.console import say
 from edge_af.data.dataset import is_dataset
-from edge_af.errors import EdgeAfError
+from edge_af.errors import EdgeAfError, GateFailed
+from edge_af.files import read_json, write_atomic
 from edge_af.models.presets import PRESETS
 
 PRESET = "small"
+MARK = "DEMO"
+"""The file by which the demo knows its own folder again."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,15 @@ def command(source: Path | None, out: Path, epochs: int | None, threads: int, se
     size = QUICK if quick else FULL
     if epochs is not None:
         size = dataclasses.replace(size, epochs=epochs)
+    if source is not None and (missing := [part for part in ("train", "eval") if not (source / part).is_dir()]):
+        raise EdgeAfError(f"{source}: the demo needs the folders train/ and eval/ in it; there is no {missing[0]}/.")
+    _claim(out)
     train, evaluation = _prepared(source, out, size, seed)
     artifacts = []
     for model in PRESETS:
         run, exported = out / "runs" / model, out / "artifacts" / model
-        shutil.rmtree(run, ignore_errors=True)
+        if run.exists():
+            shutil.rmtree(run)
         _verb(
             *("train", "--model", model, "--preset", PRESET, "--data", train, "--out", run),
             *("--epochs", size.epochs, "--seed", seed),
@@ -80,7 +87,17 @@ def command(source: Path | None, out: Path, epochs: int | None, threads: int, se
         *("bench", *artifacts, "--data", evaluation, "--threads", threads, "--out", out / "results.json"),
         *("--markdown", table, "--html", page, *(["--quick"] if quick else [])),
     )
+    rows = read_json(out / "results.json", "results file")["rows"]
+    if bad := [f"{row['file']} ({row['status']})" for row in rows if row["status"] != "ok"]:
+        raise GateFailed(f"the demo went through, but not every row could be measured: {', '.join(bad)}.")
     say(f"\nDone in {time.monotonic() - started:.0f} s.\n  table  {table}\n  page   {page}")
+
+
+def _claim(out: Path) -> None:
+    """Mark the folder as the demo's, or refuse one that is somebody else's: what lies in it is going to be replaced."""
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
+        raise EdgeAfError(f"{out}: is not empty, and no demo made it. Choose another folder with --out.")
+    write_atomic(out / MARK, "edge-af demo made this folder and replaces its runs and artifacts.\n")
 
 
 def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tuple[Path, Path]:
@@ -92,8 +109,6 @@ def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tupl
             _verb("data", "synth", source, *counts, "--seed", seed)
     prepared = []
     for part in ("train", "eval"):
-        if not (source / part).is_dir():
-            raise EdgeAfError(f"{source}: the demo needs the folders train/ and eval/ in it; there is no {part}/.")
         if is_dataset(source / part):
             prepared.append(source / part)
             continue

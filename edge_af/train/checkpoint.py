@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from edge_af.console import warn
 from edge_af.errors import EdgeAfError
 from edge_af.files import atomic_path
 from edge_af.train.distributed import Group, gathered
@@ -93,8 +94,14 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
 
 def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise EdgeAfError, naming `path` and the first difference, unless training may go on from what was found there."""
-    for key in wanted.keys() | found.keys():
-        if found.get(key) != wanted.get(key):
+    for key in sorted(wanted.keys() | found.keys()):
+        if found.get(key) == wanted.get(key):
+            continue
+        if key in ("threads", "compute"):
+            warn(
+                f"{path}: was made with {key} {found.get(key)}, not {wanted.get(key)}: the weights will differ by rounding."
+            )
+        else:
             raise EdgeAfError(
                 f"{path}: was made with {key} {found.get(key)!r}, not {wanted.get(key)!r}.\n"
                 "Resume with the same data and options, or choose another folder."

@@ -44,6 +44,9 @@ from edge_af.train.learning import (
 )
 from edge_af.train.options import TrainOptions
 
+NO_MATTER = ("threads", "precision", "checkpoint_steps")
+"""Options that do not say what is trained. What the first two come to is recorded as `threads` and `compute`."""
+
 
 class Stopped(EdgeAfError):
     """A signal asked training to end; its state is saved."""
@@ -151,6 +154,8 @@ def _train_in(
         raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
     if dataset.videos < 4:
         raise EdgeAfError(f"{dataset.folder}: {dataset.videos} videos are too few to train on.")
+    if not len(dataset.label_values):
+        raise EdgeAfError(f"{dataset.folder}: no video has a label; there is nothing to learn.")
     with explain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         for left_by_a_kill in out.glob(".*.safetensors.*"):
@@ -164,8 +169,9 @@ def _train_in(
     if (out / RUN).exists() and not (out / CHECKPOINT).exists():
         run = load_run(out)
         check_identity(out / RUN, {key: run.training.get(key) for key in job.identity}, job.identity)
-        job.say(f"{out}: already trained to the end")
-        return run
+        if _epochs_kept(out) == options.epochs:
+            job.say(f"{out}: already trained to the end")
+            return run
 
     network = build(config, dataset.classes)
     initialise(network, prior_of(dataset, job.rows), torch.Generator().manual_seed(options.seed))
@@ -200,6 +206,14 @@ def _train_in(
     return run
 
 
+def _epochs_kept(out: Path) -> int:
+    """Epochs that a run's folder holds a record of: fewer than were asked for if it was killed before its first checkpoint."""
+    try:
+        return len((out / METRICS).read_text().splitlines())
+    except FileNotFoundError:
+        return 0
+
+
 def _job(
     group: Group,
     dataset: Dataset,
@@ -210,13 +224,20 @@ def _job(
     teacher: Path | None,
 ) -> Job:
     rows, held_out = split(dataset.videos, options.held_out, options.seed)
+    if len(rows) < 2:
+        raise EdgeAfError(f"--held-out {options.held_out}: leaves {len(rows)} of {dataset.videos} videos to train on.")
     bf16 = computes_in_bf16() if options.precision == "auto" else options.precision == "bf16"
     identity: dict[str, Any] = {
         "model": config.model,
         "config": dataclasses.asdict(config),
-        "options": dataclasses.asdict(options),
+        "options": {name: value for name, value in dataclasses.asdict(options).items() if name not in NO_MATTER},
         "compute": "bf16" if bf16 else "fp32",
-        "data": {"name": dataset.folder.name, "videos": dataset.videos, "classes": dataset.classes},
+        "data": {
+            "name": dataset.folder.name,
+            "videos": dataset.videos,
+            "classes": dataset.classes,
+            "fingerprint": dataset.fingerprint(),
+        },
         "threads": torch.get_num_threads(),
         "processes": group.size,
         "teacher": None,
@@ -282,7 +303,12 @@ def _keep_epoch(job: Job, learner: Learner, state: Progressed, seconds: float) -
         state.records.append({})
         state.losses = []
         return
-    measured, threshold = measure(learner.averaged, job.dataset, job.held_out, job.bf16)
+    try:
+        measured, threshold = measure(learner.averaged, job.dataset, job.held_out)
+    except ValueError as error:
+        raise EdgeAfError(
+            f"{job.out}: held-out videos cannot be scored: {error}. Lower --lr, or check the data."
+        ) from None
     wait_for_all(job.group)
     epoch, loss = len(state.records) + 1, float(np.mean(state.losses))
     record = {"epoch": epoch, "loss": loss, "seconds": seconds, **measured}

@@ -12,6 +12,17 @@ import pytest
 REAL = Path(__file__).resolve().parents[3] / "shared" / "yt8m" / "rounded-2018"
 
 
+def test_the_demo_replaces_nothing_that_is_not_its_own(tmp_path):
+    weights = tmp_path / "runs" / "attend-fusion" / "weights-e6.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("a week of training")
+    demo = [sys.executable, "-m", "edge_af", "demo", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(demo, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no demo made it" in done.stderr
+    assert weights.read_text() == "a week of training"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the YouTube-8M sample beside the repository, in ../shared/yt8m")
 def test_real_videos_from_tfrecords_to_the_page(tmp_path):

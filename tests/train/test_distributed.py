@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
 
+import edge_af
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
 from edge_af.models.run import METRICS, load_run
@@ -20,7 +20,7 @@ from edge_af.train.options import TrainOptions
 
 # Without dropout, whose draws differ from rank to rank, two processes have to end where one does.
 CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.0)
-OPTIONS = TrainOptions(epochs=2, batch=54, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=2, precision="fp32")
+OPTIONS = TrainOptions(epochs=2, batch=54, lr=2e-3, held_out=0.1, threads=1, checkpoint_steps=2, precision="fp32")
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -62,7 +62,7 @@ def alone(dataset, tmp_path_factory):
     return folder
 
 
-def assert_same_training(folder, other):
+def assert_same_training(dataset, folder, other):
     lines, expected = (
         [json.loads(line) for line in (path / METRICS).read_text().splitlines()] for path in (folder, other)
     )
@@ -70,9 +70,9 @@ def assert_same_training(folder, other):
     for line, wanted in zip(lines, expected, strict=True):
         assert line["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
         assert line["held_out_loss"] == pytest.approx(wanted["held_out_loss"], abs=1e-4)
-    weights, wanted = (load_file(path / load_run(path).weights) for path in (folder, other))
-    for name, tensor in wanted.items():
-        torch.testing.assert_close(weights[name], tensor, atol=1e-3, rtol=1e-2)
+    # Scores and not weights: a bias in front of a BatchNorm has no effect, and AdamW makes steps of its rounding noise.
+    scores, wanted = (edge_af.load(path).score(*dataset.features(slice(0, 200))) for path in (folder, other))
+    assert np.abs(scores - wanted).max() < 2e-3
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_two_processes_train_what_one_does(dataset, alone, tmp_path):
     done = torchrun(dataset, tmp_path / "run", SCRIPT)
     assert done.returncode == 0, done.stderr
     assert load_run(tmp_path / "run").training["processes"] == 2
-    assert_same_training(tmp_path / "run", alone)
+    assert_same_training(dataset, tmp_path / "run", alone)
     # One of the two speaks.
     assert done.stderr.count("epoch 2/2") == 1
 
@@ -95,7 +95,7 @@ def test_a_rank_that_dies_ends_the_run_and_leaves_a_usable_checkpoint(dataset, a
     resumed = torchrun(dataset, tmp_path / "run", SCRIPT)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stderr
-    assert_same_training(tmp_path / "run", alone)
+    assert_same_training(dataset, tmp_path / "run", alone)
 
 
 @pytest.mark.parametrize(("size", "batch"), [(2, 27), (4, 4), (3, 256)])

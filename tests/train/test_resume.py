@@ -16,6 +16,7 @@ import pytest
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
 from edge_af.models.run import METRICS, RUN, load_run
+from edge_af.train import loop
 from edge_af.train.checkpoint import CHECKPOINT
 from edge_af.train.loop import train
 from edge_af.train.options import TrainOptions
@@ -24,14 +25,23 @@ CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.3)
 OPTIONS = TrainOptions(epochs=3, batch=16, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=5)
 
 SCRIPT = """
-import sys
+import signal, sys, time
 from pathlib import Path
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
+from edge_af.train import loop
 from edge_af.train.loop import train
 from edge_af.train.options import TrainOptions
-data, out, config, options = sys.argv[1:]
+data, out, config, options, waits = sys.argv[1:]
+save = loop.save_checkpoint
+
+def save_and_wait(*arguments):
+    save(*arguments)
+    while waits == "waits" and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        time.sleep(0.005)  # until SIGTERM, which puts the default back
+
+loop.save_checkpoint = save_and_wait
 try:
     train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True)
 except EdgeAfError as error:
@@ -40,9 +50,16 @@ except EdgeAfError as error:
 """
 
 
-def start(dataset, out):
-    arguments = [str(dataset.folder), str(out), repr(CONFIG), repr(OPTIONS)]
+def start(dataset, out, waits=""):
+    """Train in another process; with `waits`, it stands still behind its first checkpoint until a signal comes."""
+    arguments = [str(dataset.folder), str(out), repr(CONFIG), repr(OPTIONS), waits]
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(process, folder):
+    while not (folder / CHECKPOINT).exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
 
 
 def weights_of(folder):
@@ -63,10 +80,8 @@ def metrics_without_times(folder):
 
 
 def test_sigterm_saves_and_resume_ends_the_same(dataset, unbroken, tmp_path):
-    process = start(dataset, tmp_path / "run")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / CHECKPOINT).exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    process = start(dataset, tmp_path / "run", "waits")
+    wait_for_checkpoint(process, tmp_path / "run")
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -110,10 +125,32 @@ def test_resuming_a_finished_run_changes_nothing(dataset, unbroken):
         train(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, epochs=9), resume=True)
 
 
+def test_a_kill_before_the_first_checkpoint_is_no_finished_run(dataset, unbroken, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise EdgeAfError("no space left")
+
+    with monkeypatch.context() as patched, pytest.raises(EdgeAfError, match="no space left"):
+        patched.setattr(loop, "save_checkpoint", full)
+        train(dataset, CONFIG, "test", tmp_path, dataclasses.replace(OPTIONS, checkpoint_steps=0))
+    assert (tmp_path / RUN).exists()
+    train(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True)
+    assert weights_of(tmp_path) == weights_of(unbroken)
+
+
+def test_other_data_of_the_same_name_and_size_is_refused(dataset, unbroken):
+    other = dataclasses.replace(dataset, label_values=(dataset.label_values + 1) % dataset.classes)
+    with pytest.raises(EdgeAfError, match="was made with data"):
+        train(other, CONFIG, "test", unbroken, OPTIONS, resume=True)
+
+
+def test_another_number_of_threads_is_only_warned_of(dataset, unbroken, capsys):
+    train(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, threads=2), resume=True)
+    assert "the weights will differ by rounding" in capsys.readouterr().err
+
+
 def test_other_options_are_refused(dataset, tmp_path):
-    process = start(dataset, tmp_path)
-    while not (tmp_path / CHECKPOINT).exists() and process.poll() is None:
-        time.sleep(0.005)
+    process = start(dataset, tmp_path, "waits")
+    wait_for_checkpoint(process, tmp_path)
     process.kill()
     process.communicate()
     with pytest.raises(EdgeAfError, match="was made with options"):

@@ -145,6 +145,22 @@ def test_an_error_while_reading_ahead_reaches_the_caller(dataset):
         list(batches(dataset, np.array([0, 1, dataset.videos + 5, 2]), 4))
 
 
+def test_held_out_videos_that_cannot_be_scored_are_an_error(dataset, tmp_path):
+    _, held_out = split(dataset.videos, OPTIONS.held_out, OPTIONS.seed)
+    broken = np.array(dataset.visual)
+    broken[held_out[0]] = np.nan
+    with pytest.raises(EdgeAfError, match="1 of 60 videos have a NaN score"):
+        train(dataclasses.replace(dataset, visual=broken), CONFIGS[0], "test", tmp_path, OPTIONS)
+
+
+def test_too_little_data_is_an_error(dataset, tmp_path):
+    with pytest.raises(EdgeAfError, match="leaves 1 of 600 videos"):
+        train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, held_out=0.9999))
+    bare = dataclasses.replace(dataset, label_values=dataset.label_values[:0], label_offsets=dataset.label_offsets * 0)
+    with pytest.raises(EdgeAfError, match="no video has a label"):
+        train(bare, CONFIGS[0], "test", tmp_path, OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("epochs", 0), ("batch", 1), ("lr", float("nan")), ("warmup", 1.0), ("held_out", 0.0), ("precision", "int8")],
