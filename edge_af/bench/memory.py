@@ -11,15 +11,15 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Bytes of this process that are in physical memory."""
+    """Bytes of this process that are in physical memory. None is what this kernel does not tell."""
 
-    peak: int
+    peak: int | None
     """The most there ever were at once since the start or the last `reset_peak` (VmHWM)."""
-    resident: int
+    resident: int | None
     """Now (VmRSS)."""
-    file_backed: int
+    file_backed: int | None
     """Of `resident`: mapped from files, which the kernel can drop and read again (RssFile)."""
-    anonymous: int
+    anonymous: int | None
     """Of `resident`: allocated, which it cannot (RssAnon)."""
 
 
@@ -29,14 +29,15 @@ def read_memory() -> MemoryReading | None:
         lines = STATUS.read_text().splitlines()
     except OSError:
         return None
-    kilobytes = {
-        name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
+    # Kernels before 4.5 lack RssFile and RssAnon, and some sandboxes VmHWM.
+    held = {
+        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
     }
     return MemoryReading(
-        peak=kilobytes["VmHWM"] * 1024,
-        resident=kilobytes["VmRSS"] * 1024,
-        file_backed=kilobytes["RssFile"] * 1024,
-        anonymous=kilobytes["RssAnon"] * 1024,
+        peak=held.get("VmHWM"),
+        resident=held.get("VmRSS"),
+        file_backed=held.get("RssFile"),
+        anonymous=held.get("RssAnon"),
     )
 
 

@@ -39,7 +39,7 @@ class Row:
     """One file in one runtime with so many threads. Figures that were not reached are None."""
 
     artifact: str
-    """Name of the folder the file was exported to."""
+    """Name of the folder the file is in, with the end of the path before it where another folder has the same name."""
     file: str
     model: str
     preset: str
@@ -107,7 +107,7 @@ class Method:
     """Inferences before the timed ones, or fewer if `warm_up_seconds` pass first."""
     warm_up_seconds: float = 1.0
     batch: int = 256
-    """Videos scored at a time for accuracy."""
+    """Videos scored at a time for accuracy; one at a time where a video's scores would depend on the others'."""
     timeout_seconds: float = 600.0
     """After which a row's process is stopped."""
 

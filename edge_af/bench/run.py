@@ -26,6 +26,7 @@ from edge_af.console import Progress
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import check_features
+from edge_af.runtime.accuracy import check_labels
 
 QUICK = Method(inferences=200, seconds=2.0)
 """What `--quick` measures: enough to see that all is well, not enough to publish."""
@@ -62,11 +63,12 @@ def bench(
         save: called after each row with the results so far, so that an interruption loses only the row under way.
 
     Raises:
-        EdgeAfError: before any measuring, the data has other classes than a subject, or a feature that is no number.
+        EdgeAfError: before any measuring, the data has other classes than a subject, no labels, or a feature that is no number.
     """
     if dataset is not None:
         for subject in subjects:
             check_classes(subject.path, subject.classes, dataset)
+        check_labels(dataset)
         check_features(dataset.visual, dataset.audio, str(dataset.folder))
     plan = [(subject, count) for subject in subjects for count in threads]
     results = Results(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, check_file, manifest_of, read_manifest
@@ -19,7 +19,7 @@ class Subject:
     path: Path
     runtime: str
     artifact: str
-    """Name of its folder."""
+    """Name of its folder, with as much of the path before it as tells it from the others that are measured with it."""
     model: str
     preset: str
     precision: str
@@ -68,7 +68,24 @@ def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subje
             found.setdefault(subject.path.resolve(), subject)
     if not found:
         raise EdgeAfError(f"nothing to measure: none of the files opens in {' or '.join(runtimes)}.")
-    return list(found.values())
+    names = _folder_names({path.parent for path in found})
+    return [replace(subject, artifact=names[path.parent]) for path, subject in found.items()]
+
+
+def _folder_names(folders: set[Path]) -> dict[Path, str]:
+    """Each folder's name: of its path's last parts, the fewest that no other folder's path ends with."""
+
+    def name(folder: Path) -> str:
+        endings = (folder.parts[-count:] for count in range(1, len(folder.parts) + 1))
+        return str(
+            next(
+                Path(*ending)
+                for ending in endings
+                if [other.parts[-len(ending) :] for other in folders].count(ending) == 1
+            )
+        )
+
+    return {folder: name(folder) for folder in folders}
 
 
 def check_classes(path: Path, classes: int, dataset: Dataset) -> None:

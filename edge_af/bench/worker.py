@@ -27,8 +27,8 @@ from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Latency, Method
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
-from edge_af.metrics import evaluate
-from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load, score_all
+from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
+from edge_af.runtime.accuracy import accuracy
 
 INPUT_VIDEOS = 256
 """Different videos that the timed inferences go through, again and again: 1.2 MB, more than a core's own cache."""
@@ -97,11 +97,8 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     if job.data is not None:
         tell({"stage": "measuring accuracy"})
         dataset = open_dataset(job.data)
-        scores = score_all(scorer, dataset.visual, dataset.audio, job.method.batch)
-        broken = int(np.isnan(scores).any(axis=1).sum())
-        if broken:
-            raise EdgeAfError(f"{job.path}: {broken:,} of {len(scores):,} videos have a NaN score.")
-        tell(evaluate(scores, dataset.labels(slice(None)), job.f1_threshold).as_dict())
+        found = accuracy(scorer, Path(job.path), dataset, job.f1_threshold, batch=job.method.batch)
+        tell(found.as_dict())
 
 
 def latency_of(nanoseconds: NDArray[np.int64]) -> Latency:
@@ -150,7 +147,9 @@ def _inputs(job: Job) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float3
     return [row[None].copy() for row in visual], [row[None].copy() for row in audio]
 
 
-def _kept(memory: dict[str, dict[str, int]], when: str, reading: MemoryReading | None) -> dict[str, dict[str, int]]:
+def _kept(
+    memory: dict[str, dict[str, int | None]], when: str, reading: MemoryReading | None
+) -> dict[str, dict[str, int | None]]:
     return {**memory, when: dataclasses.asdict(reading)} if reading else memory
 
 

@@ -26,32 +26,23 @@ def command(
 
     A file with a manifest beside it is checked against that first.
     """
-    import numpy as np
-
     from edge_af.bench.subject import check_classes, subject_of
     from edge_af.console import Progress
     from edge_af.data.dataset import open_dataset
-    from edge_af.errors import EdgeAfError
-    from edge_af.metrics import evaluate
-    from edge_af.runtime import check_features, load, score_all
+    from edge_af.runtime import check_features, load
+    from edge_af.runtime.accuracy import accuracy, check_labels
 
     subject = subject_of(artifact)
     dataset = open_dataset(data)
+    check_labels(dataset)
     scorer = load(artifact, runtime=runtime, threads=threads)
     check_classes(artifact, scorer.classes, dataset)
     check_features(dataset.visual, dataset.audio, str(data))
     if f1_threshold is None and subject is None:
         warn(f"no manifest beside {artifact}: F1 at the threshold 0.5; pass --f1-threshold for another.")
     threshold = f1_threshold if f1_threshold is not None else subject.f1_threshold if subject is not None else 0.5
-    scores = np.empty((dataset.videos, scorer.classes), np.float32)
     with Progress("eval", dataset.videos, "videos") as progress:
-        for start in range(0, dataset.videos, 1024):
-            rows = slice(start, start + 1024)
-            scores[rows] = score_all(scorer, dataset.visual[rows], dataset.audio[rows])
-            progress.update(len(scores[rows]))
-    if np.isnan(scores).any():
-        raise EdgeAfError(f"{artifact}: {int(np.isnan(scores).any(axis=1).sum()):,} videos have a NaN score.")
-    metrics = evaluate(scores, dataset.labels(slice(None)), threshold)
+        metrics = accuracy(scorer, artifact, dataset, threshold, on_scored=progress.update)
     about = {
         "model": subject.model if subject else None,
         "preset": subject.preset if subject else None,

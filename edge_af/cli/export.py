@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_af.artifacts import FORMATS
+from edge_af.console import warn
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edge_af.artifacts import Manifest
     from edge_af.data.dataset import Dataset
     from edge_af.export.recipes import Recipe
+    from edge_af.models.run import Run
 
 DEFAULT_RECIPE = "int8-static"
 
@@ -43,6 +48,9 @@ DEFAULT_RECIPE = "int8-static"
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the draw of those videos.")
 @click.option(
+    "--any-calibration-data", is_flag=True, help="Take --calibration-data even if the run was trained on other data."
+)
+@click.option(
     "--cpu",
     type=click.Choice(["x86-64", "arm64"]),
     help="Processor that INT8 ONNX files are for.  [default: this machine's]",
@@ -58,6 +66,7 @@ def command(
     calibration_data: Path | None,
     calibration_videos: int,
     seed: int,
+    any_calibration_data: bool,
     cpu: str | None,
     overwrite: bool,
     as_json: bool,
@@ -80,7 +89,9 @@ def command(
         raise click.UsageError("--int8 finds activation ranges on training videos: name them with --calibration-data.")
     dataset = open_dataset(calibration_data) if calibration_data is not None else None
 
-    manifest = _export(run_folder, out, chosen, recipes, dataset, calibration_videos, seed, cpu, overwrite)
+    manifest = _export(
+        run_folder, out, chosen, recipes, dataset, calibration_videos, seed, any_calibration_data, cpu, overwrite
+    )
     seconds, peak = time.monotonic() - started, _peak_memory_bytes()
     if as_json:
         fields = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "class_names"}
@@ -105,12 +116,10 @@ def _export(
     dataset: Dataset | None,
     videos: int,
     seed: int,
+    any_data: bool,
     cpu: str | None,
     overwrite: bool,
 ) -> Manifest:
-    import numpy as np
-
-    from edge_af.data.batches import split
     from edge_af.export.pipeline import CalibrationData, export_network
     from edge_af.export.quantize_onnx import this_cpu
     from edge_af.export.ranges import choose_videos
@@ -119,12 +128,7 @@ def _export(
     run = load_run(run_folder)
     calibration = None
     if dataset is not None:
-        rows = np.arange(dataset.videos, dtype=np.int64)
-        trained_on, options = run.training.get("data", {}), run.training.get("options", {})
-        if dataset.videos == trained_on.get("videos"):
-            # The best epoch and the F1 threshold were chosen on the held-out videos: ranges are not to know them. The
-            # folder may have been renamed since, and on other data of that size the split does no harm.
-            rows, _ = split(dataset.videos, options["held_out"], options["seed"])
+        rows = _training_rows(run_folder, run, dataset, any_data)
         calibration = CalibrationData(dataset, choose_videos(rows, videos, seed), seed)
     needs_cpu = "onnx" in recipes
     return export_network(
@@ -138,6 +142,40 @@ def _export(
         cpu=cpu or (this_cpu() if needs_cpu else "x86-64"),
         overwrite=overwrite,
     )
+
+
+def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool) -> NDArray[np.int64]:
+    """The rows of the calibration data that training did not hold out.
+
+    Raises:
+        EdgeAfError: the run was trained on other data, and `any_data` does not allow that.
+    """
+    import numpy as np
+
+    from edge_af.data.batches import split
+
+    trained_on, options = run.training.get("data", {}), run.training.get("options", {})
+    fingerprint = trained_on.get("fingerprint")
+    if fingerprint is None:
+        # A run of an older edge-af. The folder may have been renamed since, and on other data of that size the split
+        # does no harm.
+        same = dataset.videos == trained_on.get("videos")
+    else:
+        same = dataset.fingerprint() == fingerprint
+        if not same:
+            name = f"{dataset.folder}: not the data that {run_folder} was trained on"
+            if not any_data:
+                raise EdgeAfError(
+                    f"{name}, which is {trained_on.get('name', 'other data')}; "
+                    "ranges must come from the videos the run was trained on, never from evaluation videos.\n"
+                    "Name that data, or add --any-calibration-data if these are training videos too, such as a sample."
+                )
+            warn(f"{name}; its ranges are taken all the same.")
+    if not same:
+        return np.arange(dataset.videos, dtype=np.int64)
+    # The best epoch and the F1 threshold were chosen on the held-out videos: ranges are not to know them.
+    rows, _ = split(dataset.videos, options["held_out"], options["seed"])
+    return rows
 
 
 def _recipe_of(formats: tuple[str, ...], given: tuple[str, ...]) -> dict[str, str]:

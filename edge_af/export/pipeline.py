@@ -154,10 +154,12 @@ def _write(
     for item in wanted:
         made = NOTHING_QUANTISED
         if item.recipe is not None:
-            # One plan serves both formats where they follow the same recipe.
-            if item.recipe.name not in plans:
-                plans[item.recipe.name] = plan(graph, item.recipe, ranges)
-            made = plans[item.recipe.name]
+            # One plan serves both formats where they follow the same recipe. Its name alone does not tell it from others,
+            # and equality passes over the order of its layers' patterns.
+            key = repr(item.recipe)
+            if key not in plans:
+                plans[key] = plan(graph, item.recipe, ranges)
+            made = plans[key]
         path = folder / _file_name(model, item)
         if item.format == "tflite":
             write_tflite(graph, path, made)

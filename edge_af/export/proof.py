@@ -61,24 +61,53 @@ def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
 
 
 def tflite_execution(path: Path, layers: list[str]) -> Execution:
-    """Read back LiteRT's operators after XNNPACK took its share of them; arguments as for `onnx_execution`."""
+    """Read back LiteRT's operators after XNNPACK took its share of them; arguments as for `onnx_execution`.
+
+    A layer runs in integers if its weights are INT8 and either its input and output are INT8 too, or its input is float
+    and it asks for it to be quantised at run time. INT8 weights that are made float first save space and no arithmetic,
+    and what becomes of them in a layer that does not ask is each runtime's own choice: neither counts.
+    """
     interpreter = interpreter_class()(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     operators = interpreter._get_ops_details()
-    weights = [tensors[op["inputs"][1]] for op in operators if op["op_name"] == "FULLY_CONNECTED"]
-    integer_weights = {weight["name"] for weight in weights if weight["dtype"] == np.int8}
+    integer_weights = set()
+    for at, op in enumerate(_originals(operators)):
+        if op["op_name"] != "FULLY_CONNECTED":
+            continue
+        data, weight, output = (tensors[index] for index in (*op["inputs"][:2], op["outputs"][0]))
+        types = (data["dtype"], weight["dtype"], output["dtype"])
+        hybrid = types == (np.float32, np.int8, np.float32) and _quantizes_its_input(path, at)
+        if hybrid or types == (np.int8, np.int8, np.int8):
+            integer_weights.add(weight["name"])
     integer = tuple(layer for layer in layers if f"{layer}.weight" in integer_weights)
     return Execution(integer, tuple(layer for layer in layers if layer not in integer), _undelegated(operators))
+
+
+def _quantizes_its_input(path: Path, at: int) -> bool:
+    """Whether the file's operator number `at`, a FULLY_CONNECTED, asks for its float input to be quantised at run time."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = np.memmap(path, np.uint8, "r")
+    table = schema.Model.GetRootAs(file, 0).Subgraphs(0).Operators(at).BuiltinOptions()
+    if table is None:
+        return False
+    options = schema.FullyConnectedOptions()
+    options.Init(table.Bytes, table.Pos)
+    return bool(options.AsymmetricQuantizeInputs())
+
+
+def _originals(operators: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The operators of the file, in its order: LiteRT lists the delegates that replace them after them."""
+    return [op for op in operators if op["op_name"] != "DELEGATE"]
 
 
 def _undelegated(operators: list[dict[str, Any]]) -> tuple[str, ...]:
     """Names of the operators outside every delegate.
 
-    LiteRT lists the original operators followed by the delegates that replace them. Inside a delegate is what its
-    outputs depend on, up to its inputs.
+    Inside a delegate is what its outputs depend on, up to its inputs.
     """
-    originals = [op for op in operators if op["op_name"] != "DELEGATE"]
+    originals = _originals(operators)
     producer = {int(output): at for at, op in enumerate(originals) for output in op["outputs"]}
     inside: set[int] = set()
     for delegate in operators:

@@ -32,6 +32,9 @@ class Scorer(Protocol):
 
     classes: int
 
+    max_batch: int | None
+    """The most videos to score at a time for scores that are each video's own; None where the others make no difference."""
+
     def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (n, classes) float32 of visual (n, 1024) and audio (n, 128) float32 features."""
         ...
@@ -102,7 +105,11 @@ def import_runtime(runtime: str) -> None:
 def score_all(
     scorer: Scorer, visual: NDArray[np.generic], audio: NDArray[np.generic], batch: int = 256
 ) -> NDArray[np.float32]:
-    """Scores (videos, classes) of features (videos, 1024) and (videos, 128) of any float dtype, a batch at a time."""
+    """Scores (videos, classes) of features (videos, 1024) and (videos, 128) of any float dtype.
+
+    `batch` videos are scored at a time, or fewer where a video's scores would depend on the others' (`Scorer.max_batch`).
+    """
+    batch = min(batch, scorer.max_batch or batch)
     scores = np.empty((len(visual), scorer.classes), np.float32)
     for start in range(0, len(visual), batch):
         rows = slice(start, start + batch)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime
-from edge_af.runtime.probe import OUTPUT, check_names
+from edge_af.runtime.probe import OUTPUT, check_names, has_operator
 
 
 def onnxruntime_module() -> Any:
@@ -53,6 +53,8 @@ class OnnxScorer:
         if len(shape) != 2 or not isinstance(shape[1], int):
             raise EdgeAfError(f"{path}: output {OUTPUT} has the shape {shape}; expected (videos, number of classes).")
         self.classes = shape[1]
+        # It takes one range for the whole batch, so that a video's scores would depend on those it is scored with.
+        self.max_batch = 1 if has_operator(path, "DynamicQuantizeLinear") else None
 
     def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
         try:

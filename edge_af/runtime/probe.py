@@ -16,8 +16,8 @@ from edge_af.errors import EdgeAfError
 INPUTS = ("audio", "visual")
 OUTPUT = "scores"
 
-# Field numbers in onnx.proto: ModelProto, GraphProto, ValueInfoProto.
-_MODEL_GRAPH, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 7, 11, 12, 1
+# Field numbers in onnx.proto: ModelProto, GraphProto, ValueInfoProto, NodeProto.
+_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME, _NODE_OP = 7, 1, 11, 12, 1, 4
 # Field numbers in LiteRT's schema.fbs: Model, SignatureDef, TensorMap.
 _MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
 
@@ -50,12 +50,27 @@ def check_model_file(path: Path) -> None:
     check_names(path, inputs, outputs)
 
 
-def _onnx_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
+def has_operator(path: Path, op: str) -> bool:
+    """Whether the graph of an ONNX file, one that its runtime has loaded, holds an operator such as `Gemm`."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return any(
+            inner == _NODE_OP and not isinstance(name, int) and data[slice(*name)] == op.encode()
+            for number, span in _fields(data, *_onnx_graph(data))
+            if number == _GRAPH_NODE and not isinstance(span, int)
+            for inner, name in _fields(data, *span)
+        )
+
+
+def _onnx_graph(data: mmap.mmap) -> tuple[int, int]:
     graphs = [value for number, value in _fields(data, 0, len(data)) if number == _MODEL_GRAPH]
     if len(graphs) != 1 or isinstance(graphs[0], int):
         raise ValueError("it holds no graph")
+    return graphs[0]
+
+
+def _onnx_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
     names: dict[int, list[str]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
-    for number, span in _fields(data, *graphs[0]):
+    for number, span in _fields(data, *_onnx_graph(data)):
         if number in names and not isinstance(span, int):
             for inner, name in _fields(data, *span):
                 if inner == _VALUE_NAME and not isinstance(name, int):

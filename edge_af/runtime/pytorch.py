@@ -12,6 +12,7 @@ class TorchScorer:
     """A run folder, ready to score. See `edge_af.runtime.Scorer`."""
 
     runtime = "torch"
+    max_batch: int | None = None
 
     def __init__(self, path: Path, threads: int) -> None:
         import torch

@@ -20,6 +20,7 @@ from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
+from edge_af.report.comparison import compare
 from edge_af.runtime import load, score_all
 
 SHORT = Method(inferences=5, warm_up=1)
@@ -134,7 +135,7 @@ def test_other_bad_input_is_refused(exports: Path, dataset: Dataset, tmp_path: P
     assert "none of the files opens in litert" in refused("bench", file, "--runtime", "litert", out=out)
 
 
-def test_data_of_other_classes_or_with_nan_is_refused_before_anything_is_measured(
+def test_data_of_other_classes_without_labels_or_with_nan_is_refused_before_anything_is_measured(
     exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):
     folder = Path(shutil.copytree(eval_dataset.folder, tmp_path / "data"))
@@ -143,6 +144,10 @@ def test_data_of_other_classes_or_with_nan_is_refused_before_anything_is_measure
     np.save(folder / "visual.npy", visual)
     message = refused("bench", exports, "--data", folder, out=tmp_path / "r.json")
     assert "array 'visual', row 17: NaN" in message
+    bare = Path(shutil.copytree(eval_dataset.folder, tmp_path / "bare"))
+    np.save(bare / "label_values.npy", np.zeros(0, np.uint16))
+    np.save(bare / "label_offsets.npy", np.zeros(eval_dataset.videos + 1, np.int64))
+    assert "has a label" in refused("bench", exports, "--data", bare, out=tmp_path / "r.json")
     index = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps({**index, "classes": 31}))
     message = refused("bench", exports, "--data", folder, out=tmp_path / "r.json")
@@ -240,3 +245,21 @@ def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
     assert (results.baseline.model, results.baseline.precision) == ("attend-fusion", "fp32")
     with pytest.raises(EdgeAfError, match="no such folder"):
         open_dataset(exports / "absent")
+
+
+def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Path):
+    """Else both would be set beside the FP32 file of the one that was named first."""
+    for path in ("old", "new", "new/deeper"):
+        shutil.copytree(exports / "attend-fusion", tmp_path / path / "attend-fusion")
+    paths = [tmp_path / "old/attend-fusion", tmp_path / "new/attend-fusion", exports / "fc-late-fusion"]
+    subjects = subjects_of(paths, ("litert",))
+    names = ["old/attend-fusion", "new/attend-fusion", "fc-late-fusion"]
+    assert [subject.artifact for subject in subjects] == [name for name in names for _ in ("fp32", "int8")]
+    results = bench(subjects, None, method=SHORT)
+    lines = compare([results])
+    assert len({line.network for line in lines}) == 3
+    assert all(line.fp32 is not None and line.fp32.artifact == line.row.artifact for line in lines)
+    assert {line.row.artifact for line in lines if line.is_baseline} == {"fc-late-fusion"}
+    deeper = subjects_of([tmp_path / "new/attend-fusion", tmp_path / "new/deeper/attend-fusion"], ("litert",))
+    assert [subject.artifact for subject in deeper[::2]] == ["new/attend-fusion", "deeper/attend-fusion"]
+    assert {subject.artifact for subject in subjects_of(paths[:1])} == {"attend-fusion"}

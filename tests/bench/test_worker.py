@@ -8,15 +8,18 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from edge_af.bench.memory import read_memory, reset_peak
-from edge_af.bench.results import Method
+from edge_af.bench import memory
+from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
+from edge_af.bench.results import Method, row_from_dict, schema
 from edge_af.bench.run import WORKER, run_worker
-from edge_af.bench.worker import Job, latency_of
+from edge_af.bench.schema import violation
+from edge_af.bench.worker import Job, latency_of, measure
 from edge_af.data.dataset import Dataset
 
 SHORT = Method(inferences=20, seconds=2.0, warm_up=3, timeout_seconds=120)
@@ -163,13 +166,38 @@ def test_memory_is_the_kernels_high_water_mark():
     assert before is not None
     block = np.ones(80_000_000, np.uint8)
     held = read_memory()
-    assert held is not None and held.peak >= before.resident + 70_000_000 and held.anonymous > before.anonymous
+    assert held is not None
+    assert held.peak and before.resident and held.peak >= before.resident + 70_000_000
+    assert held.anonymous and before.anonymous and held.anonymous > before.anonymous
     del block
     released = read_memory()
-    assert released is not None and released.peak >= held.peak
+    assert released is not None and released.peak and released.peak >= held.peak
     if reset_peak():
         again = read_memory()
-        assert again is not None and again.peak < held.peak - 50_000_000
+        assert again is not None and again.peak and again.peak < held.peak - 50_000_000
+
+
+@pytest.mark.parametrize("status, resident", [("VmRSS:\t  2048 kB\nThreads:\t1\n", 2048 * 1024), ("", None)])
+def test_what_a_kernel_does_not_tell_costs_no_row(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, resident: int | None
+):
+    (tmp_path / "status").write_text(status)
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    assert read_memory() == MemoryReading(None, resident, None, None)
+    found: dict[str, Any] = {}
+    measure(job(exports / "attend-fusion/attend-fusion-fp32.onnx"), found.update)
+    assert found["latency_ms"]["n"] == 20 and found["peak_memory_bytes"] is None
+    reading = found["memory"]["after_run"]
+    assert violation(reading, {**schema(), **schema()["$defs"]["reading"]}) is None
+    assert row_from_dict({**ROW, "memory": found["memory"]}).memory == {
+        when: MemoryReading(None, resident, None, None) for when in ("before_load", "after_load", "after_run")
+    }
+
+
+ROW = dict(
+    artifact="a", file="a.onnx", model="m", preset="p", runtime="onnxruntime", precision="fp32", recipe=None, cpu=None,
+    threads=1, status="ok", reason=None, params=1, classes=30, size_bytes=1,
+)  # fmt: skip
 
 
 def test_a_job_survives_its_way_through_json():

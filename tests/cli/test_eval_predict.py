@@ -110,7 +110,7 @@ def test_eval_refuses_bad_input(artifact: Path, exports: Path, eval_dataset: Dat
 
 def test_predict_names_the_best_labels(artifact: Path, eval_dataset: Dataset):
     visual, audio = eval_dataset.features(np.array([4, 7, 8]))
-    scores = load(artifact).score(visual, audio)
+    scores = score_all(load(artifact), visual, audio)
     found = json.loads(run("predict", artifact, eval_dataset.folder, "--rows", "4,7:9", "--top", 2, "--json"))
     assert [video["id"] for video in found] == ["v00004", "v00007", "v00008"]
     for video, own in zip(found, scores, strict=True):

@@ -211,6 +211,49 @@ def test_held_out_videos_are_not_calibrated_on(
     assert calibration.sha256 == dataset.sha256(rows)
 
 
+def test_only_the_data_of_the_run_is_calibrated_on(
+    make_run: Callable[..., Path],
+    dataset: Dataset,
+    eval_dataset: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Of its own size, so that it is known by what it holds.
+    trained = {
+        "data": {"name": "train", "videos": eval_dataset.videos, "fingerprint": dataset.fingerprint()},
+        "options": {"held_out": 0.3, "seed": 5},
+    }
+    run, out = make_run(training=trained), tmp_path / "out"
+    flags = ("--out", out, "--int8", "--calibration-videos", 10_000, "--format", "onnx", "--calibration-data")
+    with pytest.raises(EdgeAfError, match=r"never from evaluation videos\.\nName that data, or add --any") as caught:
+        run_verb(capsys, run, *flags, eval_dataset.folder)
+    assert "which is train;" in str(caught.value)
+    assert not out.exists()
+    run_verb(capsys, run, *flags, eval_dataset.folder, "--any-calibration-data")
+    calibration = read_manifest(out).calibration
+    assert calibration is not None and calibration.videos == eval_dataset.videos
+    run_verb(capsys, run, "--overwrite", *flags, dataset.folder)
+    calibration = read_manifest(out).calibration
+    assert calibration is not None and calibration.sha256 == dataset.sha256(split(dataset.videos, 0.3, 5)[0])
+
+
+def test_recipes_of_the_same_name_are_two_recipes(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`a/mine.yaml` and `b/mine.yaml`; they differ in nothing but the order of their patterns, of which the last holds."""
+    recipe = "description: Mine.\nweights: int8\nactivations: dynamic\nlayers:\n"
+    patterns = {"onnx": ['"*": float', '"*head": dynamic'], "tflite": ['"*head": dynamic', '"*": float']}
+    flags = []
+    for format, lines in patterns.items():
+        path = tmp_path / format / "mine.yaml"
+        path.parent.mkdir()
+        path.write_text(recipe + "".join(f"  {line}\n" for line in lines))
+        flags += ["--recipe", f"{format}={path}"]
+    run_verb(capsys, make_run(), "--out", tmp_path / "out", "--int8", *flags)
+    files = read_manifest(tmp_path / "out").files
+    assert {file.format: file.integer_layers for file in files if file.recipe} == {"onnx": 1, "tflite": 0}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

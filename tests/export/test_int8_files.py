@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from small_networks import torch_scores
 from torch import nn
 
 from edge_af.data.dataset import Dataset
 from edge_af.errors import GateFailed
+from edge_af.export.flatbuffer import TfliteModel
 from edge_af.export.graph import Graph, save_onnx
-from edge_af.export.lowering import write_tflite
+from edge_af.export.lowering import NO_INPUT, write_tflite
 from edge_af.export.proof import (
     check_agreement,
     check_integer,
@@ -22,7 +24,7 @@ from edge_af.export.proof import (
     onnx_execution,
     tflite_execution,
 )
-from edge_af.export.quantize import Plan, plan
+from edge_af.export.quantize import Affine, Plan, plan
 from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges
 from edge_af.export.recipes import Recipe, load_recipe
@@ -142,3 +144,38 @@ def test_wrong_scores_fail_the_export(network: nn.Module, graph: Graph, dataset:
         check_agreement("net.onnx", difference)
     with pytest.raises(GateFailed):
         check_agreement("net.onnx", float("nan"))
+
+
+@pytest.mark.parametrize("form", ["static", "hybrid", "weights made float", "input as it is"])
+def test_int8_weights_alone_are_no_integer_layer(tmp_path: Path, form: str) -> None:
+    """Of files of one layer by hand, those count that are sure to compute in integers."""
+    random = np.random.default_rng(0)
+    weight = random.integers(-127, 128, (16, 64)).astype(np.int8)
+    model, options = TfliteModel(), schema.FullyConnectedOptionsT()
+    data = model.tensor("data", (None, 64), (1, 64), np.float32)
+    held = model.constant("layer.weight", weight, np.array([0.01], np.float32))
+    output = model.tensor("output", (None, 16), (1, 16), np.float32)
+    if form == "static":
+        integers, sums = (
+            model.tensor(f"{name}.int8", (None, size), (1, size), np.int8, Affine(0.1, 0))
+            for name, size in (("data", 64), ("output", 16))
+        )
+        model.operator("QUANTIZE", [data], [integers], schema.QuantizeOptionsT())
+        model.operator("FULLY_CONNECTED", [integers, held, NO_INPUT], [sums], options, version=4)
+        model.operator("DEQUANTIZE", [sums], [output], schema.DequantizeOptionsT(), version=2)
+    elif form == "weights made float":
+        real = model.tensor("layer.weight.real", (16, 64), (16, 64), np.float32)
+        model.operator("DEQUANTIZE", [held], [real], schema.DequantizeOptionsT(), version=2)
+        model.operator("FULLY_CONNECTED", [data, real, NO_INPUT], [output], options)
+    else:
+        options.asymmetricQuantizeInputs = form == "hybrid"
+        model.operator("FULLY_CONNECTED", [data, held, NO_INPUT], [output], options, version=9)
+    path = tmp_path / "net.tflite"
+    model.write(path, {"data": data}, {"output": output})
+    execution = tflite_execution(path, ["layer"])
+    if form in ("static", "hybrid"):
+        assert execution.integer_layers == ("layer",)
+    else:
+        assert execution.float_layers == ("layer",)
+        with pytest.raises(GateFailed, match="run in float: layer"):
+            check_integer("net.tflite", execution, ["layer"])

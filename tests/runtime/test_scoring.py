@@ -78,3 +78,23 @@ def test_the_row_named_is_the_files_own():
 def _with(array, row, value):
     array[row, 5] = value
     return array
+
+
+@pytest.mark.parametrize("model", ["attend-fusion", "fc-late-fusion"])
+def test_a_videos_scores_do_not_depend_on_those_it_is_scored_with(exports: Path, eval_dataset: Dataset, model: str):
+    """Dynamic INT8 in ONNX Runtime takes one range for the whole batch; what is timed is one video at a time."""
+    dynamic = load(exports / model / f"{model}-int8.onnx")
+    visual, audio = eval_dataset.features(slice(20))
+    alone = np.concatenate([dynamic.score(visual[i : i + 1], audio[i : i + 1]) for i in range(20)])
+    assert np.abs(dynamic.score(visual, audio) - alone).max() > 0
+    np.testing.assert_array_equal(score_all(dynamic, visual, audio), alone)
+
+
+def test_only_files_that_depend_on_the_batch_are_scored_one_by_one(exports: Path):
+    limits = {
+        (precision, suffix): load(exports / f"attend-fusion/attend-fusion-{precision}.{suffix}").max_batch
+        for precision in ("fp32", "int8")
+        for suffix in ("onnx", "tflite")
+    }
+    assert limits.pop(("int8", "onnx")) == 1
+    assert set(limits.values()) == {None}

@@ -1,0 +1,60 @@
+"""The accuracy of a loaded network on a dataset: the one way that `eval` and the bench measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.metrics import Metrics, evaluate
+from edge_af.runtime import Scorer, score_all
+
+
+def accuracy(
+    scorer: Scorer,
+    path: Path,
+    dataset: Dataset,
+    f1_threshold: float,
+    *,
+    batch: int = 256,
+    on_scored: Callable[[int], None] = lambda videos: None,
+) -> Metrics:
+    """Score every video of a dataset and compare with its labels.
+
+    Args:
+        scorer: of as many classes as the dataset.
+        path: what it was loaded from, for messages.
+        dataset: its features are known to be numbers, see `check_features`.
+        f1_threshold: chosen on other videos.
+        batch: videos scored at a time, or fewer, see `score_all`.
+        on_scored: told after each part how many videos it held.
+
+    Raises:
+        EdgeAfError: the dataset has no labels, or a score is NaN.
+    """
+    check_labels(dataset)
+    scores = np.empty((dataset.videos, scorer.classes), np.float32)
+    step = 4 * batch
+    for start in range(0, dataset.videos, step):
+        rows = slice(start, start + step)
+        scores[rows] = score_all(scorer, dataset.visual[rows], dataset.audio[rows], batch)
+        on_scored(len(scores[rows]))
+    if broken := int(np.isnan(scores).any(axis=1).sum()):
+        raise EdgeAfError(f"{path}: {broken:,} of {len(scores):,} videos have a NaN score.")
+    return evaluate(scores, dataset.labels(slice(None)), f1_threshold)
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Refuse to measure accuracy on videos without labels: every figure would be 0, as if the network were at fault.
+
+    Raises:
+        EdgeAfError: no video of the dataset has a label.
+    """
+    if len(dataset.label_values) == 0:
+        raise EdgeAfError(
+            f"{dataset.folder}: none of its {dataset.videos:,} videos has a label, so there is no accuracy to measure.\n"
+            "Use labelled videos, such as YouTube-8M's validation partition: its test partition is published without."
+        )
