@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, sha256_file, write_json
@@ -14,6 +15,8 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 FORMATS = ("onnx", "tflite")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,39 @@ def read_manifest(folder: Path) -> Manifest:
         raise EdgeAfError(f"{path}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Export again.")
     try:
         calibration = value["calibration"]
-        files = [ArtifactFile(**file) for file in value["files"]]
-        return Manifest(
-            **{
+        return _built(
+            Manifest,
+            {
                 **value,
-                "files": files,
-                "calibration": Calibration(**calibration) if calibration is not None else None,
-            }
+                "files": [_built(ArtifactFile, file) for file in value["files"]],
+                "calibration": _built(Calibration, calibration) if calibration is not None else None,
+            },
         )
     except (KeyError, TypeError) as error:
         raise EdgeAfError(f"{path}: not a manifest of ours ({error}). Export again.") from None
+
+
+def _built(kind: type[T], values: Any) -> T:
+    """A dataclass from what JSON gave. Raises TypeError for a field that is missing, unknown or of another type."""
+    built = kind(**values)
+    for name, wanted in get_type_hints(kind).items():
+        if not _fits(getattr(built, name), wanted):
+            raise TypeError(f"{name} is {getattr(built, name)!r:.60}")
+    return built
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of an annotated type. A whole number passes for a float, true and false pass for no number."""
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, one) for one in get_args(wanted))
+    if get_origin(wanted) is list:
+        return isinstance(value, list) and all(_fits(one, get_args(wanted)[0]) for one in value)
+    if get_origin(wanted) is dict:
+        key, of = get_args(wanted)
+        return isinstance(value, dict) and all(_fits(k, key) and _fits(v, of) for k, v in value.items())
+    if wanted in (int, float):
+        return isinstance(value, int if wanted is int else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, wanted)
 
 
 def check_file(folder: Path, file: ArtifactFile) -> Path:
@@ -107,7 +133,7 @@ def check_file(folder: Path, file: ArtifactFile) -> Path:
         EdgeAfError: it is missing, leads outside the folder, or its SHA-256 is not the manifest's.
     """
     path = folder / file.path
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if "\0" in file.path or not path.resolve().is_relative_to(folder.resolve()):
         raise EdgeAfError(f"{folder / MANIFEST}: names a file outside its folder: {file.path!r}.")
     if not path.is_file():
         raise EdgeAfError(f"{path}: named in {MANIFEST} but missing. Export again, or copy the whole folder.")

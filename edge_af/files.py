@@ -11,9 +11,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edge_af.console import warn
 from edge_af.errors import EdgeAfError
 
 
@@ -74,7 +75,10 @@ def read_json(path: Path, what: str) -> Any:
 
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into an error that names the path."""
+    """Turn what the operating system refuses into an error that names the path and the reason.
+
+    A broken pipe is no matter of `path` and comes through, and so does an OSError that carries no reason (no errno).
+    """
     try:
         yield
     except OSError as error:
@@ -82,9 +86,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             raise EdgeAfError(
                 f"{path}: no space left to write this file. Free some, or choose another folder."
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise EdgeAfError(f"{path}: cannot write here ({error.strerror}).") from None
-        raise
+        if error.errno is None or isinstance(error, BrokenPipeError):
+            raise
+        raise EdgeAfError(f"{path}: cannot write here ({error.strerror}).") from None
 
 
 def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
@@ -92,23 +96,69 @@ def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
 
     Args:
         out: the folder.
-        ours: patterns (`fnmatch`) of the names of our own output.
+        ours: patterns of the paths of our own files, relative to the folder, `fnmatch` for each part between slashes.
+            Files in folders below are looked at as well: `train` alone allows no file `train/a`.
         overwrite: whether that may be replaced.
 
     Raises:
-        EdgeAfError: it is a file, holds something and `overwrite` is not set, or holds names other than `ours`.
+        EdgeAfError: it is a file or a mount point, holds something and `overwrite` is not set, or holds files other than
+            `ours`.
     """
     if out.exists() and not out.is_dir():
         raise EdgeAfError(f"{out}: is a file; name a folder for the output.")
-    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if names and not overwrite:
-        raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
-    patterns = list(ours)
-    foreign = sorted(name for name in names if not any(fnmatch(name, pattern) for pattern in patterns))
+    if out.resolve().is_mount():
+        raise EdgeAfError(f"{out}: is a mount point, which cannot be replaced. Name a folder inside it.")
+    with explain_os_errors(out):
+        if out.is_dir() and any(out.iterdir()) and not overwrite:
+            raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
+        found = sorted(_files_below(out)) if out.is_dir() else []
+    patterns = [PurePosixPath(pattern).parts for pattern in ours]
+    foreign = [path for path in found if not any(_matches(PurePosixPath(path).parts, parts) for parts in patterns)]
     if foreign:
         raise EdgeAfError(
             f"{out}: holds {foreign[0]!r}, which --overwrite would delete and this verb did not write. Choose another folder."
         )
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Paths relative to `folder`, with slashes, of everything below it that is no folder. Links are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        for name in names + [name for name in folders if Path(root, name).is_symlink()]:
+            yield Path(root, name).relative_to(folder).as_posix()
+
+
+def _matches(parts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    return len(parts) == len(patterns) and all(map(fnmatch, parts, patterns))
+
+
+def replace_folder(new: Path, out: Path) -> None:
+    """Rename the folder `new`, which lies beside `out`, to `out`. What `out` held is moved aside first and deleted last.
+
+    A kill in between leaves both: `new` under its name or as `out`, and the old one as `.NAME.old.…` beside it.
+
+    Raises:
+        OSError: it cannot be done; `new` and `out` are as they were.
+    """
+    if not out.is_dir():
+        new.rename(out)
+        return
+    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+    try:
+        out.rename(aside)
+        new.rename(out)
+    except BaseException:
+        if out.is_dir():
+            aside.rmdir()
+        else:
+            aside.rename(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists():
+        warn(f"{aside}: what was replaced could not all be deleted; delete it by hand.")
 
 
 @contextlib.contextmanager
@@ -116,7 +166,7 @@ def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) ->
     """Yield an empty folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
 
     Args:
-        out: the folder to make.
+        out: the folder to make. If it is a link to a folder, that folder is replaced and the link stays.
         ours: patterns of the names that may be replaced in it, see `check_replaceable`.
         overwrite: replace what it holds.
 
@@ -124,16 +174,15 @@ def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) ->
         EdgeAfError: `out` is taken, or cannot be written.
     """
     check_replaceable(out, ours, overwrite)
+    target = out.resolve()
     with explain_os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         with explain_os_errors(out):
             yield stage
             stage.chmod(0o777 & ~_umask())
-            if out.is_dir():
-                shutil.rmtree(out)
-            stage.replace(out)
+            replace_folder(stage, target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise

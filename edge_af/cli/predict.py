@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,8 @@ def command(
     ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
     visual (n, 1024) and audio (n, 128).
     """
+    import numpy as np
+
     from edge_af.bench.subject import subject_of
     from edge_af.data.dataset import open_dataset
     from edge_af.metrics import top_k
@@ -53,6 +54,12 @@ def command(
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
     check_features(visual[chosen], audio[chosen], str(features), rows=chosen)
     scores = score_all(scorer, visual[chosen], audio[chosen])
+    if not np.isfinite(scores).all():
+        broken = chosen[int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])]
+        raise EdgeAfError(
+            f"{artifact}: gives {features}, row {broken}, a score that is NaN or infinite.\n"
+            "Its features are numbers, so the network is at fault: export or train it again."
+        )
     best = top_k(scores, top)
     found: list[dict[str, Any]] = [
         {
@@ -92,8 +99,11 @@ def _read_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
                     "Save it with numpy.savez(path, visual=…, audio=…)."
                 )
             return arrays["visual"], arrays["audio"]
-    except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        # An .npy file gives a bare array, which is no context manager: a TypeError.
+    except EdgeAfError:
+        raise
+    except Exception as error:
+        # Damaged bytes make numpy and zipfile raise about anything: ValueError, BadZipFile, zlib.error, TokenError, … An
+        # .npy file gives a bare array, which is no context manager: a TypeError.
         raise EdgeAfError(f"{path}: neither a prepared dataset nor an .npz file of numbers ({error}).") from None
 
 

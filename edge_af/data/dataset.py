@@ -13,7 +13,8 @@ A folder of
 
 `index.json` is one object: `schema_version`; `videos`, `classes`, `labels_per_video`; `layout` (`2018-video`, `2018-frame`,
 `2017-video`, `2017-frame`, or several joined by `+`); `dtype` of the features; `class_names` by index (empty if not known,
-blank where one is not); `sources`, each with `path` (its name and its folder's), `size_bytes`, `mtime_ns`, `videos`;
+blank where one is not); `sources`, each with `path` (its name and its folder's), `size_bytes`, `mtime_ns`, `videos`, `layout`
+(null if it holds no records), `vocabulary_sha256` (of the one that its classes come from, null for none);
 `left_out`, each with `file`, `record` (counting from 0), `reason`, and their number `left_out_records`; `prepared_with`, the
 options, or `sampled_from`, the dataset that it was cut from.
 
@@ -46,6 +47,9 @@ ARRAYS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "ids": (("|S16",), ()),
 }
 """File stem -> (dtypes allowed, shape of one entry)."""
+
+KINDS: dict[type, str] = {int: "a whole number", str: "text", list: "a list"}
+"""What a type is called in a message."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Dataset:
         """A hash that tells this dataset from others: over all ids and labels, and the features of 256 videos."""
         digest = hashlib.sha256()
         for array in (self.ids, self.label_offsets, self.label_values):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         sampled = np.linspace(0, max(0, self.videos - 1), min(256, self.videos)).astype(np.int64)
         digest.update(self.sha256(sampled).encode())
         return digest.hexdigest()
@@ -126,7 +130,7 @@ def open_dataset(folder: str | Path) -> Dataset:
     """Open a prepared dataset.
 
     Raises:
-        EdgeAfError: the folder is no prepared dataset, is unfinished, or its arrays do not fit its index.
+        EdgeAfError: the folder is no prepared dataset, is unfinished or damaged, or its arrays do not fit its index.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -142,17 +146,49 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise EdgeAfError(
             f"{folder / INDEX}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Prepare it again."
         )
+    _check_index(folder / INDEX, index)
     arrays = {stem: _open_array(folder, stem) for stem in ARRAYS}
-    videos = index.get("videos")
-    expected = {stem: videos for stem in ("visual", "audio", "ids")} | {"label_offsets": (videos or 0) + 1}
+    videos = index["videos"]
+    expected = {stem: videos for stem in ("visual", "audio", "ids")} | {"label_offsets": videos + 1}
     for stem, length in expected.items():
         if len(arrays[stem]) != length:
             raise EdgeAfError(
                 f"{folder / stem}.npy: {len(arrays[stem])} entries where {INDEX} promises {length}. Prepare it again."
             )
-    if len(arrays["label_values"]) != arrays["label_offsets"][-1]:
+    offsets, values = arrays["label_offsets"], arrays["label_values"]
+    if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
+        raise EdgeAfError(f"{folder}/label_offsets.npy: does not rise from 0; it is damaged. Prepare it again.")
+    if len(values) != offsets[-1]:
         raise EdgeAfError(f"{folder}/label_values.npy: does not fit label_offsets.npy. Prepare it again.")
+    if len(values) and values.max() >= index["classes"]:
+        raise EdgeAfError(
+            f"{folder}/label_values.npy: holds the class {values.max()}, but {INDEX} promises {index['classes']} classes "
+            "(from 0). Prepare it again."
+        )
     return Dataset(folder=folder, index=index, **arrays)
+
+
+def _check_index(path: Path, index: dict[str, Any]) -> None:
+    """Refuse an index that lacks a field the readers need, or has one of another type."""
+    for field, wanted, needed in (
+        ("videos", int, True),
+        ("classes", int, True),
+        ("layout", str, True),
+        ("class_names", list, False),
+        ("sources", list, False),
+        ("left_out", list, False),
+        ("left_out_records", int, False),
+    ):
+        if field not in index and not needed:
+            continue
+        value = index.get(field)
+        # JSON's true is an int in Python.
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise EdgeAfError(f"{path}: {field} is {value!r:.40}, not {KINDS[wanted]}. Prepare it again.")
+    if index["videos"] < 0 or index["classes"] < 1:
+        raise EdgeAfError(f"{path}: promises {index['videos']} videos of {index['classes']} classes. Prepare it again.")
+    if not all(isinstance(name, str) for name in index.get("class_names", [])):
+        raise EdgeAfError(f"{path}: class_names holds something that is no text. Prepare it again.")
 
 
 def _open_array(folder: Path, stem: str) -> NDArray[Any]:
@@ -163,11 +199,14 @@ def _open_array(folder: Path, stem: str) -> NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: missing from this prepared dataset. Prepare it again.") from None
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        # Damaged bytes make numpy raise about anything: ValueError, EOFError, TokenError, OverflowError, BadZipFile, …
         try:
             array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError):
+        except Exception:
             raise EdgeAfError(f"{path}: cannot be read as an array ({error}). Prepare it again.") from None
+    if not isinstance(array, np.ndarray) or array.ndim == 0:
+        raise EdgeAfError(f"{path}: cannot be read as an array of entries. Prepare it again.")
     if array.dtype.str.lstrip("<=") not in {np.dtype(d).str.lstrip("<=") for d in dtypes} or array.shape[1:] != entry:
         raise EdgeAfError(f"{path}: {array.dtype} {array.shape}, expected {dtypes[0]} (…, {entry}). Prepare it again.")
     return array

@@ -38,7 +38,7 @@ from edge_af.data.tfrecord import GZIP_MAGIC, Damage, read_batches, tensorflow
 from edge_af.data.vocabulary import MOST_CLASSES, Vocabulary, find_vocabulary, read_vocabulary
 from edge_af.data.writer import FILES, DatasetWriter, index_of
 from edge_af.errors import EdgeAfError
-from edge_af.files import check_replaceable, explain_os_errors, read_json, write_json
+from edge_af.files import check_replaceable, explain_os_errors, read_json, replace_folder, write_json
 
 JOURNAL = "journal.jsonl"
 
@@ -87,6 +87,8 @@ class SourceResult:
     """None for a file without records."""
     classes: int | None
     left_out: list[dict[str, Any]]
+    vocabulary_sha256: str | None = None
+    """Of the vocabulary that its classes come from, given or found; None for none."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def prepare(
     """Convert the TFRecords that `patterns` name (see `find_sources`) into the prepared dataset `out`.
 
     An interrupted conversion goes on where it stopped when called again with the same arguments. When `out` is already
-    finished from the same sources and options, nothing is done.
+    finished from the same sources, vocabulary and options, nothing is done. If `out` is a link to a folder, that folder is
+    replaced and the link stays.
 
     Raises:
         EdgeAfError: a source is missing, damaged or holds what a record may not hold (nothing is left behind, then); `out`
@@ -163,6 +166,11 @@ def prepare(
     options = options or PrepareOptions()
     given = read_vocabulary(options.vocabulary) if options.vocabulary else None
     sources = [_source(path) for path in find_sources(patterns)]
+
+    @functools.cache
+    def resolve(folder: Path, layout: Layout) -> _Classes:
+        return _resolve_classes(options, given, folder, layout)
+
     asked = {
         "classes": options.classes,
         "vocabulary_sha256": given.sha256 if given else None,
@@ -170,31 +178,36 @@ def prepare(
         "skip_bad": options.skip_bad,
     }
     if not overwrite and (out / INDEX).is_file():
-        if (index := _finished(out, sources, asked)) is not None:
+        if (index := _finished(out, sources, asked, resolve)) is not None:
+            # Left by a kill right after the folder got its name.
+            (out / JOURNAL).unlink(missing_ok=True)
             return Prepared(out, index, already=True, seconds=0.0, videos_read=0)
         raise EdgeAfError(
-            f"{out}: holds a dataset prepared from other sources (or changed ones), or with other options.\n"
+            f"{out}: holds a dataset prepared from other sources (or changed ones), another vocabulary or other options.\n"
             "Choose another folder, or pass --overwrite to replace it."
         )
-    check_replaceable(out, FILES, overwrite)
+    check_replaceable(out, {*FILES, JOURNAL}, overwrite)
     inside = [source.path for source in sources if source.path.resolve().is_relative_to(out.resolve())]
     if inside:
         raise EdgeAfError(f"{out}: holds the source {inside[0].name}. Choose another folder for the output.")
     with _held_back_interrupts():
         tensorflow()  # Before anything is written: it may not be installed.
-    partial = out.absolute().parent / f".{out.absolute().name}.partial"
+    target = out.resolve()
+    partial = target.parent / f".{target.name}.partial"
     with explain_os_errors(out):
         partial.mkdir(parents=True, exist_ok=True)
     plan = {"asked": asked, "sources": [[str(s.path.absolute()), s.size_bytes, s.mtime_ns] for s in sources]}
     started = time.monotonic()
     try:
         with _Journal(partial / JOURNAL, plan, out, overwrite) as journal:
+            for source, result in zip(sources, journal.results, strict=False):
+                if _vocabulary_of(source.path, result.layout, resolve) != result.vocabulary_sha256:
+                    raise _other_interrupted(out, "vocabulary")
             before = sum(result.videos for result in journal.results)
-            index = _convert_all(partial, out, sources, journal, options, given, asked)
-            with explain_os_errors(out):
-                if out.is_dir():
-                    shutil.rmtree(out)
-                partial.rename(out)
+            index = _convert_all(partial, out, sources, journal, options, resolve, asked)
+            replace_folder(partial, target)
+            # Not before: without it the work could not go on if the renaming failed.
+            (target / JOURNAL).unlink()
     except KeyboardInterrupt:
         say(f"{out}: interrupted. The same command goes on behind the last finished source file.")
         raise
@@ -210,7 +223,7 @@ def _convert_all(
     sources: list[Source],
     journal: _Journal,
     options: PrepareOptions,
-    given: Vocabulary | None,
+    resolve: Callable[[Path, Layout], _Classes],
     asked: dict[str, Any],
 ) -> dict[str, Any]:
     """Convert the sources that the journal does not have yet, and finish the files in `partial`. Returns the index."""
@@ -218,10 +231,6 @@ def _convert_all(
     videos, labels = sum(result.videos for result in results), sum(result.labels for result in results)
     if results:
         say(f"{out}: going on behind {len(results)} of {len(sources)} source files, {videos:,} videos.")
-
-    @functools.cache
-    def resolve(folder: Path, layout: Layout) -> _Classes:
-        return _resolve_classes(options, given, folder, layout)
 
     with DatasetWriter(partial, options.dtype, videos=videos, labels=labels) as writer:
         try:
@@ -244,8 +253,7 @@ def _convert_all(
         writer.finish()
     layouts = sorted({result.layout for result in results if result.layout})
     named_by = next(i for i, result in enumerate(results) if result.layout)
-    first = str(results[named_by].layout)
-    resolved = resolve(sources[named_by].path.parent, Layout(int(first[:4]), frames=first.endswith("frame")))
+    resolved = resolve(sources[named_by].path.parent, _layout(str(results[named_by].layout)))
     index = index_of(
         videos=writer.videos,
         labels=writer.labels,
@@ -254,14 +262,20 @@ def _convert_all(
         dtype=options.dtype,
         class_names=resolved.names,
         sources=[
-            {"path": s.label, "size_bytes": s.size_bytes, "mtime_ns": s.mtime_ns, "videos": result.videos}
+            {
+                "path": s.label,
+                "size_bytes": s.size_bytes,
+                "mtime_ns": s.mtime_ns,
+                "videos": result.videos,
+                "layout": result.layout,
+                "vocabulary_sha256": result.vocabulary_sha256,
+            }
             for s, result in zip(sources, results, strict=True)
         ],
         left_out=[entry for result in results for entry in result.left_out],
         prepared_with=asked,
     )
     write_json(partial / INDEX, index)
-    journal.path.unlink()
     return index
 
 
@@ -272,6 +286,8 @@ class _Classes:
     """Empty if not known."""
     origin: str
     """Where the number comes from, for messages."""
+    vocabulary_sha256: str | None
+    """Of the vocabulary that was used, if any."""
 
 
 def _resolve_classes(options: PrepareOptions, given: Vocabulary | None, folder: Path, layout: Layout) -> _Classes:
@@ -279,15 +295,25 @@ def _resolve_classes(options: PrepareOptions, given: Vocabulary | None, folder: 
     vocabulary = given or find_vocabulary(folder, layout.year)
     if options.classes is None:
         if vocabulary is None:
-            return _Classes(layout.classes, [], f"YouTube-8M {layout.year}")
-        return _Classes(len(vocabulary.names), vocabulary.names, vocabulary.path.name)
+            return _Classes(layout.classes, [], f"YouTube-8M {layout.year}", None)
+        return _Classes(len(vocabulary.names), vocabulary.names, vocabulary.path.name, vocabulary.sha256)
     if vocabulary is None or (vocabulary is not given and len(vocabulary.names) != options.classes):
-        return _Classes(options.classes, [], "--classes")
+        return _Classes(options.classes, [], "--classes", None)
     if len(vocabulary.names) > options.classes:
         raise EdgeAfError(
             f"{vocabulary.path}: names {len(vocabulary.names)} classes where --classes says {options.classes}."
         )
-    return _Classes(options.classes, vocabulary.names, "--classes")
+    return _Classes(options.classes, vocabulary.names, "--classes", vocabulary.sha256)
+
+
+def _layout(name: str) -> Layout:
+    """The layout of this `name`."""
+    return Layout(int(name[:4]), frames=name.endswith("frame"))
+
+
+def _vocabulary_of(path: Path, layout: str | None, resolve: Callable[[Path, Layout], _Classes]) -> str | None:
+    """SHA-256 of the vocabulary that a source of this layout would be read with now. None for a source without records."""
+    return resolve(path.parent, _layout(layout)).vocabulary_sha256 if layout else None
 
 
 def _convert(
@@ -357,6 +383,7 @@ def _convert(
         layout=layout.name if layout else None,
         classes=limits.classes if limits else None,
         left_out=left_out,
+        vocabulary_sha256=resolve(source.path.parent, layout).vocabulary_sha256 if layout else None,
     )
 
 
@@ -444,10 +471,7 @@ class _Journal:
             lines, whole = ([], 0) if overwrite else _whole_lines(self._file.read())
             if lines and lines[0] != plan:
                 what = "sources" if lines[0].get("asked") == plan["asked"] else "options"
-                raise EdgeAfError(
-                    f"{out}: an interrupted preparation with other {what} (or changed ones) is in the way.\n"
-                    "Run its command again to finish it, or pass --overwrite to start over."
-                )
+                raise _other_interrupted(out, what)
             self.results = [SourceResult(**line) for line in lines[1:]]
             self._file.truncate(whole)
             if not lines:
@@ -475,6 +499,13 @@ class _Journal:
         os.fsync(self._file.fileno())
 
 
+def _other_interrupted(out: Path, what: str) -> EdgeAfError:
+    return EdgeAfError(
+        f"{out}: an interrupted preparation with other {what} (or changed) is in the way.\n"
+        "Run its command again to finish it, or pass --overwrite to start over."
+    )
+
+
 def _whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
     """The lines that were written to their end, and how many bytes they take."""
     lines: list[dict[str, Any]] = []
@@ -496,9 +527,10 @@ def _explain_kept(out: Path, error: OSError) -> NoReturn:
         raise EdgeAfError(
             f"{out}: a file would grow beyond what the file system or `ulimit -f` allows. {kept}"
         ) from None
-    with explain_os_errors(out):
+    if error.errno is None or isinstance(error, BrokenPipeError):
         raise error
-    raise AssertionError("explain_os_errors always raises")
+    kept = "What is done is kept: the same command goes on from there."
+    raise EdgeAfError(f"{out}: cannot write here ({error.strerror}).\n{kept}") from None
 
 
 def _source(path: Path) -> Source:
@@ -509,14 +541,24 @@ def _source(path: Path) -> Source:
     return Source(path, status.st_size, status.st_mtime_ns)
 
 
-def _finished(out: Path, sources: list[Source], asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The index of `out` if it was prepared from these sources and options."""
+def _finished(
+    out: Path, sources: list[Source], asked: dict[str, Any], resolve: Callable[[Path, Layout], _Classes]
+) -> dict[str, Any] | None:
+    """The index of `out` if it was prepared from these sources, options and vocabularies."""
     index = read_json(out / INDEX, "dataset index")
     if not isinstance(index, dict):
         return None
     try:
         was = [(source["path"], source["size_bytes"], source["mtime_ns"]) for source in index["sources"]]
+        read_with = [(source["layout"], source["vocabulary_sha256"]) for source in index["sources"]]
     except (KeyError, TypeError):
         return None
-    same = was == [(source.label, source.size_bytes, source.mtime_ns) for source in sources]
-    return index if same and index.get("prepared_with") == asked else None
+    if was != [(source.label, source.size_bytes, source.mtime_ns) for source in sources]:
+        return None
+    if index.get("prepared_with") != asked:
+        return None
+    now = [
+        (layout, _vocabulary_of(source.path, layout, resolve))
+        for source, (layout, _) in zip(sources, read_with, strict=True)
+    ]
+    return index if now == read_with else None

@@ -22,6 +22,7 @@ product, no sum over floats whose order could vary, no exponential.
 
 from __future__ import annotations
 
+import glob
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -36,10 +37,12 @@ from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.examples import LOWEST, STEP, dequantise
 from edge_af.data.tfrecord import masked_crc32c
 from edge_af.errors import EdgeAfError
-from edge_af.files import staged_folder, write_atomic
+from edge_af.files import read_json, staged_folder, write_atomic, write_json
 
-FILES = ("train", "eval", "vocabulary.csv")
-"""What a made-up data set's folder holds."""
+PARTITIONS = ("train", "eval")
+VOCABULARY = "vocabulary.csv"
+MARKER = "made-up.json"
+"""Tells a made-up data set from a real one, which has the same folders and file names: its options and its files' sizes."""
 
 TOPIC_CLASSES = 12
 """Classes in a place, about."""
@@ -218,7 +221,7 @@ def _names(look: NDArray[np.int64], topics: int) -> list[str]:
 
 def make_videos(world: World, options: SynthOptions, partition: str) -> Videos:
     """Draw the videos of `train` or `eval`."""
-    number = FILES.index(partition)
+    number = PARTITIONS.index(partition)
     videos = (options.videos_train, options.videos_eval)[number]
     draw = Stream(options.seed, VIDEOS, number)
     topics = int(world.topic.max()) + 1
@@ -281,21 +284,23 @@ def make_features(
 
 
 def synthesise(out: Path, options: SynthOptions | None = None, *, overwrite: bool = False) -> dict[str, Any]:
-    """Write a made-up data set: `out`/train/train00.tfrecord …, `out`/eval/eval00.tfrecord …, `out`/vocabulary.csv.
+    """Write a made-up data set: `out`/train/train00.tfrecord …, `out`/eval/eval00.tfrecord …, `out`/vocabulary.csv,
+    and `out`/made-up.json, by which a later run knows what it may overwrite.
 
     Returns its figures. The files are plain TFRecords, because what GZIP makes of the same bytes depends on its version.
 
     Raises:
-        EdgeAfError: `out` holds something already (unless `overwrite`, and it is of this making), or cannot be written.
+        EdgeAfError: `out` holds something already (unless `overwrite`, and all of it is of this making), or cannot be written.
     """
     options = options or SynthOptions()
     world = make_world(options.classes, options.seed)
     labels = {}
     total = options.videos_train + options.videos_eval
-    with staged_folder(out, FILES, overwrite=overwrite) as stage, Progress("synth", total, "videos") as progress:
+    ours = _own_files(out) if overwrite else []
+    with staged_folder(out, ours, overwrite=overwrite) as stage, Progress("synth", total, "videos") as progress:
         rows = "".join(f"{index},{name}\n" for index, name in enumerate(world.names))
-        write_atomic(stage / "vocabulary.csv", f"index,name\n{rows}")
-        for number, partition in enumerate(("train", "eval")):
+        write_atomic(stage / VOCABULARY, f"index,name\n{rows}")
+        for number, partition in enumerate(PARTITIONS):
             videos = make_videos(world, options, partition)
             labels[partition] = int((videos.labels >= 0).sum())
             noise = Stream(options.seed, NOISE, number)
@@ -307,6 +312,9 @@ def synthesise(out: Path, options: SynthOptions | None = None, *, overwrite: boo
                 with (stage / partition / f"{partition}{start // SHARD:02d}.tfrecord").open("ab") as file:
                     write_records(file, list(_examples(ids, videos.labels[part], *codes)))
                 progress.update(part.stop - part.start)
+        files = sorted(path for path in stage.rglob("*") if path.is_file())
+        sizes = {path.relative_to(stage).as_posix(): path.stat().st_size for path in files}
+        write_json(stage / MARKER, {"made_by": "edge-af data synth", "options": asdict(options), "files": sizes})
     return {
         "path": str(out),
         **asdict(options),
@@ -315,6 +323,18 @@ def synthesise(out: Path, options: SynthOptions | None = None, *, overwrite: boo
             "eval": round(labels["eval"] / options.videos_eval, 4),
         },
     }
+
+
+def _own_files(out: Path) -> list[str]:
+    """Patterns of the files in `out` that an earlier run wrote: those that its marker names, of the size it names."""
+    if not (out / MARKER).is_file():
+        return []
+    marker = read_json(out / MARKER, "note of a made-up data set")
+    sizes = marker.get("files") if isinstance(marker, dict) else None
+    if not isinstance(sizes, dict):
+        return []
+    own = [name for name, size in sizes.items() if (out / name).is_file() and (out / name).stat().st_size == size]
+    return [MARKER, *map(glob.escape, own)]
 
 
 def _examples(

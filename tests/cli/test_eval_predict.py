@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import click.testing
@@ -161,3 +162,40 @@ def test_predict_refuses_other_files_and_rows(artifact: Path, eval_dataset: Data
     np.save(folder / "visual.npy", visual)
     assert "'visual', row 150" in refused("predict", artifact, folder, "--rows", "3,150")
     assert run("predict", artifact, folder, "--rows", "3")
+
+
+def test_predict_refuses_a_damaged_npz(artifact: Path, tmp_path: Path):
+    odd = tmp_path / "odd.npz"
+    np.savez_compressed(odd, visual=np.random.default_rng(0).random((3, 1024)), audio=np.zeros((3, 128)))
+    whole = bytearray(odd.read_bytes())
+    # In the name of the first array; where its first compressed block says how it is packed (zlib.error); in its numbers.
+    for start, count in ((30, 1), (60, 1), (2000, 40)):
+        odd.write_bytes(whole[:start] + bytes(count) + whole[start + count :])
+        assert "neither a prepared dataset nor an .npz" in refused("predict", artifact, odd)
+    np.savez(odd, visual=np.zeros((3, 1024)), audio=np.zeros((3, 128)))
+    with zipfile.ZipFile(odd) as archive:
+        arrays = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(odd, "w") as archive:
+        for name, data in arrays.items():
+            archive.writestr(name, data.replace(b"(3, 1024)", b"(3, 1024("))
+    # A header that does not parse (TokenError).
+    assert "neither a prepared dataset nor an .npz" in refused("predict", artifact, odd)
+
+
+def test_predict_names_the_row_that_a_broken_network_scores_nan(eval_dataset: Dataset, tmp_path: Path):
+    import torch
+
+    from edge_af.models.networks import build, count_params
+    from edge_af.models.run import Run, save_run
+
+    config = CONFIGS["fc-late-fusion"]
+    network = build(config, eval_dataset.classes).eval()
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    run_of = Run(
+        preset="tiny", config=config, classes=eval_dataset.classes, params=count_params(network), f1_threshold=0.25,
+        class_names=["a"], weights="weights-1.safetensors",
+    )  # fmt: skip
+    save_run(tmp_path, run_of, network)
+    message = refused("predict", tmp_path, eval_dataset.folder, "--rows", "7,9")
+    assert "row 7, a score that is NaN" in message

@@ -109,7 +109,8 @@ def test_the_index_names_sources_without_paths_of_this_machine(tmp_path: Path, r
     path = records.write(tmp_path / "in" / "f.tfrecord", [records.video("a"), records.video("b")])
     index = prepare([str(path)], tmp_path / "out").index
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
-    assert index["sources"] == [{"path": "in/f.tfrecord", "size_bytes": size, "mtime_ns": mtime, "videos": 2}]
+    about = {"videos": 2, "layout": "2018-video", "vocabulary_sha256": None}
+    assert index["sources"] == [{"path": "in/f.tfrecord", "size_bytes": size, "mtime_ns": mtime, **about}]
     assert str(tmp_path) not in (tmp_path / "out" / "index.json").read_text()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", "out"]
     assert not (tmp_path / "out" / "journal.jsonl").exists()
@@ -174,6 +175,40 @@ def test_run_again_does_nothing(tmp_path: Path, records: Any, run: Callable[...,
     assert "--overwrite" in changed.err
     assert run(*command, "--dtype", "float32", "--overwrite").status == 0
     assert open_dataset(tmp_path / "out").visual.dtype == np.float32
+
+
+def test_a_vocabulary_that_comes_changes_or_goes_is_another_preparation(
+    tmp_path: Path, records: Any, run: Callable[..., Any]
+) -> None:
+    source = records.write(tmp_path / "in" / "f.tfrecord", [records.video("a")])
+    vocabulary = tmp_path / "in" / "vocabulary.csv"
+    command = ("data", "prepare", source, "--out", tmp_path / "out")
+    assert run(*command).status == 0
+    for text, classes in (("index,name\n2,two\n", 3), ("index,name\n4,four\n", 5), (None, 3862)):
+        if text is None:
+            vocabulary.unlink()
+        else:
+            vocabulary.write_text(text)
+        ran = run(*command)
+        assert ran.status == 2
+        assert "another vocabulary" in ran.err
+        assert run(*command, "--overwrite").status == 0
+        assert open_dataset(tmp_path / "out").classes == classes
+        assert "already prepared" in run(*command).err
+    # One that these sources would not be read with is none of their business.
+    (tmp_path / "in" / "vocabulary_2017.csv").write_text("no vocabulary")
+    assert "already prepared" in run(*command).err
+
+
+def test_an_output_that_is_a_link_stays_one(tmp_path: Path, records: Any) -> None:
+    source = records.write(tmp_path / "in" / "f.tfrecord", [records.video("a")])
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    prepare([str(source)], tmp_path / "out")
+    prepare([str(source)], tmp_path / "out", PrepareOptions(dtype="float32"), overwrite=True)
+    assert (tmp_path / "out").is_symlink()
+    assert open_dataset(tmp_path / "disk").visual.dtype == np.float32
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["disk", "in", "out"]
 
 
 def test_overwrite_deletes_nothing_but_a_dataset(tmp_path: Path, records: Any, run: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -187,3 +188,53 @@ def test_a_partial_folder_that_lost_its_arrays(tmp_path: Path, sources: Path, mo
     (tmp_path / ".out.partial" / "visual.npy").write_bytes(b"short")
     with pytest.raises(EdgeAfError, match=r"shorter than was recorded\. Pass --overwrite"):
         prepare([str(sources)], tmp_path / "out", options)
+
+
+def test_a_vocabulary_that_came_in_between_is_not_mixed_in(
+    tmp_path: Path, sources: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("data", "prepare", sources, "--out", tmp_path / "out", "--skip-bad", "--classes", 60)
+    with monkeypatch.context() as patch:
+        _interrupt_in_second_source(patch)
+        assert run(*command).status == 130
+    (sources / "vocabulary.csv").write_text("index,name\n59,last\n")
+    changed = run(*command)
+    assert changed.status == 2
+    assert "other vocabulary" in changed.err
+    (sources / "vocabulary.csv").unlink()
+    assert "going on behind 2 of 4" in run(*command).err
+
+
+def test_an_output_that_cannot_be_replaced_loses_no_work(
+    tmp_path: Path, sources: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("data", "prepare", sources, "--out", tmp_path / "out", "--skip-bad")
+    (tmp_path / "out").mkdir()
+
+    def busy(path: Path, target: Path) -> Path:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", busy)
+        failed = run(*command)
+    assert failed.status == 2
+    assert "busy" in failed.err
+    assert "What is done is kept" in failed.err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".out.partial", "in", "out"]
+    again = run(*command)
+    assert again.status == 0, again.err
+    assert "going on behind 4 of 4" in again.err
+    prepare([str(sources)], tmp_path / "whole", PrepareOptions(skip_bad=True))
+    assert _hashes(tmp_path / "out") == _hashes(tmp_path / "whole")
+
+
+def test_killed_after_the_renaming(tmp_path: Path, sources: Path, run: Callable[..., Any]) -> None:
+    command = ("data", "prepare", sources, "--out", tmp_path / "out", "--skip-bad")
+    assert run(*command).status == 0
+    journal = tmp_path / "out" / module.JOURNAL
+    journal.write_text("left behind")
+    assert "already prepared" in run(*command).err
+    assert not journal.exists()
+    journal.write_text("left behind")
+    assert run(*command, "--overwrite").status == 0
+    assert not journal.exists()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.data.prepare import PrepareOptions, prepare
-from edge_af.data.synth import Stream, SynthOptions, make_videos, make_world, synthesise
+from edge_af.data.synth import MARKER, Stream, SynthOptions, make_videos, make_world, synthesise
 from edge_af.data.vocabulary import read_vocabulary
 from edge_af.errors import EdgeAfError
 
@@ -19,8 +19,9 @@ SMALL = SynthOptions(videos_train=600, videos_eval=100, classes=40, seed=3)
 
 
 def _hash(folder: Path) -> str:
+    """Over the data: the marker beside it says how it was made."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER):
         digest.update(f"{path.relative_to(folder)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -82,6 +83,36 @@ def test_an_output_folder_in_use_is_refused(small: Path, tmp_path: Path) -> None
         synthesise(tmp_path / "letters", SMALL, overwrite=True)
     synthesise(small, SMALL, overwrite=True)
     assert _hash(small) == before
+
+
+def test_overwrite_spares_what_only_looks_like_a_made_up_data_set(tmp_path: Path) -> None:
+    tiny = SynthOptions(videos_train=3, videos_eval=2, classes=10)
+    # The real data's layout, down to names that this verb writes as well (train00 is a shard of the 2017 release).
+    real = tmp_path / "yt8m"
+    for name in ("train/train00.tfrecord", "eval/eval00.tfrecord", "vocabulary.csv"):
+        (real / name).parent.mkdir(parents=True, exist_ok=True)
+        (real / name).write_bytes(b"took days to download")
+    before = _hash(real)
+    with pytest.raises(EdgeAfError, match=r"eval/eval00\.tfrecord"):
+        synthesise(real, tiny, overwrite=True)
+    assert _hash(real) == before
+
+    made = tmp_path / "made"
+    synthesise(made, tiny)
+    # A real file among our own, then one in place of our own.
+    other = made / "train" / "train0093.tfrecord"
+    other.write_bytes(b"real")
+    with pytest.raises(EdgeAfError, match=r"train/train0093\.tfrecord"):
+        synthesise(made, tiny, overwrite=True)
+    other.rename(made / "train" / "train00.tfrecord")
+    with pytest.raises(EdgeAfError, match=r"train/train00\.tfrecord"):
+        synthesise(made, tiny, overwrite=True)
+    assert (made / "train" / "train00.tfrecord").read_bytes() == b"real"
+    for odd in ("[]", '{"files": 3}', "{"):
+        (made / MARKER).write_text(odd)
+        with pytest.raises(EdgeAfError, match=r"which --overwrite would delete|cannot read"):
+            synthesise(made, tiny, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("classes", [10, 37, 400, 4716])

@@ -1,0 +1,90 @@
+"""Folders that are replaced whole or not at all, and errors of the operating system as plain lines."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_af.errors import EdgeAfError
+from edge_af.files import check_replaceable, explain_os_errors, staged_folder
+
+
+def _make(out: Path, text: str, *, overwrite: bool = False) -> None:
+    with staged_folder(out, ("*.txt",), overwrite=overwrite) as stage:
+        (stage / "a.txt").write_text(text)
+
+
+def test_a_folder_is_made_and_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    _make(out, "one")
+    with pytest.raises(EdgeAfError, match="pass --overwrite"):
+        _make(out, "two")
+    _make(out, "two", overwrite=True)
+    assert (out / "a.txt").read_text() == "two"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    _make(tmp_path / "out", "one")
+    _make(tmp_path / "out", "two", overwrite=True)
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk" / "a.txt").read_text() == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    _make(out, "one")
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        # The old folder goes aside, the new one is refused its place, the old one comes back.
+        if target == out and ".old." not in path.name:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(EdgeAfError, match=r"out: cannot write here \(.*busy"):
+        _make(out, "two", overwrite=True)
+    assert (out / "a.txt").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(EdgeAfError, match="mount point"):
+        check_replaceable(Path("/proc"), ("*",), True)
+    (tmp_path / "link").symlink_to("/proc")
+    with pytest.raises(EdgeAfError, match="mount point"), staged_folder(tmp_path / "link", ("*",), overwrite=True):
+        pytest.fail("the work was begun")
+
+
+def test_files_in_folders_below_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    check_replaceable(tmp_path, ("train", "*.txt"), True)
+    (tmp_path / "train" / "a.txt").write_text("")
+    with pytest.raises(EdgeAfError, match=r"train/a\.txt"):
+        check_replaceable(tmp_path, ("train", "*.txt"), True)
+    check_replaceable(tmp_path, ("train/*.txt",), True)
+    # A link to a folder is looked at as what it is, not followed.
+    (tmp_path / "link").symlink_to(tmp_path / "train")
+    with pytest.raises(EdgeAfError, match="'link'"):
+        check_replaceable(tmp_path, ("train/*.txt", "link/*.txt"), True)
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.EACCES])
+def test_every_refusal_of_the_system_is_a_plain_line(number: int) -> None:
+    with pytest.raises(EdgeAfError) as error, explain_os_errors(Path("some/where")):
+        raise OSError(number, os.strerror(number))
+    assert str(error.value) == f"some/where: cannot write here ({os.strerror(number)})."
+
+
+def test_what_is_no_refusal_comes_through() -> None:
+    for odd in (OSError("no reason given"), BrokenPipeError(errno.EPIPE, "Broken pipe")):
+        with pytest.raises(OSError) as error, explain_os_errors(Path("x")):
+            raise odd
+        assert error.value is odd
