@@ -63,9 +63,14 @@ def command(
         config = dataclasses.replace(config, ablate=ablate)
 
     from edge_af.data.dataset import open_dataset
+    from edge_af.train.distributed import joined
     from edge_af.train.loop import train
 
-    run = train(open_dataset(data_folder), config, preset_name, out, options, teacher=teacher, resume=resume)
+    dataset = open_dataset(data_folder)
+    with joined() as group:
+        run = train(dataset, config, preset_name, out, options, teacher=teacher, resume=resume, group=group)
+    if not group.leads:
+        return
     if as_json:
         click.echo(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
         return

@@ -42,6 +42,9 @@ class Group:
         return batch // self.size
 
 
+ALONE = Group()
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
     """Join the processes that torchrun started, for the length of the block; alone without torchrun.
@@ -51,7 +54,7 @@ def joined() -> Iterator[Group]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Group()
+        yield ALONE
         return
     try:
         distributed.init_process_group("gloo")

@@ -30,7 +30,7 @@ from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_par
 from edge_af.models.presets import ModelConfig
 from edge_af.models.run import METRICS, RUN, Run, load_network, load_run, save_run
 from edge_af.train.checkpoint import CHECKPOINT, Progressed, check_identity, load_checkpoint, save_checkpoint
-from edge_af.train.distributed import Group, joined, mean_over, together, wait_for_all
+from edge_af.train.distributed import ALONE, Group, mean_over, together, wait_for_all
 from edge_af.train.learning import (
     Learner,
     adamw,
@@ -114,6 +114,7 @@ def train(
     *,
     teacher: Path | None = None,
     resume: bool = False,
+    group: Group = ALONE,
 ) -> Run:
     """Train a network and leave a run folder.
 
@@ -130,26 +131,13 @@ def train(
         teacher: a run whose scores are learnt beside the labels (Hinton et al. 2015, arXiv:1503.02531, for labels that do
             not exclude each other: each class's probability is a target of its own).
         resume: go on from the checkpoint in `out`, if there is one.
+        group: the processes that train together, each of which makes this call; see `distributed.joined`.
 
     Raises:
         EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the
             dataset is too small, or the loss became NaN.
         Stopped: by a signal.
     """
-    with joined() as group:
-        return _train_in(group, dataset, config, preset, out, options, teacher, resume)
-
-
-def _train_in(
-    group: Group,
-    dataset: Dataset,
-    config: ModelConfig,
-    preset: str,
-    out: Path,
-    options: TrainOptions,
-    teacher: Path | None,
-    resume: bool,
-) -> Run:
     if not resume and ((out / RUN).exists() or (out / CHECKPOINT).exists()):
         raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
     if dataset.videos < 4:

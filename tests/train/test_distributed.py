@@ -28,6 +28,7 @@ from pathlib import Path
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
+from edge_af.train.distributed import joined
 from edge_af.train.loop import train
 from edge_af.train.options import TrainOptions
 data, out, config, options, dies = sys.argv[1:]
@@ -40,7 +41,8 @@ def die():
 if dies == os.environ["RANK"]:
     threading.Thread(target=die, daemon=True).start()
 try:
-    train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True)
+    with joined() as group:
+        train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True, group=group)
 except EdgeAfError as error:
     print(error, file=sys.stderr, flush=True)
     sys.exit(error.exit_status)
