@@ -11,10 +11,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 from edge_af.errors import EdgeAfError
 
@@ -91,7 +91,23 @@ def together(network: nn.Module, group: Group) -> nn.Module:
         if isinstance(module, nn.BatchNorm1d):
             parent, _, own = name.rpartition(".")
             setattr(network.get_submodule(parent), own, BatchNormOverRanks(module, group.size))
-    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(network)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of every rank's tensor, and of every rank's gradient on the way back."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class BatchNormOverRanks(nn.BatchNorm1d):
@@ -109,10 +125,9 @@ class BatchNormOverRanks(nn.BatchNorm1d):
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         x32 = x.float()
         count = len(x) * self.size
-        sums = all_reduce(torch.stack([x32.sum(0), (x32 * x32).sum(0)])) / count
-        mean = sums[0]
+        mean = SumOverRanks.apply(x32.sum(0)) / count
         # From centred values: the difference of two large sums would lose what is small.
-        variance = all_reduce(((x32 - mean) ** 2).sum(0)) / count
+        variance = SumOverRanks.apply(((x32 - mean) ** 2).sum(0)) / count
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
