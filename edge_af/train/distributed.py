@@ -117,7 +117,7 @@ class BatchNormOverRanks(nn.BatchNorm1d):
     """BatchNorm over the parts of a batch that all ranks hold. PyTorch's own SyncBatchNorm is for GPUs alone."""
 
     def __init__(self, module: nn.BatchNorm1d, size: int) -> None:
-        super().__init__(module.num_features, eps=module.eps, momentum=module.momentum)
+        super().__init__(module.num_features, eps=module.eps, momentum=module.momentum, device=module.weight.device)
         self.load_state_dict(module.state_dict())
         self.size = size
 

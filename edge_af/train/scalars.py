@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 FOLDER = "tensorboard"
@@ -13,6 +15,8 @@ def write(out: Path, record: dict[str, Any]) -> None:
 
     An epoch that is trained again after a kill is written again: the viewer shows the later one.
     """
+    # TensorBoard's own switch for doing without TensorFlow, which it would import whole to open a file.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
