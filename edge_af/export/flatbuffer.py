@@ -91,7 +91,7 @@ class TfliteModel:
         quantization = None if scales is None else _quantization(scales, 0)
         return self._constant(name, TYPES[array.dtype], array.shape, np.ascontiguousarray(array), quantization)
 
-    def int4(self, name: str, integers: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
+    def int4(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32]) -> int:
         """Add integers (out, in) from -8 to 7, in an even number, as INT4; returns their index.
 
         Args:

@@ -93,7 +93,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
         (GOOD.replace("int8", "int4").replace("static", "dynamic") + "block: 48\n", r"block 48 must be one of 32, 64"),
         (GOOD.replace("int8", "int4"), r"int4 weights go with dynamic or float activations"),
         (GOOD.replace("int8", "fp16"), r"fp16 weights need `activations: float`"),
-        (GOOD.replace("int8", "float"), r"weights: there is no choice 'float'"),
+        (GOOD.replace("int8", "float").replace("static", "float"), r"weights: there is no choice 'float'"),
         (GOOD + "rounding: gptk\n", r"rounding: there is no choice 'gptk'. Did you mean 'gptq'"),
         (GOOD + "bias_correction: 1\n", r"bias_correction 1 must be true or false"),
         (GOOD.replace("int8", "int7"), r"weights: there is no choice 'int7'. Did you mean 'int8'"),
