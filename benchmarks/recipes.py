@@ -21,7 +21,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, read_manifest
 from edge_af.bench.device import this_device
@@ -149,7 +148,7 @@ def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[f
 def markdown(rows: list[Row], note: str) -> str:
     """The table, a part for each network."""
     lines = ["# Recipes", "", note]
-    head = "| runtime | recipe | bytes | of FP32 | GAP@20 | change | F1 | p50, ms | FP32's, ms | times as fast | integer share |"
+    head = "| runtime | recipe | bytes | of FP32 | GAP@20 | change | F1 | p50, ms | FP32's | times as fast | integer share |"
     for model, preset in dict.fromkeys((row.model, row.preset) for row in rows):
         own = [row for row in rows if (row.model, row.preset) == (model, preset)]
         lines += ["", f"## {model}, {preset}, {own[0].params:,} parameters", "", head]
