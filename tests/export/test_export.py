@@ -183,8 +183,8 @@ def test_flags_and_recipes_make_a_file_each(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--int4", "--fp16", "--recipe", "int8-dynamic", "--recipe", "tflite=int8-weights", "--cpu", "x86-64"]
+    run = make_run("fc-late-fusion")
     for name in ("one", "two"):
-        run = make_run("fc-late-fusion") if name == "one" else run
         text = run_verb(capsys, run, "--out", tmp_path / name, *flags)
     files = {file.path: file for file in read_manifest(tmp_path / "one").files}
     assert {path.removeprefix("fc-late-fusion-") for path in files} == {
