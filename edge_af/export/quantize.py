@@ -308,7 +308,7 @@ def plan(
     for node in graph.nodes:
         if node.op == "Concat" and node.outputs[0] in tensors:
             for part in node.inputs:
-                if part in tensors and len(consumers[part]) == 1 and part in producers:
+                if part in tensors and len(consumers[part]) == 1 and (part in producers or everything):
                     tensors[part] = tensors[node.outputs[0]]
     if everything:
         for node in graph.nodes:

@@ -208,6 +208,24 @@ def test_a_flag_says_which_recipe_it_picked(
     assert "--int8: int8-static for onnx, int8-dynamic for tflite" in capsys.readouterr().err
 
 
+def test_integer_inputs_and_outputs(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = make_run("attend-fusion"), tmp_path / "out"
+    flags = ("--out", out, "--io", "int8", "--calibration-data", dataset.folder)
+    run_verb(capsys, run, *flags, "--int8", "--cpu", "x86-64")
+    assert {(file.format, file.recipe, file.io, file.integer_share) for file in read_manifest(out).files} == {
+        *(("onnx", None, "float32", 0.0), ("tflite", None, "float32", 0.0)),
+        *(("onnx", "int8-static", "float32", 1.0), ("tflite", "int8-static", "int8", 1.0)),
+    }
+    visual, audio = dataset.features(slice(0, 20))
+    one, two = (load(out / f"attend-fusion-{name}.tflite").score(visual, audio) for name in ("fp32", "int8"))
+    assert two.dtype == np.float32
+    assert 0 < np.abs(one - two).mean() < 0.04
+    with pytest.raises(EdgeAfError, match=r"does not have static activations"):
+        run_verb(capsys, run, *flags, "--overwrite", "--recipe", "int8-dynamic")
+
+
 def test_fp32_of_one_format_needs_no_data(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,6 +314,8 @@ def test_recipes_of_the_same_name_are_two_recipes(
         (["--int8", "--recipe", "tflit=int8-dynamic"], "none of the formats"),
         (["--int8", "--calibration-data", "nowhere"], "nowhere"),
         (["--format", "tflit"], "tflite"),
+        (["--io", "int8"], "add --int8"),
+        (["--io", "int8", "--fp16"], "does not have static activations"),
     ],
 )
 def test_slips_are_named_and_leave_nothing(

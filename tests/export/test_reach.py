@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from torch import nn
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
@@ -21,6 +20,7 @@ from edge_af.export.quantize import plan
 from edge_af.export.ranges import Ranges
 from edge_af.export.recipes import load_recipe
 from edge_af.runtime import load
+from edge_af.runtime.litert import interpreter_class
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLD = ("tflite-runtime==2.14.0", "numpy<2")
@@ -51,13 +51,24 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["int8-static", "int8-dynamic", "fp16", "int8-weights"])
+@pytest.mark.parametrize(
+    ("recipe", "integer_io"),
+    [("int8-static", False), ("int8-static", True), ("int8-dynamic", False), ("int8-weights", False), ("fp16", False)],
+)
 def test_files_run_in_tflite_runtime(
-    network: nn.Module, graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, old_python: Path, recipe: str
+    network: nn.Module,
+    graph: Graph,
+    ranges: Ranges,
+    dataset: Dataset,
+    tmp_path: Path,
+    old_python: Path,
+    recipe: str,
+    integer_io: bool,
 ) -> None:
     """All but INT4, which that runtime does not know. It has other kernels, so scores differ by their rounding."""
     file, features, scores = tmp_path / "net.tflite", tmp_path / "features.npz", tmp_path / "scores.npy"
-    write_tflite(graph, file, plan(graph, load_recipe(recipe), ranges))
+    made = plan(graph, load_recipe(recipe), ranges, everything=integer_io)
+    write_tflite(graph, file, made, integer_io=integer_io)
     visual, audio = dataset.features(slice(100, 132))
     np.savez(features, visual=visual, audio=audio)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -126,7 +137,7 @@ def test_tensorflows_converter_agrees(
     if precision == "int8":
         recipe = load_recipe("int8-dynamic")
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    theirs = tf.lite.Interpreter(model_content=converter.convert())
+    theirs = interpreter_class()(model_content=converter.convert())
     visual, audio = dataset.features(slice(100, 132))
     expected = theirs_scores(theirs, visual, audio)
     write_tflite(graph, tmp_path / "net.tflite", *([plan(graph, recipe)] if recipe else []))
