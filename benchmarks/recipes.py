@@ -30,8 +30,10 @@ from edge_af.files import write_atomic, write_json
 from edge_af.runtime import RUNTIME_OF_SUFFIX, Scorer, load
 from edge_af.runtime.accuracy import accuracy
 
-TURN = 4
-"""Timed inferences before it is the other one's turn, after one that warms the caches again and does not count."""
+TURN = 10
+"""Timed inferences before it is the other one's turn."""
+WARM_UP = 3
+"""Inferences at the start of a turn that do not count: they find the other network's weights in the caches."""
 VIDEOS = 64
 """Different videos that are timed."""
 
@@ -126,20 +128,20 @@ def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[f
     """
     visual, audio = dataset.features(slice(VIDEOS))
     videos = [(visual[at : at + 1].copy(), audio[at : at + 1].copy()) for at in range(len(visual))]
-    taken = np.empty((rounds, 2, TURN + 1), np.int64)
+    taken = np.empty((rounds, 2, WARM_UP + TURN), np.int64)
     gc.disable()
     try:
         for turn in range(rounds):
             for which in (0, 1) if turn % 2 else (1, 0):
                 score = (one, two)[which].score
-                for at in range(TURN + 1):
+                for at in range(WARM_UP + TURN):
                     video = videos[(turn * TURN + at) % len(videos)]
                     started = time.perf_counter_ns()
                     score(*video)
                     taken[turn, which, at] = time.perf_counter_ns() - started
     finally:
         gc.enable()
-    counted = taken[:, :, 1:]
+    counted = taken[:, :, WARM_UP:]
     first, second = (float(value) / 1e6 for value in np.median(counted, axis=(0, 2)))
     turns = np.median(counted, axis=2)
     return first, second, float(np.median(turns[:, 1] / turns[:, 0]))
@@ -175,7 +177,7 @@ def markdown(rows: list[Row], note: str) -> str:
 @click.option("--recipe", "recipes", multiple=True, help="Only these.  [default: all in calibration/]")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "--rounds", default=50, show_default=True, type=click.IntRange(min=1), help=f"Turns of {TURN} inferences."
+    "--rounds", default=20, show_default=True, type=click.IntRange(min=1), help=f"Turns of {TURN} inferences."
 )
 def main(
     runs: tuple[Path, ...],

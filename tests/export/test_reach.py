@@ -56,7 +56,6 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [("int8-static", False), ("int8-static", True), ("int8-dynamic", False), ("int8-weights", False), ("fp16", False)],
 )
 def test_files_run_in_tflite_runtime(
-    network: nn.Module,
     graph: Graph,
     ranges: Ranges,
     dataset: Dataset,
