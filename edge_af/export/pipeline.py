@@ -202,7 +202,7 @@ def _write(graph: Graph, wanted: list[Wanted], paths: list[Path], ranges: Ranges
 
 def _say_what_blocks_do_not_fit(recipe: Recipe, made: Plan) -> None:
     forms = recipe.forms_of(list(made.layers))
-    if other := [name for name, layer in made.layers.items() if forms[name].block != layer.form.block]:
+    if other := [name for name, layer in made.layers.items() if forms[name].weights != layer.form.weights]:
         say(f"{recipe.name}: held as INT8, as their inputs are no whole number of blocks: {', '.join(other)}")
 
 

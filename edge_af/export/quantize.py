@@ -215,9 +215,9 @@ def to_nearest(
 
 
 def fitting(form: Form, inputs: int) -> Form:
-    """The form that a layer of so many inputs is held in: INT8 where they are no whole number of blocks, as INT4 in the last
-    block of a row would need padding that TFLite does not have. Of these networks that is the attention's small layers."""
-    if form.block is None or inputs % form.block == 0:
+    """The form that a layer of so many inputs is held in: INT8 in place of INT4 where they are no whole number of blocks, or
+    odd, as the end of a row would need padding that TFLite does not have. Of these networks that is the attention's layers."""
+    if form.weights != "int4" or inputs % (form.block or 2) == 0:
         return form
     return replace(form, weights="int8", block=None)
 

@@ -35,6 +35,9 @@ RECIPES = {
     "static": load_recipe("int8-static"),
     "dynamic": load_recipe("int8-dynamic"),
     "mixed": Recipe("mixed", "", Form("int8", "static"), layers={"visual.*": Form("int8", "dynamic"), "head": FLOAT}),
+    "mixed bits": Recipe(
+        "mixed bits", "", Form("int8", "static"), layers={"visual.*": Form("int4", "dynamic"), "head": Form("fp16")}
+    ),
 }
 
 
@@ -60,16 +63,17 @@ def test_layers_run_in_integers_and_scores_stay_near(
     path = write(graph, made, format, tmp_path)
     layers = layers_of(graph)
     execution = tflite_execution(path, layers) if format == "tflite" else onnx_execution(path, layers, "x86-64")
-    assert set(execution.integer_layers) == set(made.layers)
+    assert list(execution.integer_layers) == made.integer_layers
     assert execution.undelegated == ()
-    check_integer(path.name, execution, list(made.layers))
+    check_integer(path.name, execution, made.integer_layers)
     visual, audio = dataset.features(slice(100, 160))
     expected = torch_scores(network, visual, audio)
     found = load(path).score(visual, audio)
     # These random networks amplify noise; a trained one's scores are nearer.
     error = np.abs(found - expected)
-    assert error.mean() < 0.02
-    assert 0 < error.max() < 0.25
+    mean, largest = (0.06, 0.5) if name == "mixed bits" else (0.02, 0.25)
+    assert error.mean() < mean
+    assert 0 < error.max() < largest
     # Of 30 scores a video, hardly two may fall together: the logits are not quantised.
     assert min(len(np.unique(row)) for row in found) >= 28
     single = np.concatenate([load(path).score(visual[i : i + 1], audio[i : i + 1]) for i in range(3)])

@@ -171,6 +171,7 @@ def test_a_layer_that_blocks_do_not_divide_is_held_in_int8() -> None:
     assert fitting(form, 96) == form
     assert fitting(form, 244) == Form("int8", "dynamic")
     assert fitting(Form("int4", "dynamic"), 244) == Form("int4", "dynamic")
+    assert fitting(Form("int4", "dynamic"), 37) == Form("int8", "dynamic")
 
 
 def test_a_rounding_that_is_not_there_is_refused(graph: Graph) -> None:
