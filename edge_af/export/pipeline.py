@@ -192,7 +192,7 @@ def _write(graph: Graph, wanted: list[Wanted], paths: list[Path], ranges: Ranges
             made, made_for = NOTHING_QUANTISED, _planned(item)
             if item.recipe is not None:
                 made = plan(graph, item.recipe, ranges, everything=item.integer_io)
-                _say_what_blocks_do_not_fit(item.recipe, made)
+                _say_what_blocks_do_not_fit(graph, item.recipe, made)
         write_file(graph, made, item.format, path, cpu, item.integer_io)
         say(f"{path.name}: {path.stat().st_size:,} bytes")
         held = {name: layer.weight_bytes for name, layer in made.layers.items()}
@@ -200,8 +200,8 @@ def _write(graph: Graph, wanted: list[Wanted], paths: list[Path], ranges: Ranges
     return sorted(written, key=lambda one: paths.index(one.path))
 
 
-def _say_what_blocks_do_not_fit(recipe: Recipe, made: Plan) -> None:
-    forms = recipe.forms_of(list(made.layers))
+def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> None:
+    forms = recipe.forms_of([gemm.name for gemm in graph.gemms()])
     if other := [name for name, layer in made.layers.items() if forms[name].weights != layer.form.weights]:
         say(f"{recipe.name}: held as INT8, as their inputs are no whole number of blocks: {', '.join(other)}")
 
