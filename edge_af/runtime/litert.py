@@ -53,9 +53,8 @@ class LiteRtScorer:
         check_names(path, names["inputs"], names["outputs"])
         # A signature runner finds its tensors by name at each call; by index an inference is two calls less.
         runner = self._interpreter.get_signature_runner()
-        self._inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
-        output = runner.get_output_details()[OUTPUT]
-        self._output = output["index"]
+        self._inputs = runner.get_input_details()
+        self._output = output = runner.get_output_details()[OUTPUT]
         self.classes = int(output["shape"][-1])
         self._batch = int(runner.get_input_details()["visual"]["shape"][0])
 
@@ -63,13 +62,24 @@ class LiteRtScorer:
         try:
             if len(visual) != self._batch:
                 for name, array in (("visual", visual), ("audio", audio)):
-                    self._interpreter.resize_tensor_input(self._inputs[name], array.shape)
+                    self._interpreter.resize_tensor_input(self._inputs[name]["index"], array.shape)
                 self._interpreter.allocate_tensors()
                 self._batch = len(visual)
-            self._interpreter.set_tensor(self._inputs["visual"], visual)
-            self._interpreter.set_tensor(self._inputs["audio"], audio)
+            self._interpreter.set_tensor(self._inputs["visual"]["index"], _held(visual, self._inputs["visual"]))
+            self._interpreter.set_tensor(self._inputs["audio"]["index"], _held(audio, self._inputs["audio"]))
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
-        scores: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        scores: NDArray[np.float32] = self._interpreter.get_tensor(self._output["index"])
+        if self._output["dtype"] == np.int8:
+            scale, zero_point = self._output["quantization"]
+            scores = (scores.astype(np.float32) - zero_point) * np.float32(scale)
         return scores
+
+
+def _held(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[Any]:
+    """Features as a file's input takes them: float32, or INT8 on the input's scale."""
+    if input["dtype"] != np.int8:
+        return array
+    scale, zero_point = input["quantization"]
+    return np.clip(np.rint(array / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
