@@ -7,13 +7,16 @@ Everything is read from the kernel's own files; a Raspberry Pi's firmware tells 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 THERMAL = Path("/sys/class/thermal")
 CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+CGROUPS = Path("/sys/fs/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
 MEMORY_INFO = Path("/proc/meminfo")
 PLATFORM = Path("/sys/devices/platform")
@@ -134,3 +137,103 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode(errors="replace").strip("\0 \n")
     except OSError:
         return ""
+
+
+def available_memory() -> int | None:
+    """Bytes that this process could still get: what the machine has free, within the limits set on it; None if not known.
+
+    Limits are the process's address space and data (`ulimit -v`, `-d`) and its control group's memory.
+    """
+    held = meminfo()
+    bounds = []
+    if "MemAvailable" in held:
+        bounds.append(held["MemAvailable"] + held.get("SwapFree", 0))
+    status = {}
+    for line in _text(Path("/proc/self/status")).splitlines():
+        name, _, rest = line.partition(":")
+        if rest.strip().endswith("kB"):
+            status[name] = int(rest.split()[0]) * 1024
+    for limit, taken in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft = resource.getrlimit(limit)[0]
+        if soft != resource.RLIM_INFINITY and taken in status:
+            bounds.append(soft - status[taken])
+    bounds += filter(None, [_left_in_group()])
+    return max(0, min(bounds)) if bounds else None
+
+
+def _left_in_group() -> int | None:
+    """Of the control group's memory limit, version 2 or 1; None if there is none."""
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        number, kinds, path = (line.split(":", 2) + ["", ""])[:3]
+        if number == "0" and not kinds:
+            folders, limit, usage = (CGROUPS / path.lstrip("/"), CGROUPS), "memory.max", "memory.current"
+        elif "memory" in kinds.split(","):
+            base = CGROUPS / "memory"
+            folders = (base / path.lstrip("/"), base)
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        for folder in folders:
+            most, now = _text(folder / limit), _text(folder / usage)
+            # Version 1 writes a number near 2^63 for no limit.
+            if most.isdigit() and now.isdigit() and int(most) < 2**60:
+                cache = next(
+                    (
+                        int(row.split()[1])
+                        for row in _text(folder / "memory.stat").splitlines()
+                        if row.startswith("inactive_file ")
+                    ),
+                    0,
+                )
+                return int(most) - int(now) + cache
+    return None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the machine had done by one moment: counters that only grow."""
+
+    seconds: float
+    busy: float
+    """Seconds of all cores together, whoever used them."""
+    stolen: float
+    """Seconds in which a virtual machine's cores stood still for others."""
+    own: float
+    """Seconds of this process and those it started and waited for."""
+    swapped: int
+    """Pages in and out."""
+    killed: int
+    """Processes that the kernel ended for lack of memory."""
+
+    @staticmethod
+    def now() -> Activity:
+        ticks = [int(word) for word in _text(Path("/proc/stat")).partition("\n")[0].split()[1:9] if word.isdigit()]
+        user, nice, system, _, _, irq, soft, steal = ticks if len(ticks) == 8 else [0] * 8
+        counts = dict(line.split()[:2] for line in _text(Path("/proc/vmstat")).splitlines() if len(line.split()) == 2)
+        per_second = os.sysconf("SC_CLK_TCK")
+        return Activity(
+            seconds=time.monotonic(),
+            busy=(user + nice + system + irq + soft) / per_second,
+            stolen=steal / per_second,
+            own=sum(os.times()[:4]),
+            swapped=int(counts.get("pswpin", 0)) + int(counts.get("pswpout", 0)),
+            killed=int(counts.get("oom_kill", 0)),
+        )
+
+
+def remarks(before: Activity, after: Activity, cores: int) -> dict[str, float]:
+    """What disturbed the measurement between two moments, in plain words, and how much (to find the worst of several)."""
+    took = max(after.seconds - before.seconds, 1e-3)
+    others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / took
+    stolen = (after.stolen - before.stolen) / (took * cores)
+    found = {}
+    # A tenth of a core is what a quiet machine's services take at times.
+    if others > 0.15:
+        found["The machine was busy: other processes used up to {:.1f} of its cores"] = others
+    if stolen > 0.03:
+        found["The host of this virtual machine took up to {:.0%} of its processor time away"] = stolen
+    if after.swapped - before.swapped > 64:
+        found["The machine was swapping ({:.0f} pages)"] = float(after.swapped - before.swapped)
+    if now := [flag for flag in throttled() if "since boot" not in flag]:
+        found[f"The processor was slowed down ({', '.join(now)})"] = 1.0
+    return found
