@@ -164,7 +164,7 @@ def available_memory() -> int | None:
 def _left_in_group() -> int | None:
     """Of the control group's memory limit, version 2 or 1; None if there is none."""
     for line in _text(Path("/proc/self/cgroup")).splitlines():
-        number, kinds, path = (line.split(":", 2) + ["", ""])[:3]
+        number, kinds, path = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not kinds:
             folders, limit, usage = (CGROUPS / path.lstrip("/"), CGROUPS), "memory.max", "memory.current"
         elif "memory" in kinds.split(","):
