@@ -162,6 +162,8 @@ class Method:
     """Videos scored at a time for accuracy; one at a time where a video's scores would depend on the others'."""
     timeout_seconds: float = 600.0
     """After which a row's process is stopped."""
+    packed: bool = False
+    """Whether weights were packed for this processor beforehand and are mapped from a file."""
     rounds: int = 1
     """How often the whole table is gone through, each row in a fresh process with its part of the inferences."""
 
@@ -334,7 +336,7 @@ def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
     return {
         **value,
         "schema_version": SCHEMA_VERSION,
-        "method": {**method, "rounds": 1} if isinstance(method, dict) else method,
+        "method": {**method, "rounds": 1, "packed": False} if isinstance(method, dict) else method,
         "commit": None,
         "suite": None,
         "continued": [],

@@ -183,7 +183,8 @@ def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
 def test_rows_are_saved_as_they_come(exports: Path):
     saved: list[Results] = []
     bench(subjects_of([exports / "attend-fusion"], ("litert",)), None, method=SHORT, save=saved.append)
-    assert [len(results.rows) for results in saved] == [1, 2]
+    assert [len(results.rows) for results in saved] == [1, 2, 2]
+    assert [results.is_complete for results in saved] == [False, True, True]
 
 
 def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
