@@ -397,6 +397,35 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
     assert row.rounds == [2] and row.latency_ms is not None
 
 
+def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkeypatch: pytest.MonkeyPatch):
+    """Real processes that really die and hang, in the place of two workers."""
+    real = run.run_worker
+    bodies = {
+        "attend-fusion-fp32.onnx": "import ctypes; ctypes.string_at(0)",
+        "attend-fusion-int8.tflite": "import time; time.sleep(600)",
+    }
+
+    def some_misbehave(job, **options):
+        body = bodies.get(Path(job.path).name)
+        if body is None:
+            return real(job, **options)
+        job = dataclasses.replace(job, method=dataclasses.replace(job.method, timeout_seconds=2))
+        return real(job, **{**options, "command": [sys.executable, "-c", f"import sys; sys.stdin.read(); {body}"]})
+
+    monkeypatch.setattr(run, "run_worker", some_misbehave)
+    results = bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
+    rows = {row.file: row for row in results.rows}
+    assert {name: row.status for name, row in rows.items()} == {
+        "attend-fusion-fp32.onnx": "crashed",
+        "attend-fusion-fp32.tflite": "ok",
+        "attend-fusion-int8.onnx": "ok",
+        "attend-fusion-int8.tflite": "timeout",
+    }
+    assert (rows["attend-fusion-fp32.onnx"].reason or "").startswith("SIGSEGV")
+    assert "no result within 2 s" in (rows["attend-fusion-int8.tflite"].reason or "")
+    assert results.is_complete
+
+
 def test_a_suite_says_what_is_compared(exports: Path, tmp_path: Path):
     suite, out = tmp_path / "s.yaml", tmp_path / "r.json"
     suite.write_text(
