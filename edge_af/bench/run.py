@@ -195,11 +195,11 @@ class _Session:
         with Progress("bench", len(todo), "measurements") as progress:
             begun = -1
             for round_, index in todo:
-                if round_ > begun:
-                    begun = round_
-                    progress.update(0, "how fast memory is read")
-                    self._measure_bandwidth()
                 if not self._is_done(index):
+                    if round_ > begun:
+                        begun = round_
+                        progress.update(0, "how fast memory is read")
+                        self._measure_bandwidth()
                     self._measure_row(round_, index, progress)
                     self._put_together()
                     save(self.results)

@@ -111,7 +111,9 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
 def test_json_is_the_results_file_and_nothing_else(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
-    done = edge_af("bench", file, file, "--runs", 3, "--threads", 1, "--threads", 2, "--json", "--out", out)
+    done = edge_af(
+        "bench", file, file, "--runs", 3, "--rounds", 1, "--threads", 1, "--threads", 2, "--json", "--out", out
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(out.read_text())
     results = read_results(out)
@@ -209,7 +211,7 @@ def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken wheel')")
     out = tmp_path / "r.json"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}  # noqa: PTH109
-    done = edge_af("bench", exports, "--runtime", "onnxruntime", "--out", out, env=environment)
+    done = edge_af("bench", exports, "--runtime", "onnxruntime", "--rounds", 1, "--out", out, env=environment)
     assert done.returncode == 2 and "nothing could be measured" in done.stderr
     assert {row.status for row in read_results(out).rows} == {"missing-runtime"}
     assert "broken wheel" in done.stdout
@@ -430,12 +432,12 @@ def test_a_suite_says_what_is_compared(exports: Path, tmp_path: Path):
     suite, out = tmp_path / "s.yaml", tmp_path / "r.json"
     suite.write_text(
         "name: mine\nnetworks: [{model: fc-late-fusion, preset: tiny}, {model: attend-fusion}]\nprecisions: [int8]\n"
-        "runtimes: [litert, onnxruntime]\nthreads: [1, 2]\nmethod: {inferences: 4, rounds: 2, packed: false}\n"
+        "runtimes: [litert, onnxruntime]\nthreads: [1, 2]\nmethod: {inferences: 4, rounds: 1, packed: false}\n"
     )
     done = edge_af("bench", exports, "--suite", suite, "--out", out)
     assert done.returncode == 0, done.stderr
     results = read_results(out)
-    assert results.suite == "mine" and results.method.rounds == 2 and not results.method.packed
+    assert results.suite == "mine" and results.method.rounds == 1 and not results.method.packed
     assert [(row.model, row.runtime, row.precision, row.threads) for row in results.rows] == [
         (model, runtime, "int8", threads)
         for model in ("fc-late-fusion", "attend-fusion")
