@@ -361,7 +361,7 @@ def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path,
 def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
-    arguments = ["bench", file, "--runs", 4, "--rounds", 2, "--threads", 1, "--threads", 2, "--out", out]
+    arguments = ["bench", file, "--runs", 4, "--rounds", 1, "--no-packed", "--threads", 1, "--threads", 2, "--out", out]
     assert edge_af(*arguments).returncode == 0
     whole = read_results(out)
     part = dataclasses.replace(whole, rows=whole.rows[:1])
