@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_dataset import REPOSITORY
 
 from edge_af.bench import run
 from edge_af.bench.results import Method, Results, read_results, write_results
@@ -28,7 +29,6 @@ from edge_af.metrics import evaluate
 from edge_af.report.comparison import compare
 from edge_af.runtime import load, score_all
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = Method(inferences=5, warm_up=1)
 
 

@@ -118,7 +118,7 @@ def test_reading_memory_has_a_speed():
     assert (found.threads, found.buffer_bytes) == (2, 10**7) and 1e8 < found.bytes_per_s < 1e13
     apart = measure_apart([1, 2], [10**6], environment())
     assert [(one.threads, one.buffer_bytes) for one in apart] == [(1, 10**6), (2, 10**6)]
-    assert measure_apart([1], [10**6], {"PATH": "/nowhere"}) == []
+    assert measure_apart([1], [10**6], {"PYTHONHOME": "/nowhere"}) == []
 
 
 def test_one_buffer_lies_beyond_the_cache_if_there_is_room(monkeypatch: pytest.MonkeyPatch):

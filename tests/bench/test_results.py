@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_dataset import REPOSITORY
 
 from edge_af.bench.conditions import Conditions, conditions
 from edge_af.bench.device import Device, this_device
@@ -32,8 +33,6 @@ from edge_af.bench.results import (
 )
 from edge_af.bench.schema import violation
 from edge_af.errors import EdgeAfError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def results() -> Results:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY, write_dataset
+from small_dataset import REPOSITORY, write_dataset
 
 SCRIPT = REPOSITORY / "benchmarks" / "training.py"
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_dataset import REPOSITORY
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
@@ -22,7 +23,6 @@ from edge_af.export.recipes import load_recipe
 from edge_af.runtime import load
 from edge_af.runtime.litert import interpreter_class
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OLD = ("tflite-runtime==2.14.0", "numpy<2")
 SCORE = """
 import sys
