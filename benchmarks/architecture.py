@@ -42,54 +42,56 @@ OWN = AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.3)
 
 class WithoutResidual(AttendStream):
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attention(torch.relu(self.norm1(self.fc1(x))))
-        return torch.relu(self.norm2(self.fc2(self.dropout(x))))
+        return self.attention(_fc_layers(self, x))
 
 
 class NormBehindRelu(AttendStream):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(torch.relu(self.fc1(x)))
-        x = x + self.attention(x)
-        return self.norm2(torch.relu(self.fc2(self.dropout(x))))
+        x = self.norm2(torch.relu(self.fc2(self.dropout(x))))
+        return x + self.attention(x)
 
 
 class LayerNorm(AttendStream):
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__(features, config)
-        self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)  # type: ignore[assignment]
 
 
 class NoNorm(AttendStream):
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__(features, config)
-        self.norm1, self.norm2 = nn.Identity(), nn.Identity()
+        self.norm1, self.norm2 = nn.Identity(), nn.Identity()  # type: ignore[assignment]
 
 
 class Gelu(AttendStream):
     def forward(self, x: Tensor) -> Tensor:
         gelu = nn.functional.gelu
         x = gelu(self.norm1(self.fc1(x)))
-        x = x + self.attention(x)
-        return gelu(self.norm2(self.fc2(self.dropout(x))))
+        x = gelu(self.norm2(self.fc2(self.dropout(x))))
+        return x + self.attention(x)
 
 
-class OneMoreLayer(AttendStream):
-    """A third FC layer, behind the second."""
+class OneLayerMore(AttendStream):
+    """A third FC layer in front of the attention."""
 
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__(features, config)
         self.fc3, self.norm3 = nn.Linear(config.width, config.width), nn.BatchNorm1d(config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm3(self.fc3(self.dropout(super().forward(x)))))
+        x = torch.relu(self.norm3(self.fc3(self.dropout(_fc_layers(self, x)))))
+        return x + self.attention(x)
 
 
 class OneLayerLess(AttendStream):
-    """The attention's result goes to the classifier as it is."""
-
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__(features, config)
         self.fc2, self.norm2 = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm1(self.fc1(x)))
+        return x + self.attention(x)
 
 
 class TwoAttentions(AttendStream):
@@ -100,19 +102,22 @@ class TwoAttentions(AttendStream):
         self.attention2 = FeatureAttention(config.tokens, config.token_width, config.heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.norm1(self.fc1(x)))
-        x = x + self.attention(x)
-        x = x + self.attention2(x)
-        return torch.relu(self.norm2(self.fc2(self.dropout(x))))
+        x = super().forward(x)
+        return x + self.attention2(x)
 
 
-class LateAttention(AttendStream):
-    """The attention behind both FC layers."""
+class AttentionBetween(AttendStream):
+    """The attention between the FC layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm1(self.fc1(x)))
-        x = torch.relu(self.norm2(self.fc2(self.dropout(x))))
-        return x + self.attention(x)
+        x = x + self.attention(x)
+        return torch.relu(self.norm2(self.fc2(self.dropout(x))))
+
+
+def _fc_layers(stream: AttendStream, x: Tensor) -> Tensor:
+    x = torch.relu(stream.norm1(stream.fc1(x)))
+    return torch.relu(stream.norm2(stream.fc2(stream.dropout(x))))
 
 
 def _initialised_at_random(network: Any, prior: Tensor, generator: torch.Generator) -> None:
@@ -145,9 +150,10 @@ VARIANTS = (
     Variant("heads", "1 head", replace(OWN, heads=1)),
     Variant("heads", "8 heads", replace(OWN, heads=8)),
     Variant("depth", "one FC layer a stream less", stream=OneLayerLess),
-    Variant("depth", "one FC layer a stream more", stream=OneMoreLayer),
+    Variant("depth", "one FC layer a stream more", stream=OneLayerMore),
     Variant("depth", "two attentions", stream=TwoAttentions),
-    Variant("place", "attention behind both FC layers", stream=LateAttention),
+    Variant("place", "attention between the FC layers", stream=AttentionBetween),
+    Variant("attention", "a perceptron on each token instead", replace(OWN, ablate="attention")),
     Variant("norm", "BatchNorm behind the ReLU", stream=NormBehindRelu),
     Variant("norm", "LayerNorm", stream=LayerNorm),
     Variant("norm", "none", stream=NoNorm),

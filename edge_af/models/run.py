@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 held networks of the same parameters with the attention between the FC layers."""
 
 
 @dataclass(frozen=True)

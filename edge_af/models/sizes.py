@@ -83,8 +83,8 @@ def _attend_stream(stream: str, features: int, config: AttendFusionConfig) -> li
         ]
     return [
         _dense(f"{stream}.fc1", features, width, norm=True, first=True),
-        *mixing,
         _dense(f"{stream}.fc2", width, width, norm=True),
+        *mixing,
     ]
 
 
