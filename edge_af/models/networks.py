@@ -122,7 +122,8 @@ class FCLateFusion(nn.Module):
         super().__init__()
         self.visual = self._stream(VISUAL_FEATURES, config)
         self.audio = self._stream(AUDIO_FEATURES, config)
-        self.head = nn.Linear(2 * config.width, classes)
+        # Without hidden layers the classifier reads the features themselves.
+        self.head = nn.Linear(2 * config.width or VISUAL_FEATURES + AUDIO_FEATURES, classes)
 
     @staticmethod
     def _stream(features: int, config: FCLateFusionConfig) -> nn.Sequential:
