@@ -213,8 +213,8 @@ def _scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) 
         "signals": [
             *_WIDTH,
             # Wide enough that noise does not look like a gap.
-            {"name": "span", "update": "max(lowest.max - lowest.min, highest.max - lowest.min, 0.02)"},
-            {"name": "middle", "update": "(highest.max + lowest.min) / 2"},
+            {"name": "span", "update": "max(highs[1] - lows[0], 0.02)"},
+            {"name": "middle", "update": "(highs[1] + lows[0]) / 2"},
         ],
         "data": [
             {
@@ -241,6 +241,14 @@ def _scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) 
                         "as": ["before"],
                     },
                     {"type": "formula", "as": "front", "expr": "!isValid(datum.before) || datum.y > datum.before"},
+                    # One label for a network and precision, whatever the runtimes: the marks tell those apart.
+                    {
+                        "type": "window",
+                        "groupby": ["label"],
+                        "sort": {"field": ["front", "x"], "order": ["descending", "ascending"]},
+                        "ops": ["row_number"],
+                        "as": ["nth"],
+                    },
                 ],
             },
             {
@@ -346,7 +354,7 @@ def _scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) 
                 "interactive": False,
                 "encode": {
                     "update": {
-                        "text": {"field": "datum.label"},
+                        "text": {"signal": "datum.datum.nth === 1 ? datum.datum.label : ''"},
                         "fill": [
                             {"test": "datum.datum.front", "value": "var(--ink)"},
                             {"value": "var(--soft)"},
@@ -387,7 +395,7 @@ def _latencies(
                 "label": label,
                 "precision": line.precision,
                 "p50": latency.p50,
-                "note": text,
+                "note": f"p50 {quantity(latency.p50)} ms",
                 "text": f"{label}: {text}, slowest {quantity(float(values.max()))} ms, {len(values):,} inferences",
             }
         )
@@ -740,8 +748,8 @@ def _band_texts() -> list[dict[str, Any]]:
         }
 
     return [
-        text("label", {"value": 0}, "left", "var(--ink)", "0.62 * width"),
-        text("note", {"signal": "width"}, "right", "var(--soft)", "0.38 * width"),
+        text("label", {"value": 0}, "left", "var(--ink)", "0.66 * width"),
+        text("note", {"signal": "width"}, "right", "var(--soft)", "0.33 * width"),
     ]
 
 

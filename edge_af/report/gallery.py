@@ -9,6 +9,8 @@ from edge_af.bench.results import Gallery, GalleryVideo, Prediction, Results
 from edge_af.report.comparison import Line
 
 HIT, MISS = "✓", "✗"
+FIRST = 6
+"""Videos shown before the reader asks for more."""
 
 
 def gallery_section(many: Sequence[Results], lines: Sequence[Line]) -> str:
@@ -41,7 +43,9 @@ def _baseline_network(lines: Sequence[Line]) -> str:
 
 
 def _section(gallery: Gallery, shown: Sequence[Line]) -> str:
-    cards = "".join(_card(video, shown) for video in gallery.videos)
+    cards = [_card(video, shown) for video in gallery.videos]
+    rest = "".join(cards[FIRST:])
+    more = f'<details><summary>{len(cards) - FIRST} more videos</summary><ul class="cards">{rest}</ul></details>'
     hits = []
     for line in shown:
         found = [one for video in gallery.videos for one in video.predictions.get(line.row.key, [])]
@@ -52,7 +56,7 @@ def _section(gallery: Gallery, shown: Sequence[Line]) -> str:
         f'<p class="soft">{len(gallery.videos)} videos of the evaluation set, drawn by the fixed seed {gallery.seed} and not '
         f"picked: the labels that people and machines gave them, and each network's three best. {HIT} is one of the labels, "
         f"{MISS} is not. Right here: {escape(', '.join(hits))}.</p>"
-        f'<ul class="cards">{cards}</ul></section>'
+        f'<ul class="cards">{"".join(cards[:FIRST])}</ul>{more if rest else ""}</section>'
     )
 
 

@@ -27,11 +27,11 @@ from edge_af.report.comparison import (
     compare,
     data_text,
     devices_of,
+    factor,
     gap_interval,
     gap_to_fp32,
     method_text,
     networks_of,
-    quantity,
     signed,
 )
 from edge_af.report.gallery import gallery_section
@@ -113,7 +113,7 @@ def _headline(lines: Sequence[Line]) -> str:
         own, reference = column.value(row), column.value(base)
         if own and reference:
             figures = f"{column.text(row)} against {column.text(base)} {column.unit}"
-            tiles.append((f"{quantity(reference / own)}×", f"{words}: {figures}"))
+            tiles.append((f"{factor(reference / own)}", f"{words}: {figures}"))
     if GAP.relation(row, base):
         tiles.append((GAP.relation(row, base), f"GAP@20: {GAP.text(row)} against {GAP.text(base)}"))
     delta = gap_to_fp32(line)
