@@ -7,16 +7,20 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow test-browser lint install clean
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not browser"
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+# The page in a real Chromium, which is the system's own (Debian: apt install chromium).
+test-browser: $(INSTALLED)
+	$(BIN)/pytest -m browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

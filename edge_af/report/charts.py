@@ -1,9 +1,6 @@
-"""The page's charts: what they show as rows of data, and how as Vega specifications, which the Vega library draws.
+"""What the page's charts show, as rows of data; how it is drawn stands in `specs`, and the Vega library draws it.
 
-Vega is JavaScript; the package `vl-convert-python` carries it, so that a page can hold it and nothing is fetched. Every
-expression in a specification is read by Vega's interpreter and never made into code, which the page's policy would forbid.
-Colours are the page's own variables, light or dark: nothing is drawn anew when they change.
-
+Vega is JavaScript; the package `vl-convert-python` carries it, so that a page can hold it and nothing is fetched.
 Every datum has an `id`, the number of an entry in `Charts.facets`: what the page's filters look at.
 """
 
@@ -29,18 +26,12 @@ from edge_af.report.comparison import (
     has_batches,
     has_threads,
     megabytes,
-    networks_of,
-    percent,
     quantity,
     signed,
 )
+from edge_af.report.specs import Datum, latency_spec, memory_spec, scatter_spec, sensitivity_spec
 
 PACKAGE, EXTRA = "vl_convert", "report"
-
-PRECISIONS = {"FP32": "var(--fp32)", "FP16": "var(--fp16)", "INT8": "var(--int8)", "INT4": "var(--int4)"}
-OTHER = "var(--other)"
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-"""By network, in the order of the table, again from the first after the last."""
 
 PARTS = {
     "bare": ("bare runtime", "var(--bare)"),
@@ -55,8 +46,6 @@ BINS_PER_DECADE = 60
 """Of the latencies: one bin is 3.9 % wide."""
 SLOWEST = 0.99
 """Beyond this quantile every inference is drawn by itself."""
-
-Datum = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -169,7 +158,7 @@ def _scatter(
     write: Callable[[float], str],
 ) -> list[Chart]:
     """GAP@20 against a figure on a logarithmic axis, with its Pareto front; none if no row has both."""
-    rows = []
+    rows: list[Datum] = []
     for index, line in shown:
         x, y = value(line), GAP.value(line.row)
         if x is None or x <= 0 or y is None:
@@ -199,189 +188,14 @@ def _scatter(
     note += "Paler: dominated."
     if any(row["low"] != row["high"] for row in rows):
         note += " Upright lines: 95 % of a bootstrap over the videos."
-    return [Chart(name, title, note, described, _scatter_spec(title, axis, described, rows), {"rows": rows})]
+    return [Chart(name, title, note, described, scatter_spec(title, axis, described, rows), {"rows": rows})]
 
 
-def _scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) -> dict[str, Any]:
-    networks = list(dict.fromkeys(row["network"] for row in rows))
-    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
-    hollow = {row["runtime"]: row["hollow"] for row in rows}
-    colour = {"scale": "precision", "field": "precision"}
-    return {
-        **_frame(title, described),
-        "height": 360,
-        "signals": [
-            *_WIDTH,
-            # Wide enough that noise does not look like a gap.
-            {"name": "span", "update": "max(highs[1] - lows[0], 0.02)"},
-            {"name": "middle", "update": "(highs[1] + lows[0]) / 2"},
-        ],
-        "data": [
-            {
-                "name": "rows",
-                "transform": [
-                    {"type": "extent", "field": "low", "signal": "lows"},
-                    {"type": "extent", "field": "high", "signal": "highs"},
-                    {"type": "extent", "field": "x", "signal": "across"},
-                    # A row is on the front if its GAP is above the best of all that cost less.
-                    {
-                        "type": "window",
-                        "sort": {"field": ["x", "y"], "order": ["ascending", "descending"]},
-                        "ops": ["max"],
-                        "fields": ["y"],
-                        "as": ["best"],
-                        "frame": [None, 0],
-                        "ignorePeers": True,
-                    },
-                    {
-                        "type": "window",
-                        "sort": {"field": ["x", "y"], "order": ["ascending", "descending"]},
-                        "ops": ["lag"],
-                        "fields": ["best"],
-                        "as": ["before"],
-                    },
-                    {"type": "formula", "as": "front", "expr": "!isValid(datum.before) || datum.y > datum.before"},
-                    # One label for a network and precision, whatever the runtimes: the marks tell those apart.
-                    {
-                        "type": "window",
-                        "groupby": ["label"],
-                        "sort": {"field": ["front", "x"], "order": ["descending", "ascending"]},
-                        "ops": ["row_number"],
-                        "as": ["nth"],
-                    },
-                ],
-            },
-            {
-                "name": "front",
-                "source": "rows",
-                "transform": [
-                    {"type": "filter", "expr": "datum.front"},
-                    {"type": "collect", "sort": {"field": "x"}},
-                ],
-            },
-        ],
-        "scales": [
-            {
-                "name": "x",
-                "type": "log",
-                "range": "width",
-                "domain": {"signal": "[across[0] / 1.6, across[1] * 1.6]"},
-            },
-            {
-                "name": "y",
-                "range": "height",
-                "nice": True,
-                "zero": False,
-                "domain": {"signal": "[max(0, middle - 0.7 * span), middle + 0.7 * span]"},
-            },
-            _precision_scale(row["precision"] for row in rows),
-            {
-                "name": "shape",
-                "type": "ordinal",
-                "domain": networks,
-                "range": [SHAPES[index % len(SHAPES)] for index in range(len(networks))],
-            },
-            {
-                "name": "runtime",
-                "type": "ordinal",
-                "domain": runtimes,
-                "range": ["var(--paper)" if hollow[runtime] else "var(--soft)" for runtime in runtimes],
-            },
-        ],
-        "axes": [
-            {"orient": "bottom", "scale": "x", "title": axis, "grid": True, "tickCount": 6, "format": "~g"},
-            {"orient": "left", "scale": "y", "title": "GAP@20", "grid": True, "tickCount": 6, **_TITLE_ABOVE},
-        ],
-        "legends": [
-            {"shape": "shape", "symbolStrokeColor": "var(--soft)", "symbolFillColor": "var(--soft)"},
-            {"fill": "precision", "symbolType": "square"},
-            {"fill": "runtime", "symbolType": "circle", "symbolStrokeColor": "var(--soft)", "symbolStrokeWidth": 2},
-        ],
-        "marks": [
-            {
-                "type": "line",
-                "from": {"data": "front"},
-                "aria": False,
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "field": "x"},
-                        "y": {"scale": "y", "field": "y"},
-                        "interpolate": {"value": "step-after"},
-                        "stroke": {"value": "var(--ink)"},
-                        "strokeWidth": {"value": 1.5},
-                        "strokeDash": {"value": [5, 3]},
-                    }
-                },
-            },
-            {
-                "type": "rule",
-                "from": {"data": "rows"},
-                "aria": False,
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "field": "x"},
-                        "y": {"scale": "y", "field": "low"},
-                        "y2": {"scale": "y", "field": "high"},
-                        "stroke": colour,
-                        "strokeWidth": {"value": 1},
-                        "strokeOpacity": {"value": 0.5},
-                    }
-                },
-            },
-            {
-                "type": "symbol",
-                "name": "points",
-                "from": {"data": "rows"},
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "field": "x"},
-                        "y": {"scale": "y", "field": "y"},
-                        "shape": {"scale": "shape", "field": "network"},
-                        "size": {"signal": "datum.front ? 150 : 100"},
-                        "stroke": colour,
-                        "strokeWidth": {"value": 2.2},
-                        "fill": [{"test": "datum.hollow", "value": "var(--paper)"}, colour],
-                        "opacity": {"signal": "datum.front ? 1 : 0.55"},
-                        "tooltip": {"signal": "datum.text + (datum.front ? '. On the front.' : '. Dominated.')"},
-                        "description": {"signal": "datum.text + (datum.front ? ', on the front' : ', dominated')"},
-                    }
-                },
-            },
-            {
-                "type": "text",
-                "from": {"data": "points"},
-                "aria": False,
-                "interactive": False,
-                "encode": {
-                    "update": {
-                        "text": {"signal": "datum.datum.nth === 1 ? datum.datum.label : ''"},
-                        "fill": [
-                            {"test": "datum.datum.front", "value": "var(--ink)"},
-                            {"value": "var(--soft)"},
-                        ],
-                        "fontSize": {"value": 12.5},
-                        "fontWeight": {"signal": "datum.datum.front ? 600 : 400"},
-                    }
-                },
-                "transform": [
-                    {
-                        "type": "label",
-                        "size": {"signal": "[width, height]"},
-                        "sort": {"field": "datum.datum.front", "order": "descending"},
-                        "anchor": ["top", "bottom", "right", "left", "top-right", "top-left", "bottom-right", "bottom-left"],
-                        "offset": [7],
-                    }
-                ],
-            },
-        ],
-    }
-
-
-def _latencies(
-    name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]
-) -> list[Chart]:
+def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
     """Where each row's timed inferences lie; none if no row kept them."""
-    rows, bins, slow = [], [], []
+    rows: list[Datum] = []
+    bins: list[Datum] = []
+    slow: list[Datum] = []
     for index, line in shown:
         raw, latency = line.row.latency_raw_us, line.row.latency_ms
         if not raw or latency is None:
@@ -417,83 +231,22 @@ def _latencies(
     fastest, slowest = (choose(rows, key=lambda row: row["p50"]) for choose in (min, max))
     described = f"{len(rows)} rows. Fastest: {fastest['text']}. Slowest: {slowest['text']}."
     note = "The higher the bar, the more inferences took that long. Long tick: the p50. Dots: the slowest one in a hundred."
-    spec: dict[str, Any] = {
-        **_frame(title, described),
-        "signals": [*_WIDTH, *_bands(46)],
-        "data": [
-            {"name": "rows", "transform": _RANK},
-            {"name": "bins", "transform": [_LOOKUP, {"type": "extent", "field": "from", "signal": "across"}]},
-            {"name": "slow", "transform": [_LOOKUP, {"type": "extent", "field": "ms", "signal": "late"}]},
-        ],
-        "scales": [
-            {
-                "name": "x",
-                "type": "log",
-                "range": "width",
-                "domain": {"signal": "[across[0] / 1.15, max(across[1], isValid(late[1]) ? late[1] : 0) * 1.15]"},
-            },
-            _precision_scale(row["precision"] for row in rows),
-        ],
-        "axes": [
-            {"orient": "bottom", "scale": "x", "title": "ms (log)", "grid": True, "tickCount": 6, "format": "~g"}
-        ],
-        "marks": [
-            *_band_texts(),
-            {
-                "type": "rect",
-                "from": {"data": "bins"},
-                "aria": False,
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "field": "from"},
-                        "x2": {"scale": "x", "field": "to"},
-                        "y2": {"signal": "datum.row.rank * step - 3"},
-                        "y": {"signal": "datum.row.rank * step - 3 - max(1, 22 * datum.share)"},
-                        "fill": {"scale": "precision", "field": "row.precision"},
-                        "fillOpacity": {"value": 0.85},
-                        "tooltip": {"field": "row.text"},
-                    }
-                },
-            },
-            {
-                "type": "symbol",
-                "from": {"data": "slow"},
-                "aria": False,
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "field": "ms"},
-                        "y": {"signal": "datum.row.rank * step - 7"},
-                        "size": {"value": 16},
-                        "fill": {"value": "var(--paper)"},
-                        "stroke": {"scale": "precision", "field": "row.precision"},
-                        "strokeWidth": {"value": 1.3},
-                        "tooltip": {"signal": "datum.row.label + ': one inference of ' + format(datum.ms, '.3~r') + ' ms'"},
-                    }
-                },
-            },
-            {
-                "type": "rect",
-                "from": {"data": "rows"},
-                "encode": {
-                    "update": {
-                        "xc": {"scale": "x", "field": "p50"},
-                        "width": {"value": 2},
-                        "y": {"signal": "datum.rank * step - 28"},
-                        "y2": {"signal": "datum.rank * step"},
-                        "fill": {"value": "var(--ink)"},
-                        "tooltip": {"field": "text"},
-                        "description": {"field": "text"},
-                    }
-                },
-            },
-        ],
-    }  # fmt: skip
-    return [Chart(name, title, note, described, spec, {"rows": rows, "bins": bins, "slow": slow})]
+    return [
+        Chart(
+            name,
+            title,
+            note,
+            described,
+            latency_spec(title, described, rows),
+            {"rows": rows, "bins": bins, "slow": slow},
+        )
+    ]
 
 
 def _memory(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
     """Each row's peak memory by what it is made of; none if it was not measured."""
-    rows, parts = [], []
+    rows: list[Datum] = []
+    parts: list[Datum] = []
     for index, line in shown:
         peak = MEMORY.value(line.row)
         if peak is None:
@@ -531,62 +284,7 @@ def _memory(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Seq
     if any(row["bare"] for row in rows):
         note += " Upright tick: the same with an empty model."
     present = [(title, colour) for title, colour in PARTS.values() if any(part["part"] == title for part in parts)]
-    spec: dict[str, Any] = {
-        **_frame(title, described),
-        "signals": [*_WIDTH, *_bands(44)],
-        "data": [
-            {"name": "rows", "transform": [*_RANK, {"type": "extent", "field": "peak", "signal": "across"}]},
-            {"name": "parts", "transform": [_LOOKUP]},
-        ],
-        "scales": [
-            {"name": "x", "range": "width", "domain": {"signal": "[0, across[1] * 1.02]"}},
-            {
-                "name": "part",
-                "type": "ordinal",
-                "domain": [title for title, _ in present],
-                "range": [colour for _, colour in present],
-            },
-        ],
-        "axes": [{"orient": "bottom", "scale": "x", "title": "MB", "grid": True, "tickCount": 6}],
-        "legends": [{"fill": "part", "symbolType": "square"}],
-        "marks": [
-            *_band_texts(),
-            {
-                "type": "rect",
-                "from": {"data": "parts"},
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "field": "from"},
-                        "x2": {"scale": "x", "field": "to"},
-                        "y": {"signal": "datum.row.rank * step - 22"},
-                        "height": {"value": 18},
-                        "fill": {"scale": "part", "field": "part"},
-                        "stroke": {"value": "var(--paper)"},
-                        "strokeWidth": {"value": 1},
-                        "tooltip": {"field": "text"},
-                        "description": {"field": "text"},
-                    }
-                },
-            },
-            {
-                "type": "rect",
-                "from": {"data": "rows"},
-                "aria": False,
-                "encode": {
-                    "update": {
-                        "xc": {"scale": "x", "signal": "datum.bare || 0"},
-                        "width": {"value": 2},
-                        "y": {"signal": "datum.rank * step - 25"},
-                        "height": {"value": 24},
-                        "fill": {"value": "var(--ink)"},
-                        "opacity": {"signal": "datum.bare ? 1 : 0"},
-                        "tooltip": {"signal": "datum.bare ? 'with an empty model: ' + format(datum.bare, '.0f') + ' MB' : ''"},
-                    }
-                },
-            },
-        ],
-    }  # fmt: skip
-    return [Chart(name, title, note, described, spec, {"rows": rows, "parts": parts})]
+    return [Chart(name, title, note, described, memory_spec(title, described, present), {"rows": rows, "parts": parts})]
 
 
 def memory_parts(line: Line, peak: int) -> dict[str, int]:
@@ -627,7 +325,11 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
                 group.append(one)
     for number, ((artifact, model, preset, form, precision, recipe), layers) in enumerate(groups.items()):
         network = next(
-            (line.network for line in lines if (line.row.artifact, line.row.model, line.row.preset) == (artifact, model, preset)),
+            (
+                line.network
+                for line in lines
+                if (line.row.artifact, line.row.model, line.row.preset) == (artifact, model, preset)
+            ),
             f"{MODEL_NAMES.get(model, model)} {preset}",
         )
         runtime = {"onnx": "onnxruntime", "tflite": "litert"}.get(form)
@@ -635,7 +337,7 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
         if runtime is not None:
             facets["runtime"] = RUNTIME_NAMES[runtime]
         found.facets.append(facets)
-        rows = []
+        rows: list[Datum] = []
         for one in layers:
             noise = f"{one.snr_db:.1f} dB" if one.snr_db is not None else "no noise"
             drop = f", GAP {signed(-one.gap_at_20_drop)}" if one.gap_at_20_drop is not None else ""
@@ -659,145 +361,11 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
                 "Each layer quantised alone: how far the signal stands above the noise at the logits. Most sensitive first; "
                 "shorter is worse.",
                 described,
-                _sensitivity_spec(title, described, rows),
+                sensitivity_spec(title, described, rows),
                 {"rows": rows},
             )
         )  # fmt: skip
 
 
-def _sensitivity_spec(title: str, described: str, rows: Sequence[Datum]) -> dict[str, Any]:
-    return {
-        **_frame(title, described),
-        "signals": [*_WIDTH, *_bands(34)],
-        "data": [{"name": "rows", "transform": [*_RANK, {"type": "extent", "field": "snr", "signal": "across"}]}],
-        "scales": [
-            {"name": "x", "range": "width", "domain": {"signal": "[min(0, across[0]), max(1, across[1]) * 1.02]"}},
-            _precision_scale(row["precision"] for row in rows),
-        ],
-        "axes": [{"orient": "bottom", "scale": "x", "title": "signal to noise, dB", "grid": True, "tickCount": 6}],
-        "marks": [
-            *_band_texts(),
-            {
-                "type": "rect",
-                "from": {"data": "rows"},
-                "encode": {
-                    "update": {
-                        "x": {"scale": "x", "value": 0},
-                        "x2": {"scale": "x", "signal": "isValid(datum.snr) ? datum.snr : 0"},
-                        "y": {"signal": "datum.rank * step - 13"},
-                        "height": {"value": 9},
-                        "fill": {"scale": "precision", "field": "precision"},
-                        "tooltip": {"field": "text"},
-                        "description": {"field": "text"},
-                    }
-                },
-            },
-        ],
-    }
-
-
-def _frame(title: str, described: str) -> dict[str, Any]:
-    return {
-        "$schema": "https://vega.github.io/schema/vega/v6.json",
-        "description": f"{title}. {described}",
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "padding": 2,
-        "background": None,
-    }
-
-
-_WIDTH = [
-    {
-        "name": "width",
-        "init": "containerSize()[0]",
-        "on": [{"events": "window:resize", "update": "containerSize()[0]"}],
-    }
-]
-"""As wide as the element, and again when the window changes."""
-
-_TITLE_ABOVE = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleBaseline": "bottom", "titleY": -8, "titleX": -32}
-
-_RANK = [{"type": "window", "ops": ["row_number"], "as": ["rank"]}]
-_LOOKUP = {"type": "lookup", "from": "rows", "key": "id", "fields": ["id"], "as": ["row"]}
-
-
-def _bands(step: int) -> list[dict[str, Any]]:
-    """A band a row, from the top, the label above its bar: there is room for both on a phone."""
-    return [{"name": "step", "value": step}, {"name": "height", "update": "step * max(1, length(data('rows')))"}]
-
-
-def _band_texts() -> list[dict[str, Any]]:
-    def text(source: str, x: dict[str, Any], align: str, colour: str, limit: str) -> dict[str, Any]:
-        return {
-            "type": "text",
-            "from": {"data": "rows"},
-            "aria": False,
-            "encode": {
-                "update": {
-                    "x": x,
-                    "y": {"signal": "(datum.rank - 1) * step + 4"},
-                    "text": {"field": source},
-                    "align": {"value": align},
-                    "baseline": {"value": "top"},
-                    "fill": {"value": colour},
-                    "fontSize": {"value": 12.5},
-                    "limit": {"signal": limit},
-                    "tooltip": {"field": "text"},
-                }
-            },
-        }
-
-    return [
-        text("label", {"value": 0}, "left", "var(--ink)", "0.66 * width"),
-        text("note", {"signal": "width"}, "right", "var(--soft)", "0.33 * width"),
-    ]
-
-
-def _precision_scale(present: Any) -> dict[str, Any]:
-    domain = sorted(set(present), key=lambda name: list(PRECISIONS).index(name) if name in PRECISIONS else 99)
-    return {
-        "name": "precision",
-        "type": "ordinal",
-        "domain": domain,
-        "range": [PRECISIONS.get(name, OTHER) for name in domain],
-    }
-
-
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-FONT = "system-ui, sans-serif"
-
-CONFIG: dict[str, Any] = {
-    "axis": {
-        "domain": False,
-        "ticks": False,
-        "gridColor": "var(--line)",
-        "labelColor": "var(--soft)",
-        "titleColor": "var(--soft)",
-        "labelFont": FONT,
-        "titleFont": FONT,
-        "labelFontSize": 12.5,
-        "titleFontSize": 12.5,
-        "titleFontWeight": 400,
-        "labelPadding": 6,
-        "titlePadding": 6,
-        "labelOverlap": "greedy",
-    },
-    "legend": {
-        "orient": "bottom",
-        "direction": "horizontal",
-        "labelColor": "var(--soft)",
-        "labelFont": FONT,
-        "labelFontSize": 12.5,
-        "symbolSize": 110,
-        "columnPadding": 16,
-        "rowPadding": 4,
-        "labelLimit": 260,
-        "layout": {"bottom": {"anchor": "start", "direction": "vertical", "margin": 4}},
-    },
-    "style": {"cell": {"stroke": None}},
-    "text": {"font": FONT},
-}
-"""What all charts look like."""

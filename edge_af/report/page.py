@@ -1,7 +1,7 @@
 """The comparison as one HTML page that holds everything it shows: no font, no address of another machine.
 
-Everything that comes from a results file passes through `html.escape`, or stands in JSON in which no tag can begin. The page's
-own policy names the scripts that may run by their hashes and forbids loading, so that a network's name that is markup stays text.
+Everything that comes from a results file passes through `html.escape`, or stands in JSON in which no tag can begin. The
+page's own policy names the scripts that may run by their hashes and forbids loading: a name that is markup stays text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from string import Template
 
 from edge_af import __version__
 from edge_af.bench.results import Results
-from edge_af.report.charts import CONFIG, EXTRA, Chart, Charts, charts, library
+from edge_af.report.charts import EXTRA, Chart, Charts, charts, library
 from edge_af.report.comparison import (
     GAP,
     MEMORY,
@@ -35,6 +35,7 @@ from edge_af.report.comparison import (
     signed,
 )
 from edge_af.report.gallery import gallery_section
+from edge_af.report.specs import CONFIG
 from edge_af.report.table import comparison_table, filters
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from edge_af.report.charts import PRECISIONS, Charts
+from edge_af.report.charts import Charts
 from edge_af.report.comparison import (
     F1,
     GAP,
@@ -32,6 +32,7 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
+from edge_af.report.specs import PRECISIONS
 
 SORTED_UP = (GAP, F1, LIMIT)
 """More is better; of the others less."""
@@ -104,7 +105,7 @@ def comparison_table(lines: Sequence[Line]) -> str:
         new = " class=first" if index and lines[index - 1].network != line.network else ""
         rows.append(f'<tr data-id="{index}"{new}>{_row_head(line)}{cells}</tr>')
     return (
-        '<div class="scroll" id="table" role="region" aria-labelledby="comparison" tabindex="0"><table>'
+        '<div class="scroll" id="table" role="region" aria-label="Table of the comparison" tabindex="0"><table>'
         f"<caption><span>{escape(_caption(lines))}</span></caption>"
         '<thead><tr><th scope="col" aria-sort="none" class="text" data-first="ascending">'
         f'<button type="button"><span>Network</span></button></th>{head}</tr></thead>'

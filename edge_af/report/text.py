@@ -60,7 +60,9 @@ def table(many: Sequence[Results]) -> str:
     out += ["", *notes, *([""] if notes else [])]
     out.append("Beside a figure: factor of, or difference to, the baseline in the same runtime.")
     if any(line.row.gap_at_20_delta is not None for line in lines):
-        out.append("To FP32: ΔGAP against the same network in FP32; after ±, how far its 95 % interval reaches at most.")
+        out.append(
+            "To FP32: ΔGAP against the same network in FP32; after ±, how far its 95 % interval reaches at most."
+        )
     if limits:
         out.append("Limit: the share that the time to read the weights once is of the p50.")
     out += [f"{results.device.label}. Evaluation data: {data_text(results)}." for results in many]

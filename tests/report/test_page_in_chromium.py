@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +29,9 @@ def browser() -> Iterator[Any]:
         pytest.skip("vl-convert-python, which carries the charts' library, is not installed")
     with playwright.sync_playwright() as started:
         # Root, as in a container, has no sandbox; the page is our own.
-        made = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+        made = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        )
         yield made
         made.close()
 
@@ -102,7 +103,7 @@ def test_every_chart_is_drawn_and_named(opened: Any):
     expected = charts(MANY).all
     assert len(expected) == 8 and opened.locator(".chart svg").count() == len(expected)
     for chart in expected:
-        drawn = opened.locator(f"#{chart.name} svg [role^=graphics]").first
+        drawn = opened.locator(f"#{chart.name} [role=graphics-document], #{chart.name}[role=graphics-document]").first
         assert (drawn.get_attribute("aria-label") or "").startswith(chart.title)
     # 15 of 16 rows have a GAP; a front of the files' sizes has each file once.
     assert opened.locator("#chart-latency-0 .mark-symbol.role-mark path").count() == 7
@@ -130,18 +131,21 @@ def test_columns_sort_both_ways_with_the_missing_last(opened: Any, key: str):
 
 
 def test_filters_choose_rows_and_what_the_charts_show(opened: Any):
+    from playwright.sync_api import expect
+
+    points = opened.locator("#chart-latency-1 .mark-symbol.role-mark path")
     opened.locator("#filters input[name=precision][value=INT8]").uncheck(force=True)
     opened.locator("#filters input[name=runtime][value=LiteRT]").uncheck(force=True)
     assert opened.locator("#count").inner_text() == "4 of 16 rows shown"
-    opened.wait_for_function("document.querySelectorAll('#chart-latency-1 .mark-symbol.role-mark path').length === 1")
+    expect(points).to_have_count(1)
     # No layer of a TFLite file is left to show.
     assert not opened.locator("#layers").is_visible()
     opened.locator(f"#filters input[name=device][value='{PI.label}']").uncheck(force=True)
     assert opened.locator("#count").inner_text() == "2 of 16 rows shown"
     assert not opened.locator("#chart-latency-1").is_visible()
     opened.locator("#filters button[type=reset]").click()
-    opened.wait_for_function("document.getElementById('count').textContent === '16 of 16 rows shown'")
-    opened.wait_for_function("document.querySelectorAll('#chart-latency-1 .mark-symbol.role-mark path').length === 7")
+    expect(opened.locator("#count")).to_have_text("16 of 16 rows shown")
+    expect(points).to_have_count(8)
     assert opened.locator("#layers").is_visible()
 
 
