@@ -244,7 +244,7 @@ PARAMS = Column("params", "Parameters", "M", lambda row: row.params, lambda valu
 SIZE = Column("size_bytes", "File", "MB", lambda row: row.size_bytes, megabytes, True)
 P50 = Column("p50", "p50", "ms", _latency(lambda latency: latency.p50), quantity, True)
 P90 = Column("p90", "p90", "ms", _latency(lambda latency: latency.p90), quantity, True)
-MEMORY = Column("peak_memory_bytes", "Peak memory", "MB", lambda row: row.peak_memory_bytes, megabytes, True)
+MEMORY = Column("peak_memory_bytes", "Memory", "MB", lambda row: row.peak_memory_bytes, megabytes, True)
 
 LIMIT = Column("limit_share", "Of the limit", "", lambda row: row.limit_share, percent, False)
 

@@ -145,7 +145,7 @@ def test_filters_choose_rows_and_what_the_charts_show(opened: Any):
     assert not opened.locator("#chart-latency-1").is_visible()
     opened.locator("#filters button[type=reset]").click()
     expect(opened.locator("#count")).to_have_text("16 of 16 rows shown")
-    expect(points).to_have_count(8)
+    expect(points).to_have_count(7)
     assert opened.locator("#layers").is_visible()
 
 
