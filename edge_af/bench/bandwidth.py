@@ -23,7 +23,7 @@ from edge_af.bench.conditions import available_memory
 from edge_af.bench.results import Bandwidth
 
 SECONDS = 0.4
-"""That each buffer is read for, ten passes at least."""
+"""That each buffer is read for, three passes at least."""
 
 BLOCK = 2**20
 """Values read by one call: 4 MiB, long enough that Python's own time does not count."""
@@ -47,7 +47,7 @@ def measure_bandwidth(threads: int, buffer_bytes: int) -> Bandwidth:
 
     best, passes, end = float("inf"), 0, time.perf_counter() + SECONDS
     with ThreadPoolExecutor(threads) as pool:
-        while passes < 10 or time.perf_counter() < end:
+        while passes < 3 or time.perf_counter() < end:
             started = time.perf_counter()
             list(pool.map(read, parts))
             best = min(best, time.perf_counter() - started)

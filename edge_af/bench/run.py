@@ -161,6 +161,8 @@ class _Session:
         self._packed: dict[Path, Path | None] = {}
         self._remarks: dict[str, tuple[float, list[str]]] = {}
         self._kept_warnings: list[str] = []
+        self._done_before: set[int] = set()
+        self._sizes: list[int] = []
 
     def take_over(self, earlier: Results, now: str) -> None:
         """Begin with the rows of an interrupted bench, as far as what their intervals need is still there."""
@@ -170,6 +172,7 @@ class _Session:
                     self._rows[index] = row
         if self._rows:
             self._kept_warnings = earlier.warnings
+            self._done_before = {index for index in self._rows if self._is_done(index)}
             rows = [self._rows[index] for index in sorted(self._rows)]
             kept = self.results.conditions or {}
             self.results = dataclasses.replace(
@@ -190,11 +193,13 @@ class _Session:
             if not self._is_done(index) and len(self._rows[index].rounds or [] if index in self._rows else []) <= round_
         ]
         with Progress("bench", len(todo), "measurements") as progress:
-            if todo:
-                progress.update(0, "how fast memory is read")
-                self._measure_bandwidth()
+            begun = -1
             for round_, index in todo:
                 if not self._is_done(index):
+                    if round_ > begun:
+                        begun = round_
+                        progress.update(0, "how fast memory is read")
+                        self._measure_bandwidth()
                     self._measure_row(round_, index, progress)
                     self._put_together()
                     save(self.results)
@@ -207,10 +212,17 @@ class _Session:
         return row is not None and (row.status != OK or len(row.rounds or []) >= self.results.method.rounds)
 
     def _measure_bandwidth(self) -> None:
+        """Once a round: the fastest of all rounds is the limit."""
         weights = [_weights(item.subject) for item in self._plan]
-        sizes = buffers([size for size in weights if size], self.results.device.last_level_cache_bytes)
+        if not self._sizes:
+            self._sizes = buffers([size for size in weights if size], self.results.device.last_level_cache_bytes)
         counts = sorted({item.threads for item in self._plan})
-        self.results = dataclasses.replace(self.results, bandwidth=measure_apart(counts, sizes, environment()))
+        fastest = {(one.threads, one.buffer_bytes): one for one in self.results.bandwidth}
+        for one in measure_apart(counts, self._sizes, environment()):
+            key = (one.threads, one.buffer_bytes)
+            if key not in fastest or one.bytes_per_s > fastest[key].bytes_per_s:
+                fastest[key] = one
+        self.results = dataclasses.replace(self.results, bandwidth=[fastest[key] for key in sorted(fastest)])
 
     def _measure_row(self, round_: int, index: int, progress: Progress) -> None:
         item, earlier = self._plan[index], self._rows.get(index)
@@ -307,7 +319,10 @@ class _Session:
         return self._bare[job.runtime, job.threads]
 
     def _put_together(self, finished: bool = False) -> None:
-        rows = [self._with_limit(self._rows[index]) for index in sorted(self._rows)]
+        # A row that was finished in an earlier session keeps the limit of that session.
+        rows = [
+            row if index in self._done_before else self._with_limit(row) for index, row in sorted(self._rows.items())
+        ]
         rows = self._judge.judged(rows) if finished else rows
         before = (self.results.conditions or {})["before"]
         self.results = dataclasses.replace(
@@ -332,9 +347,8 @@ class _Session:
         same = [one for one in self.results.bandwidth if one.threads == row.threads]
         fitting = [one for one in same if row.weight_bytes and abs(one.buffer_bytes - row.weight_bytes) < 64]
         speed = fitting[0] if fitting else self.results.memory_bandwidth(row.threads)
-        # A row of an earlier session keeps the limit of that session.
-        limit = row.limit_ms
-        if limit is None and speed is not None and row.weight_bytes:
+        limit = None
+        if speed is not None and row.weight_bytes:
             limit = round(row.weight_bytes / speed.bytes_per_s * 1e3, 4)
         return dataclasses.replace(
             row,

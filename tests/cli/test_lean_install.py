@@ -72,8 +72,8 @@ def test_bench_report_eval_and_predict_run(
     out = tmp_path / "results.json"
     command = ("-m", "edge_af")
     run(
-        environment, *command, "bench", exports, "--data", eval_dataset.folder, "--runs", 20, "--out", out,
-        "--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md",
+        environment, *command, "bench", exports, "--data", eval_dataset.folder, "--runs", 20, "--rounds", 1, "--no-packed",
+        "--out", out, "--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md",
     )  # fmt: skip
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == 8 and {row["status"] for row in rows} == {"ok"}
