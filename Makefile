@@ -1,6 +1,7 @@
 # On a machine with Python >= 3.11 and make:
 #   make demo   the whole way on the made-up data set, ending in a table and a page
 #   make test   the fast tests
+#   make test-browser   the page in the system's Chromium
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

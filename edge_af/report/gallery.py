@@ -54,7 +54,7 @@ def _section(gallery: Gallery, shown: Sequence[Line]) -> str:
     return (
         '<section aria-labelledby="gallery"><h2 id="gallery">What they see</h2>'
         f'<p class="soft">{len(gallery.videos)} videos of the evaluation set, drawn by the fixed seed {gallery.seed} and not '
-        f"picked: the labels that people and machines gave them, and each network's three best. {HIT} is one of the labels, "
+        f"picked: their labels, and each network's three best. {HIT} is one of the labels, "
         f"{MISS} is not. Right here: {escape(', '.join(hits))}.</p>"
         f'<ul class="cards">{"".join(cards[:FIRST])}</ul>{more if rest else ""}</section>'
     )
