@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -12,7 +12,9 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READS = (1, SCHEMA_VERSION)
+"""Version 1 said nothing of `integer_share` and `undelegated`."""
 
 FORMATS = ("onnx", "tflite")
 
@@ -27,7 +29,7 @@ class ArtifactFile:
     format: str
     """`onnx` or `tflite`."""
     precision: str
-    """`fp32` or `int8`."""
+    """`fp32`, `fp16`, `int8` or `int4`."""
     recipe: str | None
     """How it was quantised; None for FP32."""
     size_bytes: int
@@ -38,6 +40,10 @@ class ArtifactFile:
     """Fully connected layers that were seen to run in integer kernels."""
     float_layers: int = 0
     """The others."""
+    integer_share: float | None = None
+    """Of the bytes of the fully connected layers' weights, the share that integer kernels read; None if it was not recorded."""
+    undelegated: list[str] = field(default_factory=list)
+    """TFLite operators that XNNPACK left to LiteRT's own, slower kernels."""
     max_difference: float | None = None
     """Largest difference of a score from the trained network's, over the videos tried at export."""
 
@@ -86,9 +92,11 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     value = read_json(path, "manifest")
-    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(value, dict) or value.get("schema_version") not in READS:
         found = value.get("schema_version") if isinstance(value, dict) else None
-        raise EdgeAfError(f"{path}: schema_version {found!r}; this edge-af reads {SCHEMA_VERSION}. Export again.")
+        raise EdgeAfError(
+            f"{path}: schema_version {found!r}; this edge-af reads {' and '.join(map(str, READS))}. Export again."
+        )
     try:
         calibration = value["calibration"]
         return _built(

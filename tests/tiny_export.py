@@ -27,7 +27,9 @@ def export_tiny(model: str, out: Path, dataset: Dataset) -> Path:
     run = Run("tiny", CONFIGS[model], dataset.classes, count_params(network), 0.25, dataset.class_names, weights="")
     recipe = load_recipe("int8-dynamic")
     calibration = CalibrationData(dataset, np.arange(64), 0)
-    export_network(network, run, out, recipes={"onnx": recipe, "tflite": recipe}, calibration=calibration, cpu="x86-64")
+    export_network(
+        network, run, out, recipes={"onnx": (recipe,), "tflite": (recipe,)}, calibration=calibration, cpu="x86-64"
+    )
     return out
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_af.artifacts import FORMATS
-from edge_af.console import warn
+from edge_af.console import say, warn
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
@@ -23,13 +23,22 @@ if TYPE_CHECKING:
     from edge_af.export.recipes import Recipe
     from edge_af.models.run import Run
 
-DEFAULT_RECIPE = "int8-static"
+PICKED = {
+    "int8": {"onnx": "int8-static", "tflite": "int8-dynamic"},
+    "int4": {"onnx": "int4-block32-dynamic", "tflite": "int4-block32-dynamic"},
+    "fp16": {"onnx": "fp16", "tflite": "fp16"},
+}
+"""The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of artifacts to make.")
-@click.option("--int8", is_flag=True, help="INT8 files beside the FP32 ones.")
+@click.option(
+    "--int8", is_flag=True, help="INT8 files beside the FP32 ones, by the recipe that does best in each format."
+)
+@click.option("--int4", is_flag=True, help="INT4 files likewise.")
+@click.option("--fp16", is_flag=True, help="FP16 files likewise.")
 @click.option(
     "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Only this format; may be given again."
 )
@@ -38,7 +47,8 @@ DEFAULT_RECIPE = "int8-static"
     "recipe_names",
     multiple=True,
     metavar="[FORMAT=]NAME|FILE",
-    help=f"How to quantise: a recipe's name or YAML file, for all formats or for one.  [default: {DEFAULT_RECIPE}]",
+    help="Files by this recipe, its name or YAML file, for all formats or for one; may be given again. In place of what "
+    "the flag of its precision would pick.",
 )
 @click.option(
     "--calibration-data", type=click.Path(path_type=Path), help="Prepared training data to find activation ranges on."
@@ -61,6 +71,8 @@ def command(
     run_folder: Path,
     out: Path,
     int8: bool,
+    int4: bool,
+    fp16: bool,
     formats: tuple[str, ...],
     recipe_names: tuple[str, ...],
     calibration_data: Path | None,
@@ -73,20 +85,20 @@ def command(
 ) -> None:
     """Turn a trained network into ONNX and TFLite files with a manifest.
 
-    RUN is the folder that `edge-af train` made. INT8 needs --calibration-data, the data it was trained on: the videos
-    that training held out are left alone. Every file is loaded and checked before the folder is kept.
+    RUN is the folder that `edge-af train` made. Static activations need --calibration-data, the data it was trained on:
+    the videos that training held out are left alone. Every file is loaded and checked before the folder is kept.
     """
     started = time.monotonic()
     chosen = tuple(dict.fromkeys(formats)) or FORMATS
-    if recipe_names and not int8:
-        raise click.UsageError("--recipe says how to quantise: it needs --int8.")
-
     from edge_af.data.dataset import open_dataset
-    from edge_af.export.recipes import load_recipe
 
-    recipes = {format: load_recipe(name) for format, name in _recipe_of(chosen, recipe_names).items()} if int8 else {}
-    if any(recipe.needs_ranges for recipe in recipes.values()) and calibration_data is None:
-        raise click.UsageError("--int8 finds activation ranges on training videos: name them with --calibration-data.")
+    flags = {"int8": int8, "int4": int4, "fp16": fp16}
+    recipes = _recipes(chosen, recipe_names, [precision for precision, given in flags.items() if given])
+    static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
+    if static and calibration_data is None:
+        raise click.UsageError(
+            f"{static[0]} finds activation ranges on training videos: name them with --calibration-data."
+        )
     dataset = open_dataset(calibration_data) if calibration_data is not None else None
 
     manifest = _export(
@@ -112,7 +124,7 @@ def _export(
     run_folder: Path,
     out: Path,
     formats: tuple[str, ...],
-    recipes: dict[str, Recipe],
+    recipes: dict[str, tuple[Recipe, ...]],
     dataset: Dataset | None,
     videos: int,
     seed: int,
@@ -130,7 +142,7 @@ def _export(
     if dataset is not None:
         rows = _training_rows(run_folder, run, dataset, any_data)
         calibration = CalibrationData(dataset, choose_videos(rows, videos, seed), seed)
-    needs_cpu = "onnx" in recipes
+    needs_cpu = bool(recipes.get("onnx"))
     return export_network(
         # Not kept in a variable, so that its memory is free again once it is traced.
         load_network(run_folder)[1],
@@ -178,24 +190,37 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
     return rows
 
 
-def _recipe_of(formats: tuple[str, ...], given: tuple[str, ...]) -> dict[str, str]:
-    """Format to recipe: `NAME` is for all formats, `FORMAT=NAME` for one, and the later of two wins."""
-    chosen = dict.fromkeys(formats, DEFAULT_RECIPE)
-    for text in given:
-        format, equals, name = text.partition("=")
-        if not equals:
-            chosen = dict.fromkeys(formats, text)
-        elif format in formats:
-            chosen[format] = name
-        else:
+def _recipes(formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str]) -> dict[str, tuple[Recipe, ...]]:
+    """Format to its recipes: those given (`NAME` is for all formats, `FORMAT=NAME` for one), and for each precision that
+    none of them is of, the recipe that its flag stands for.
+    """
+    from edge_af.export.recipes import load_recipe
+
+    chosen: dict[str, list[Recipe]] = {format: [] for format in formats}
+    for text in dict.fromkeys(given):
+        format, equals, name = text.rpartition("=")
+        if equals and format not in formats:
             raise EdgeAfError(
                 f"--recipe {text}: {format!r} is none of the formats exported here ({', '.join(formats)})."
             )
-    return chosen
+        recipe = load_recipe(name)
+        for one in (format,) if equals else formats:
+            chosen[one].append(recipe)
+    for precision in precisions:
+        picked = {
+            format: load_recipe(PICKED[precision][format])
+            for format in formats
+            if precision not in [recipe.precision for recipe in chosen[format]]
+        }
+        for format, recipe in picked.items():
+            chosen[format].append(recipe)
+        if picked:
+            say(f"--{precision}: {', '.join(f'{recipe.name} for {format}' for format, recipe in picked.items())}")
+    return {format: tuple(recipes) for format, recipes in chosen.items()}
 
 
 def _table(manifest: Manifest) -> list[str]:
-    head = ("file", "bytes", "recipe", "integer layers", "float layers", "largest score difference")
+    head = ("file", "bytes", "recipe", "integer layers", "float layers", "integer share", "largest score difference")
     rows: list[tuple[Any, ...]] = [
         (
             file.path,
@@ -203,6 +228,7 @@ def _table(manifest: Manifest) -> list[str]:
             (file.recipe or "-") + (f" ({file.cpu})" if file.cpu else ""),
             file.integer_layers,
             file.float_layers,
+            f"{file.integer_share:.1%}",
             f"{file.max_difference:.1e}",
         )
         for file in manifest.files

@@ -25,6 +25,7 @@ SIZE_LIMIT = 2**31 - 1
 
 TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.int32): schema.TensorType.INT32,
 }
@@ -79,19 +80,38 @@ class TfliteModel:
             added.quantization = _quantization(np.array([affine.scale], np.float32), affine.zero_point)
         return self._add(added)
 
-    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None, axis: int = 0) -> int:
-        """Add a constant of float32, int8 or int32; returns its index. `scales`: symmetric quantisation along `axis`."""
-        added = schema.TensorT()
-        added.name, added.type = name, TYPES[array.dtype]
-        added.shape = np.array(array.shape, np.int32)
-        added.hasRank = True
-        added.buffer = len(self._buffers)
-        buffer = AlignedBuffer()
-        buffer.data = np.ascontiguousarray(array)
-        self._buffers.append(buffer)
-        if scales is not None:
-            added.quantization = _quantization(scales, 0, axis)
-        return self._add(added)
+    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
+        """Add a constant; returns its index.
+
+        Args:
+            name: as in the ONNX graph.
+            array: float32, float16, int8 or int32.
+            scales: where int8 stands for real numbers: one, or one for each index of the first axis.
+        """
+        quantization = None if scales is None else _quantization(scales, 0)
+        return self._constant(name, TYPES[array.dtype], array.shape, np.ascontiguousarray(array), quantization)
+
+    def int4(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32]) -> int:
+        """Add integers (out, in) from -8 to 7, in an even number, as INT4; returns their index.
+
+        Args:
+            name: as in the ONNX graph.
+            integers: int8.
+            scales: (out,), or (out, in / block), which are kept as float16.
+        """
+        nibbles = integers.reshape(-1).view(np.uint8)
+        packed = (nibbles[0::2] & 15) | (nibbles[1::2] << 4)
+        if scales.ndim == 1:
+            quantization = _quantization(scales, 0)
+        else:
+            details = schema.BlockwiseQuantizationT()
+            details.scales = self.constant(f"{name}.scales", scales.astype(np.float16))
+            details.zeroPoints = -1  # none: the integers are symmetric
+            details.blockSize = integers.shape[1] // scales.shape[1]
+            quantization = schema.QuantizationParametersT()
+            quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+            quantization.details = details
+        return self._constant(name, schema.TensorType.INT4, integers.shape, packed, quantization)
 
     def operator(self, op: str, inputs: list[int], outputs: list[int], options: Any = None, version: int = 1) -> None:
         """Add an operator by its name in the schema, e.g. `FULLY_CONNECTED`, with its options object if it has one."""
@@ -112,7 +132,11 @@ class TfliteModel:
         """
         model = self._model(inputs, outputs)
         held = sum(buffer.data.nbytes + 2 * ALIGNMENT for buffer in self._buffers if buffer.data is not None)
-        scales = sum(12 * len(tensor.quantization.scale) for tensor in self._tensors if tensor.quantization is not None)
+        scales = sum(
+            12 * len(tensor.quantization.scale)
+            for tensor in self._tensors
+            if tensor.quantization is not None and tensor.quantization.scale is not None
+        )
         size = held + scales + 1024 * (16 + len(self._tensors) + len(self._operators))
         if size > SIZE_LIMIT:
             raise EdgeAfError(f"{path.name}: {size:,} bytes; a TFLite file holds at most 2 GB.")
@@ -121,6 +145,18 @@ class TfliteModel:
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         with path.open("wb") as file:
             file.write(memoryview(builder.Bytes)[builder.Head() :])
+
+    def _constant(self, name: str, kind: int, shape: tuple[int, ...], data: NDArray[Any], quantization: Any) -> int:
+        added = schema.TensorT()
+        added.name, added.type = name, kind
+        added.shape = np.array(shape, np.int32)
+        added.hasRank = True
+        added.buffer = len(self._buffers)
+        added.quantization = quantization
+        buffer = AlignedBuffer()
+        buffer.data = data
+        self._buffers.append(buffer)
+        return self._add(added)
 
     def _add(self, tensor: Any) -> int:
         self._tensors.append(tensor)
@@ -158,9 +194,8 @@ def _tensor_maps(tensors: Mapping[str, int]) -> list[Any]:
     return maps
 
 
-def _quantization(scales: NDArray[np.float32], zero_point: int, axis: int = 0) -> Any:
+def _quantization(scales: NDArray[np.float32], zero_point: int) -> Any:
     quantization = schema.QuantizationParametersT()
     quantization.scale = scales
     quantization.zeroPoint = np.full(len(scales), zero_point, np.int64)
-    quantization.quantizedDimension = axis
     return quantization

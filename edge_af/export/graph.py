@@ -37,6 +37,8 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    domain: str = ""
+    """Of the operator; ONNX's own when empty."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def to_onnx(
     model = helper.make_model(
         helper.make_graph(
             [
-                helper.make_node(node.op, list(node.inputs), list(node.outputs), node.name, **node.attributes)
+                helper.make_node(
+                    node.op, list(node.inputs), list(node.outputs), node.name, domain=node.domain, **node.attributes
+                )
                 for node in graph.nodes
             ],
             "edge_af",
@@ -155,7 +159,10 @@ def to_onnx(
             [value(name, shape) for name, shape in graph.outputs.items()]
             + [helper.make_empty_tensor_value_info(name) for name in extra],
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[
+            helper.make_opsetid(domain, 1 if domain else OPSET)
+            for domain in sorted({"", *(node.domain for node in graph.nodes)})
+        ],
         ir_version=IR_VERSION,
         producer_name="edge-af",
         producer_version=__version__,

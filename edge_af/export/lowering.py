@@ -30,8 +30,9 @@ def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTISED) -> No
     """Write a clean graph as a TFLite file: FP32, or quantised as `plan` says.
 
     A layer with static activations becomes FULLY_CONNECTED on INT8, one with dynamic activations the hybrid form that
-    quantises its float input row by row at run time. TFLite has no kernel from an INT8 input to a float output: a static
-    layer whose output the plan leaves in float becomes hybrid too.
+    quantises its float input row by row at run time; where weights alone are quantised, DEQUANTIZE makes them float
+    first. TFLite has no kernel from an INT8 input to a float output: a static layer whose output the plan leaves in float
+    becomes hybrid too.
 
     Raises:
         EdgeAfError: an operator that is not known here, or a form of one that TFLite does not have; names the node.
@@ -135,10 +136,30 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
     if layer is None:
         inputs = [lowering.real(data), lowering.real(weight_name), lowering.real(bias_name)]
         lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)
-    elif layer.activations == "static" and output in lowering.plan.tensors:
+    elif layer.form.activations == "float":
+        inputs = [lowering.real(data), _real_weight(lowering, weight_name, layer), lowering.real(bias_name)]
+        lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)
+    elif layer.form.weights == "int4":
+        options.asymmetricQuantizeInputs = True
+        weight = lowering.model.int4(weight_name, layer.weight, layer.weight_scale)
+        inputs = [lowering.real(data), weight, lowering.real(bias_name)]
+        lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options, version=12)
+    elif layer.form.activations == "static" and output in lowering.plan.tensors:
         _integer_layer(lowering, node, layer, output, options)
     else:
         _hybrid_layer(lowering, node, layer, output, activation)
+
+
+def _real_weight(lowering: _Lowering, name: str, layer: Layer) -> int:
+    """A layer's weights made float before they are used; the runtime does that once, when it loads the file."""
+    if layer.form.weights == "int4":
+        held = lowering.model.int4(name, layer.weight, layer.weight_scale)
+    else:
+        held = lowering.model.constant(name, layer.weight, layer.weight_scale if layer.form.is_integer else None)
+    real = lowering.model.tensor(f"{name}.float", layer.weight.shape, layer.weight.shape, np.float32)
+    version = {"int4": 6, "int8": 5, "fp16": 3}[layer.form.weights]
+    lowering.model.operator("DEQUANTIZE", [held], [real], schema.DequantizeOptionsT(), version=version)
+    return real
 
 
 def _integer_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, options: Any) -> None:

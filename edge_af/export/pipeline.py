@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,19 @@ class Wanted:
 
     @property
     def precision(self) -> str:
-        return "fp32" if self.recipe is None else "int8"
+        return "fp32" if self.recipe is None else self.recipe.precision
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the checks need to know of a file once the graph is gone."""
+
+    item: Wanted
+    path: Path
+    weight_bytes: Mapping[str, int]
+    """Of each fully connected layer, as the file holds them, without scales."""
+    integer_layers: list[str]
+    """Those that are meant to run in integers."""
 
 
 def export_network(
@@ -62,7 +76,7 @@ def export_network(
     out: Path,
     *,
     formats: tuple[str, ...] = FORMATS,
-    recipes: dict[str, Recipe] | None = None,
+    recipes: Mapping[str, tuple[Recipe, ...]] | None = None,
     calibration: CalibrationData | None = None,
     cpu: str,
     overwrite: bool = False,
@@ -75,7 +89,7 @@ def export_network(
         run: the run it is of: what the manifest is to say of it.
         out: the folder to make.
         formats: which of `artifacts.FORMATS`.
-        recipes: a quantised file beside the FP32 one for each format named here.
+        recipes: format to the recipes by which it is written beside FP32.
         calibration: needed if a recipe has static activations.
         cpu: the kind of processor that quantised ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
         overwrite: replace what `out` holds.
@@ -84,8 +98,10 @@ def export_network(
         EdgeAfError: the calibration data is missing or of other classes, the network cannot be written, or `out` exists.
         GateFailed: a file's scores are not the network's, or a layer that was to run in integers does not.
     """
-    recipes = recipes or {}
-    static = [recipe for recipe in recipes.values() if recipe.needs_ranges]
+    wanted = [Wanted(format, None) for format in formats]
+    wanted += [Wanted(format, recipe) for format in formats for recipe in (recipes or {}).get(format, ())]
+    names = _file_names(run.model, wanted)
+    static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]
     if static and calibration is None:
         raise EdgeAfError(f"recipe {static[0].name} needs training videos to find ranges on: pass --calibration-data.")
     if calibration is not None and calibration.dataset.classes != run.classes:
@@ -107,16 +123,11 @@ def export_network(
             with Progress("finding ranges", len(calibration.rows), "videos") as progress:
                 ranges = find_ranges(graph, calibration.dataset, calibration.rows, calibration.seed, progress)
             write_ranges(stage / RANGES, ranges)
-        wanted = [Wanted(format, None) for format in formats]
-        wanted += [Wanted(format, recipes[format]) for format in formats if format in recipes]
-        meant = _write(graph, run.model, wanted, ranges, cpu, stage)
+        written = _write(graph, wanted, [stage / name for name in names], ranges, cpu)
         # What the checks load takes the graph's place in memory.
         del graph
         gc.collect()
-        files = [
-            _checked(stage / _file_name(run.model, item), item, cpu, layers, integer, (visual, audio, scores))
-            for item, integer in zip(wanted, meant, strict=True)
-        ]
+        files = [_checked(one, cpu, layers, (visual, audio, scores)) for one in written]
         manifest = Manifest(
             model=run.model,
             preset=run.preset,
@@ -132,8 +143,26 @@ def export_network(
     return manifest
 
 
-def _file_name(model: str, item: Wanted) -> str:
-    return f"{model}-{item.precision}.{item.format}"
+def _file_names(model: str, wanted: list[Wanted]) -> list[str]:
+    """`MODEL-PRECISION.FORMAT`, with the whole name of the recipe where two would be called the same.
+
+    Raises:
+        EdgeAfError: two recipes of one name.
+    """
+
+    def name(item: Wanted, what: str) -> str:
+        return f"{model}-{what}.{item.format}"
+
+    taken = Counter(name(item, item.precision) for item in wanted)
+    names = []
+    for item in wanted:
+        what = item.precision
+        if item.recipe is not None and taken[name(item, what)] > 1:
+            what = item.recipe.name if item.recipe.name.startswith(what) else f"{what}-{item.recipe.name}"
+        names.append(name(item, what))
+    if twice := [one for one, times in Counter(names).items() if times > 1]:
+        raise EdgeAfError(f"two recipes would both be written to {twice[0]}: give their files different names.")
+    return names
 
 
 def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -146,52 +175,58 @@ def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.floa
     return one, two
 
 
-def _write(
-    graph: Graph, model: str, wanted: list[Wanted], ranges: Ranges | None, cpu: str, folder: Path
-) -> list[list[str]]:
-    """Write each file; returns, for each, the layers that are meant to run in integers."""
-    meant, plans = [], dict[str, Plan]()
-    for item in wanted:
-        made = NOTHING_QUANTISED
-        if item.recipe is not None:
-            # One plan serves both formats where they follow the same recipe. Its name alone does not tell it from others,
-            # and equality passes over the order of its layers' patterns.
-            key = repr(item.recipe)
-            if key not in plans:
-                plans[key] = plan(graph, item.recipe, ranges)
-            made = plans[key]
-        path = folder / _file_name(model, item)
-        if item.format == "tflite":
-            write_tflite(graph, path, made)
-        else:
-            save_onnx(quantize_graph(graph, made, cpu) if item.recipe is not None else graph, path)
+def _write(graph: Graph, wanted: list[Wanted], paths: list[Path], ranges: Ranges | None, cpu: str) -> list[Written]:
+    written, made, made_for = [], NOTHING_QUANTISED, ""
+    float_bytes = {gemm.name: graph.constants[gemm.inputs[1]].nbytes for gemm in graph.gemms()}
+    # Files of one recipe one after the other, so that they share its plan, and only one plan is held at a time. A name
+    # alone does not tell a recipe from others, and equality passes over the order of its layers' patterns.
+    for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: repr(pair[0].recipe)):
+        if repr(item.recipe) != made_for:
+            made, made_for = NOTHING_QUANTISED, repr(item.recipe)
+            if item.recipe is not None:
+                made = plan(graph, item.recipe, ranges)
+        write_file(graph, made, item.format, path, cpu)
         say(f"{path.name}: {path.stat().st_size:,} bytes")
-        meant.append(list(made.layers))
-    return meant
+        held = {name: layer.weight_bytes for name, layer in made.layers.items()}
+        written.append(Written(item, path, {**float_bytes, **held}, made.integer_layers))
+    return sorted(written, key=lambda one: paths.index(one.path))
+
+
+def write_file(graph: Graph, made: Plan, format: str, path: Path, cpu: str) -> None:
+    """Write a clean graph as a plan has it; `cpu` as for `export_network`.
+
+    Raises:
+        EdgeAfError: the graph cannot be written in that format.
+    """
+    if format == "tflite":
+        write_tflite(graph, path, made)
+    else:
+        save_onnx(quantize_graph(graph, made, cpu) if made.layers else graph, path)
 
 
 def _checked(
-    path: Path,
-    item: Wanted,
+    written: Written,
     cpu: str,
     layers: list[str],
-    meant: list[str],
     tried: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
 ) -> ArtifactFile:
     """A file's entry in the manifest, once it is known to do what it is meant to do."""
+    item, path = written.item, written.path
     difference = proof.largest_difference(path, *tried)
-    execution = proof.Execution((), tuple(layers))
     if item.recipe is None:
         proof.check_agreement(path.name, difference)
+    if item.format == "tflite":
+        execution = proof.tflite_execution(path, layers)
+    elif item.recipe is not None:
+        execution = proof.onnx_execution(path, layers, cpu)
     else:
-        if item.format == "tflite":
-            execution = proof.tflite_execution(path, layers)
-        else:
-            execution = proof.onnx_execution(path, layers, cpu)
-        proof.check_integer(path.name, execution, meant)
-        if execution.undelegated:
-            names = ", ".join(sorted(set(execution.undelegated)))
-            warn(f"{path.name}: {len(execution.undelegated)} operators run outside XNNPACK, which is slower: {names}")
+        # Nothing in it could run in integers, and reading it back would write another copy of its weights.
+        execution = proof.Execution((), tuple(layers))
+    proof.check_integer(path.name, execution, written.integer_layers)
+    if execution.undelegated:
+        names = ", ".join(sorted(set(execution.undelegated)))
+        warn(f"{path.name}: {len(execution.undelegated)} operators run outside XNNPACK, which is slower: {names}")
+    integer_bytes = sum(written.weight_bytes[layer] for layer in execution.integer_layers)
     return ArtifactFile(
         path=path.name,
         format=item.format,
@@ -202,6 +237,8 @@ def _checked(
         cpu=cpu if item.recipe is not None and item.format == "onnx" else None,
         integer_layers=len(execution.integer_layers),
         float_layers=len(execution.float_layers),
+        integer_share=integer_bytes / sum(written.weight_bytes.values()),
+        undelegated=sorted(execution.undelegated),
         max_difference=difference,
     )
 

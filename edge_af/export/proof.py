@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.errors import GateFailed
-from edge_af.export.quantize_onnx import weight_name
+from edge_af.export.quantize_onnx import INTEGER_ACCURACY, weight_name
 from edge_af.runtime import load, score_all
 from edge_af.runtime.litert import interpreter_class
 from edge_af.runtime.ort import onnxruntime_module
@@ -55,46 +55,57 @@ def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
             options.add_session_config_entry("session.qdqisint8allowed", "1")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(options.optimized_model_filepath).graph.node
-    read = {name for node in nodes if node.op_type in INTEGER_KERNELS for name in node.input}
+    read = {name for node in nodes if _computes_in_integers(node) for name in node.input}
     integer = tuple(layer for layer in layers if weight_name(layer) in read)
     return Execution(integer, tuple(layer for layer in layers if layer not in integer))
+
+
+def _computes_in_integers(node: Any) -> bool:
+    if node.op_type == "MatMulNBits":
+        return any(one.name == "accuracy_level" and one.i == INTEGER_ACCURACY for one in node.attribute)
+    return node.op_type in INTEGER_KERNELS
 
 
 def tflite_execution(path: Path, layers: list[str]) -> Execution:
     """Read back LiteRT's operators after XNNPACK took its share of them; arguments as for `onnx_execution`.
 
-    A layer runs in integers if its weights are INT8 and either its input and output are INT8 too, or its input is float
-    and it asks for it to be quantised at run time. INT8 weights that are made float first save space and no arithmetic,
-    and what becomes of them in a layer that does not ask is each runtime's own choice: neither counts.
+    A layer runs in integers if its weights are INT8 or INT4 and either its input and output are INT8 too, or its input is
+    float and it asks for it to be quantised at run time. Integer weights that are made float first save space and no
+    arithmetic, and what becomes of them in a layer that does not ask is each runtime's own choice: neither counts.
     """
     interpreter = interpreter_class()(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
-    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
-    operators = interpreter._get_ops_details()
-    integer_weights = set()
-    for at, op in enumerate(_originals(operators)):
-        if op["op_name"] != "FULLY_CONNECTED":
-            continue
-        data, weight, output = (tensors[index] for index in (*op["inputs"][:2], op["outputs"][0]))
-        types = (data["dtype"], weight["dtype"], output["dtype"])
-        hybrid = types == (np.float32, np.int8, np.float32) and _quantizes_its_input(path, at)
-        if hybrid or types == (np.int8, np.int8, np.int8):
-            integer_weights.add(weight["name"])
+    integer_weights = _integer_weights(path)
     integer = tuple(layer for layer in layers if f"{layer}.weight" in integer_weights)
-    return Execution(integer, tuple(layer for layer in layers if layer not in integer), _undelegated(operators))
+    undelegated = _undelegated(interpreter._get_ops_details())
+    return Execution(integer, tuple(layer for layer in layers if layer not in integer), undelegated)
 
 
-def _quantizes_its_input(path: Path, at: int) -> bool:
-    """Whether the file's operator number `at`, a FULLY_CONNECTED, asks for its float input to be quantised at run time."""
+def _integer_weights(path: Path) -> set[str]:
+    """Names of the weights that a file's fully connected operators multiply in integers."""
+    # Read from the file: the interpreter says INT8 of INT4 tensors, and nothing of options.
     from ai_edge_litert import schema_py_generated as schema
 
-    file = np.memmap(path, np.uint8, "r")
-    table = schema.Model.GetRootAs(file, 0).Subgraphs(0).Operators(at).BuiltinOptions()
-    if table is None:
-        return False
-    options = schema.FullyConnectedOptions()
-    options.Init(table.Bytes, table.Pos)
-    return bool(options.AsymmetricQuantizeInputs())
+    kinds, integer = schema.TensorType, (schema.TensorType.INT8, schema.TensorType.INT4)
+    model = schema.Model.GetRootAs(np.memmap(path, np.uint8, "r"), 0)
+    subgraph = model.Subgraphs(0)
+    found = set()
+    for at in range(subgraph.OperatorsLength()):
+        operator = subgraph.Operators(at)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        table = operator.BuiltinOptions()
+        if code.BuiltinCode() != schema.BuiltinOperator.FULLY_CONNECTED or table is None:
+            continue
+        options = schema.FullyConnectedOptions()
+        options.Init(table.Bytes, table.Pos)
+        data, weight, output = (
+            subgraph.Tensors(index) for index in (operator.Inputs(0), operator.Inputs(1), operator.Outputs(0))
+        )
+        ends = (data.Type(), output.Type())
+        hybrid = ends == (kinds.FLOAT32, kinds.FLOAT32) and options.AsymmetricQuantizeInputs()
+        if weight.Type() in integer and (hybrid or ends == (kinds.INT8, kinds.INT8)):
+            found.add(weight.Name().decode())
+    return found
 
 
 def _originals(operators: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,14 +1,15 @@
-"""The arithmetic of INT8, shared by both formats: what is made of each layer's weights, bias and activations.
+"""The arithmetic of integers, shared by both formats: what is made of each layer's weights, bias and activations.
 
-A real number r is held as an integer q with r = scale * (q - zero_point). Weights are symmetric (zero_point 0) with one
-scale an output feature; an activation has one scale and zero point for the whole tensor; a bias is INT32 on the scale
-of the sums it is added to, input scale * weight scale (Jacob et al. 2018, arXiv:1712.05877, section 2).
+A real number r is held as an integer q with r = scale * (q - zero_point). Weights are symmetric (zero_point 0), INT8 with
+one scale an output feature, or INT4 with that or with one scale a block of inputs; an activation has one scale and zero
+point for the whole tensor; a bias is INT32 on the scale of the sums it is added to, input scale * weight scale (Jacob et
+al. 2018, arXiv:1712.05877, section 2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,22 @@ from numpy.typing import NDArray
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
 from edge_af.export.ranges import Histogram, Ranges
-from edge_af.export.recipes import RangeChoice, Recipe
+from edge_af.export.recipes import Form, RangeChoice, Recipe
 
-WEIGHT_LIMIT = 127
+WEIGHT_LIMIT = {8: 127, 4: 7}
+"""Bits to the largest integer of a symmetric weight."""
 BIAS_LIMIT = 2**30
 """Largest bias in integer steps: leaves as much again of INT32 for the sum of products."""
 SHARES = tuple(share / 100 for share in range(100, 19, -1))
 """Of the full range, tried for the least squared error; the largest of equals is taken."""
 ROWS = 256
 """Weight rows quantised at a time, which bounds the memory of intermediate arrays."""
+
+Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
+"""Integers (out, in), and scales: (out,), or (out, in / block)."""
+
+WeightQuantizer = Callable[[str, NDArray[np.float32], Form, "NDArray[np.float64] | float"], Quantized]
+"""Makes integers of one layer's weights: (layer name, weights (out, in), form, least scales as for `quantize_weight`)."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +45,41 @@ class Affine:
 
 @dataclass(frozen=True)
 class Layer:
-    """A fully connected layer's integer form."""
+    """A fully connected layer's numbers as they are written."""
 
-    activations: str
-    """`static` or `dynamic`."""
-    weight: NDArray[np.int8]
-    """(out, in)."""
+    form: Form
+    """What it is held as: the recipe's form, or INT8 where the recipe's blocks do not divide its inputs."""
+    weight: NDArray[np.int8] | NDArray[np.float16]
+    """(out, in). INT4 lies one to a byte here, from -8 to 7."""
     weight_scale: NDArray[np.float32]
-    """(out,)."""
+    """(out,), or (out, in / block); (0,) for fp16."""
     bias: NDArray[np.float32]
-    """(out,), as trained."""
-    integer_bias: NDArray[np.int32] | None
-    """(out,), on the scale input scale * weight_scale; None for dynamic activations, where that is not known."""
+    """(out,)."""
+    integer_bias: NDArray[np.int32] | None = None
+    """(out,), on the scale input scale * weight_scale; None but for static activations, without which it is not known."""
+
+    @property
+    def bits(self) -> int:
+        """Of one weight."""
+        return {"int8": 8, "int4": 4, "fp16": 16}[self.form.weights]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all weights, packed, without scales."""
+        return self.weight.size * self.bits // 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a graph: the layers that run in integers, by Gemm name, and the tensors held as INT8, by tensor name."""
+    """What becomes of a graph: the layers that change, by Gemm name, and the tensors held as INT8, by tensor name."""
 
     layers: Mapping[str, Layer]
     tensors: Mapping[str, Affine]
+
+    @property
+    def integer_layers(self) -> list[str]:
+        """The layers that are meant to run in integers."""
+        return [name for name, layer in self.layers.items() if layer.form.runs_in_integers]
 
 
 def affine_of(low: float, high: float) -> Affine:
@@ -95,32 +118,112 @@ def _least_error(histogram: Histogram) -> tuple[float, float]:
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], least_scale: NDArray[np.float64] | float = 0.0
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric INT8 weights (out, in) and their scales (out,), from float32 weights (out, in).
+    weight: NDArray[np.float32],
+    bits: int = 8,
+    block: int | None = None,
+    least_scale: NDArray[np.float64] | float = 0.0,
+) -> Quantized:
+    """Symmetric integer weights (out, in) and their scales, from float32 weights (out, in), rounded to nearest.
 
     Args:
         weight: float32.
-        least_scale: scales are at least this, (out,) or one for all.
+        bits: 8 or 4.
+        block: inputs that share a scale, a divisor of their number; None: one scale an output feature.
+        least_scale: scales are at least this, (out,) or one for all; not with blocks.
+
+    Raises:
+        EdgeAfError: a block's scale passes what half precision can hold.
     """
-    scale = np.maximum(np.abs(weight).max(axis=1).astype(np.float64) / WEIGHT_LIMIT, least_scale)
-    scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+    limit = WEIGHT_LIMIT[bits]
+    if block is None:
+        scale = np.maximum(np.abs(weight).max(axis=1).astype(np.float64) / limit, least_scale)
+        scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+    else:
+        scale = block_scale(np.abs(weight.reshape(len(weight), -1, block)).max(axis=2) / limit)
+    return round_to(weight, scale, limit), scale
+
+
+def round_to(weight: NDArray[np.float32], scale: NDArray[np.float32], limit: int) -> NDArray[np.int8]:
+    """The nearest integers (out, in) of weights (out, in) on scales (out,) or (out, in / block), within ±limit."""
     integers = np.empty(weight.shape, np.int8)
     for start in range(0, len(weight), ROWS):
         rows = slice(start, start + ROWS)
-        integers[rows] = np.clip(np.rint(weight[rows] / scale[rows, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
-    return integers, scale
+        integers[rows] = np.clip(np.rint(weight[rows] / spread(scale[rows], weight.shape[1])), -limit, limit)
+    return integers
 
 
-def quantize_layer(weight: NDArray[np.float32], bias: NDArray[np.float32], input: Affine | None) -> Layer:
-    """A layer `y = x Wᵀ + b` with static activations if its input's INT8 form is given, dynamic ones otherwise."""
-    if input is None:
-        integers, scale = quantize_weight(weight)
-        return Layer("dynamic", integers, scale, bias, None)
+def spread(scale: NDArray[np.float32], inputs: int) -> NDArray[np.float32]:
+    """Scales (out,) or (out, in / block) for each weight: (out, 1) or (out, in)."""
+    return scale[:, None] if scale.ndim == 1 else np.repeat(scale, inputs // scale.shape[1], axis=1)
+
+
+def block_scale(scale: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The nearest scales that both runtimes compute with exactly.
+
+    TFLite files hold block scales as float16, and XNNPACK cuts them to bfloat16 when it loads them: integers that were
+    rounded on any other scale would stand for other weights.
+
+    Raises:
+        EdgeAfError: a scale passes what float16 can hold.
+    """
+    bits = scale.astype(np.float32).view(np.uint32)
+    # To the nearest bfloat16, ties to even.
+    short = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    if short.size and not float(short.max()) <= float(np.finfo(np.float16).max):
+        raise EdgeAfError(f"weights up to {7 * float(scale.max()):.3g} are too large for INT4 in blocks. Use int8.")
+    return np.maximum(short, np.finfo(np.float16).smallest_subnormal).astype(np.float16).astype(np.float32)
+
+
+def dequantize(layer: Layer) -> NDArray[np.float32]:
+    """The float32 weights (out, in) that a layer's numbers stand for."""
+    if layer.weight.dtype == np.float16:
+        return layer.weight.astype(np.float32)
+    return layer.weight * spread(layer.weight_scale, layer.weight.shape[1])
+
+
+def to_nearest(
+    layer: str, weight: NDArray[np.float32], form: Form, least_scale: NDArray[np.float64] | float
+) -> Quantized:
+    """The weight quantiser of `rounding: nearest`. See `WeightQuantizer`.
+
+    Raises:
+        EdgeAfError: the form asks for another rounding.
+    """
+    if form.rounding != "nearest" or form.bias_correction:
+        raise EdgeAfError(
+            f"layer {layer}: {'bias_correction' if form.bias_correction else f'rounding: {form.rounding}'} "
+            "is not there yet; use `rounding: nearest` without bias_correction."
+        )
+    return quantize_weight(weight, 4 if form.weights == "int4" else 8, form.block, least_scale)
+
+
+def fitting(form: Form, inputs: int) -> Form:
+    """The form that a layer of so many inputs is held in: INT8 where they are no whole number of blocks, as INT4 in the last
+    block of a row would need padding that TFLite does not have. Of these networks that is the attention's small layers."""
+    if form.block is None or inputs % form.block == 0:
+        return form
+    return replace(form, weights="int8", block=None)
+
+
+def quantize_layer(
+    name: str,
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    form: Form,
+    input: Affine | None = None,
+    quantizer: WeightQuantizer = to_nearest,
+) -> Layer:
+    """A layer `y = x Wᵀ + b` in a form that is not `float`; `input` is its input's INT8 form, for static activations."""
+    form = fitting(form, weight.shape[1])
+    if not form.is_integer:
+        return Layer(form, weight.astype(np.float16), np.zeros(0, np.float32), bias)
+    if form.activations != "static":
+        return Layer(form, *quantizer(name, weight, form, 0.0), bias)
+    assert input is not None
     # A row of weights so small that its bias would not fit into INT32 gets coarser weights instead of a wrong bias.
-    integers, scale = quantize_weight(weight, np.abs(bias).astype(np.float64) / (input.scale * BIAS_LIMIT))
+    integers, scale = quantizer(name, weight, form, np.abs(bias).astype(np.float64) / (input.scale * BIAS_LIMIT))
     steps = np.rint(bias / (input.scale * scale.astype(np.float64)))
-    return Layer("static", integers, scale, bias, np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32))
+    return Layer(form, integers, scale, bias, np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32))
 
 
 def fused_relu(graph: Graph, gemm: Node) -> Node | None:
@@ -131,8 +234,14 @@ def fused_relu(graph: Graph, gemm: Node) -> Node | None:
     return readers[0] if len(readers) == 1 and readers[0].op == "Relu" else None
 
 
-def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None) -> Plan:
+def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None = None, quantizer: WeightQuantizer = to_nearest) -> Plan:
     """Quantise a clean graph's layers as a recipe says.
+
+    Args:
+        graph: clean.
+        recipe: what is quantised and how.
+        ranges: of the graph's activations; needed if a layer's are static.
+        quantizer: makes the integers of each layer's weights.
 
     INT8 are: the inputs of static layers, and the outputs of static layers, unless the output is one of the network's
     logits (a layer that only the final sigmoid reads): some 14 levels would be left among a video's 20 best scores, and
@@ -142,7 +251,7 @@ def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None) -> Plan:
         EdgeAfError: the recipe's layers do not fit the graph, or static ranges are needed and not given.
     """
     gemms = graph.gemms()
-    activations = recipe.activations_of([gemm.name for gemm in gemms])
+    forms = recipe.forms_of([gemm.name for gemm in gemms])
     producers, consumers = graph.producers(), graph.consumers()
     tensors: dict[str, Affine] = {}
 
@@ -156,7 +265,7 @@ def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None) -> Plan:
         return tensors[tensor]
 
     for gemm in gemms:
-        if activations[gemm.name] != "static":
+        if forms[gemm.name].activations != "static":
             continue
         hold(gemm.inputs[0])
         relu = fused_relu(graph, gemm)
@@ -171,11 +280,14 @@ def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None) -> Plan:
                     tensors[part] = tensors[node.outputs[0]]
     layers = {
         gemm.name: quantize_layer(
+            gemm.name,
             graph.constants[gemm.inputs[1]],
             graph.constants[gemm.inputs[2]],
-            tensors[gemm.inputs[0]] if activations[gemm.name] == "static" else None,
+            forms[gemm.name],
+            tensors.get(gemm.inputs[0]),
+            quantizer,
         )
         for gemm in gemms
-        if activations[gemm.name] != "float"
+        if forms[gemm.name].weights != "float"
     }
     return Plan(layers, tensors)

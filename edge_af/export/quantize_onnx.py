@@ -8,7 +8,10 @@ optimiser turns into its `QGemm` kernel:
 A ReLU behind a layer has to be quantised: with a float output, ONNX Runtime would fuse Gemm and ReLU into the float kernel
 `FusedGemm` over dequantised weights, without a word. Without a ReLU the layer's output stays float, as the head's logits must.
 
-Dynamic layers are written as DynamicQuantizeLinear, MatMulInteger and a scaling, which becomes `DynamicQuantizeMatMul`.
+Dynamic INT8 layers are written as DynamicQuantizeLinear, MatMulInteger and a scaling, which becomes `DynamicQuantizeMatMul`.
+INT4 layers are written as ONNX Runtime's own operator `MatMulNBits`, whose `accuracy_level` says whether it computes in
+integers (4: the input is quantised at run time, a row's block at a time) or in float. Where weights alone are quantised,
+the float layer reads them through a DequantizeLinear (INT8) or a Cast (FP16).
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ from edge_af.export.quantize import Affine, Layer, Plan, fused_relu
 ACTIVATION_TYPE: dict[str, type[np.uint8] | type[np.int8]] = {"x86-64": np.uint8, "arm64": np.int8}
 """What INT8 activations are held as. x86's dot product takes unsigned by signed bytes; on signed by signed ONNX Runtime
 is several times slower there. ARM's takes signed by signed."""
+ORT_DOMAIN = "com.microsoft"
+FLOAT_ACCURACY, INTEGER_ACCURACY = 1, 4
+"""`accuracy_level` of `MatMulNBits`: the arithmetic is in float32, or in INT8."""
+CHANNEL_BLOCK = 256
+"""Block of `MatMulNBits` where a whole row shares its scale."""
 
 
 def this_cpu() -> str:
@@ -67,12 +75,19 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
         layer = plan.layers.get(node.name)
         if layer is None:
             nodes.append(read)
-        elif layer.activations == "static":
+        elif layer.form.weights == "int4":
+            nodes.append(_blocks(read, layer, constants))
+        elif layer.form.weights == "fp16":
+            nodes.extend(_half(read, layer, constants))
+        elif layer.form.activations == "static":
             nodes.append(replace(read, inputs=(pair(node.inputs[0]), *_weights(node, layer, plan, nodes, constants))))
-        else:
+        elif layer.form.activations == "dynamic":
             nodes.extend(_dynamic(read, layer, constants))
+        else:
+            weight = _dequantized(weight_name(node.name), layer.weight, layer.weight_scale, nodes, constants)
+            nodes.append(replace(read, inputs=(read.inputs[0], weight, node.inputs[2])))
         behind = plan.layers.get(relus.get(node.name, ""))
-        if behind is not None and behind.activations == "static":
+        if behind is not None and behind.form.activations == "static":
             pair(node.outputs[0])
     used = {name for node in nodes for name in node.inputs}
     return Graph(
@@ -81,8 +96,8 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
 
 
 def weight_name(layer: str) -> str:
-    """The name of a layer's integer weights in the quantised graph, by which they are found again in an optimised one."""
-    return f"{layer}.weight.int8"
+    """The name of a layer's changed weights in the written graph, by which they are found again in an optimised one."""
+    return f"{layer}.weight.quantized"
 
 
 def _pair(
@@ -102,21 +117,55 @@ def _pair(
 def _weights(node: Node, layer: Layer, plan: Plan, nodes: list[Node], constants: dict[str, NDArray]) -> tuple[str, str]:
     """Add a static layer's weights and bias as integers with a DequantizeLinear each; returns the names of the results."""
     assert layer.integer_bias is not None
-    scale = layer.weight_scale
-    held = plan.tensors[node.inputs[0]]
-    parts: dict[str, tuple[NDArray[np.int8] | NDArray[np.int32], NDArray[np.float32]]] = {
-        weight_name(node.name): (layer.weight, scale),
-        f"{node.name}.bias.int32": (layer.integer_bias, (scale.astype(np.float64) * held.scale).astype(np.float32)),
+    bias_scale = (layer.weight_scale.astype(np.float64) * plan.tensors[node.inputs[0]].scale).astype(np.float32)
+    return (
+        _dequantized(weight_name(node.name), layer.weight, layer.weight_scale, nodes, constants),
+        _dequantized(f"{node.name}.bias.int32", layer.integer_bias, bias_scale, nodes, constants),
+    )
+
+
+def _dequantized(
+    name: str, integers: NDArray, scales: NDArray[np.float32], nodes: list[Node], constants: dict[str, NDArray]
+) -> str:
+    """Add symmetric integers with a scale for each of axis 0 and their DequantizeLinear; returns the name of the result."""
+    constants[name] = integers
+    constants[f"{name}.scale"] = scales
+    constants[f"{name}.zero_point"] = np.zeros(len(scales), integers.dtype)
+    inputs = (name, f"{name}.scale", f"{name}.zero_point")
+    nodes.append(Node("DequantizeLinear", f"{name}.dequantize", inputs, (f"{name}.dequantized",), {"axis": 0}))
+    return f"{name}.dequantized"
+
+
+def _half(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[Node]:
+    name = weight_name(node.name)
+    constants[name] = layer.weight
+    return [
+        Node("Cast", f"{name}.cast", (name,), (f"{name}.float",), {"to": 1}),
+        replace(node, inputs=(node.inputs[0], f"{name}.float", node.inputs[2])),
+    ]
+
+
+def _blocks(node: Node, layer: Layer, constants: dict[str, NDArray]) -> Node:
+    """MatMulNBits: y = x Wᵀ + b with W (out, in) as unsigned integers 8 too high, two to a byte, the first one low."""
+    outputs, inputs = layer.weight.shape
+    # There is no form with one scale a row: it is said again for each block.
+    block = layer.form.block or CHANNEL_BLOCK
+    blocks = -(-inputs // block)
+    # The last block of a row is filled up with zeros.
+    raised = np.full((outputs, blocks * block), 8, np.uint8)
+    raised[:, :inputs] = layer.weight + 8
+    constants[weight_name(node.name)] = (raised[:, 0::2] | raised[:, 1::2] << 4).reshape(outputs, blocks, block // 2)
+    scale = layer.weight_scale if layer.form.block else np.repeat(layer.weight_scale[:, None], blocks, axis=1)
+    constants[f"{node.name}.weight.scale"] = np.ascontiguousarray(scale)
+    names = (node.inputs[0], weight_name(node.name), f"{node.name}.weight.scale", "", "", node.inputs[2])
+    attributes = {
+        "K": inputs,
+        "N": outputs,
+        "bits": 4,
+        "block_size": block,
+        "accuracy_level": INTEGER_ACCURACY if layer.form.runs_in_integers else FLOAT_ACCURACY,
     }
-    names = []
-    for name, (integers, scales) in parts.items():
-        constants[name] = integers
-        constants[f"{name}.scale"] = scales
-        constants[f"{name}.zero_point"] = np.zeros(len(scales), integers.dtype)
-        inputs = (name, f"{name}.scale", f"{name}.zero_point")
-        nodes.append(Node("DequantizeLinear", f"{name}.dequantize", inputs, (f"{name}.dequantized",), {"axis": 0}))
-        names.append(f"{name}.dequantized")
-    return names[0], names[1]
+    return Node("MatMulNBits", node.name, names, node.outputs, attributes, ORT_DOMAIN)
 
 
 def _dynamic(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[Node]:

@@ -1,12 +1,22 @@
 """Recipes: YAML files that say what is quantised and how.
 
-A recipe's name is `<weights>-<activations>[-<ranges>]`, each part what it does:
+A recipe's name says what it does, in parts joined by hyphens, each left out where it does not apply:
 
-* weights: `int8` (one scale an output feature, symmetric, -127 to 127);
-* activations: `static` (ranges found beforehand on training videos) or `dynamic` (found anew at every inference);
-* ranges: how a static range is chosen from what was seen, where it is not `mse`: `minmax`, or `p99.99` for a percentile.
+    <weights> [block<N>] [<activations>] [<ranges>] [<rounding>] [corrected] [<weights> <layer>]
 
-The keys of a recipe are the fields of `Recipe`; `calibration/` holds those that come with the project.
+* weights: `int8`, `int4` (symmetric integers) or `fp16`;
+* `block<N>`: one scale for every N inputs of an output feature; without it, one scale an output feature;
+* activations: `static` (INT8 on ranges found beforehand on training videos), `dynamic` (INT8 on ranges found anew at every
+  inference) or `weights` (weights alone: activations stay float, and so does the arithmetic); nothing for `fp16`, where
+  they are always float;
+* ranges: how a static range is chosen from what was seen, where it is not `mse`: `minmax`, or `p99.99` for a percentile;
+* rounding: `gptq` where weights are not rounded to nearest; `corrected` where biases make up for the weights' error;
+* the last two, such as `int8-head`: a layer that differs, and what its weights are.
+
+So `int4-block32-dynamic-int8-head` has INT4 weights in blocks of 32 but for the head's INT8, and dynamic activations.
+
+The keys of a recipe are `description`, those of `Form` for all layers, `ranges`, and `layers` for layers that differ;
+`calibration/` holds those that come with the project.
 """
 
 from __future__ import annotations
@@ -14,14 +24,30 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_af.errors import EdgeAfError
 
+WEIGHTS = ("int8", "int4", "fp16", "float")
 ACTIVATIONS = ("static", "dynamic", "float")
+BLOCKS = (32, 64, 128, 256)
+"""What both runtimes have kernels for."""
+ROUNDINGS = ("nearest", "gptq")
 METHODS = ("min-max", "percentile", "mse")
+
+
+def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise EdgeAfError(f"{what}: {_unknown('choice', str(value), list(choices))}")
+
+
+def _unknown(what: str, name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
+    return f"there is no {what} {name!r}. {hint}"
 
 
 @dataclass(frozen=True)
@@ -46,43 +72,104 @@ class RangeChoice:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a fully connected layer's numbers are held as."""
+
+    weights: str
+    """`int8` or `int4`, symmetric; `fp16`; `float`: the layer stays as it was trained."""
+    activations: str = "float"
+    """Of the layer's input: `static` or `dynamic` INT8, or `float`: then weights are made float before they are used."""
+    block: int | None = None
+    """Inputs of an output feature that share a scale, one of `BLOCKS`; None: all of them. For `int4`. A layer whose inputs
+    are no whole number of blocks is held as INT8 with a scale an output feature."""
+    rounding: str = "nearest"
+    """`nearest`, or `gptq`: weights are rounded one after the other, each making up for the error of those before."""
+    bias_correction: bool = False
+    """Whether the bias takes up the mean of the error that rounding the weights makes."""
+
+    def __post_init__(self) -> None:
+        _one_of("weights", self.weights, WEIGHTS)
+        _one_of("activations", self.activations, ACTIVATIONS)
+        _one_of("rounding", self.rounding, ROUNDINGS)
+        if self.block is not None and (self.block not in BLOCKS or isinstance(self.block, bool)):
+            raise EdgeAfError(
+                f"block {self.block!r} must be one of {', '.join(map(str, BLOCKS))}, or null for one scale an output feature."
+            )
+        if not isinstance(self.bias_correction, bool):
+            raise EdgeAfError(f"bias_correction {self.bias_correction!r} must be true or false.")
+        if self.block is not None and self.weights != "int4":
+            raise EdgeAfError(f"block {self.block} goes with int4 weights; {self.weights} weights need `block: null`.")
+        if self.weights == "int4" and self.activations == "static":
+            raise EdgeAfError(
+                "int4 weights go with dynamic or float activations: no runtime here multiplies them by static ones."
+            )
+        if not self.is_integer and self.activations != "float":
+            raise EdgeAfError(f"{self.weights} weights need `activations: float`.")
+        if not self.is_integer and (self.rounding != "nearest" or self.bias_correction):
+            raise EdgeAfError(f"rounding and bias_correction are for integer weights, not for {self.weights}.")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the weights are integers."""
+        return self.weights in ("int8", "int4")
+
+    @property
+    def runs_in_integers(self) -> bool:
+        """Whether the layer's products are meant to be computed in integers."""
+        return self.activations != "float"
+
+
+FLOAT = Form("float")
+"""A layer that stays as it was trained."""
+FORM_KEYS = tuple(one.name for one in dataclasses.fields(Form))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What is quantised and how. Attention's matrix products and softmax, and the sigmoid, always stay in float."""
 
     name: str
     description: str
-    weights: str
-    """`int8`."""
-    activations: str
-    """Of the fully connected layers' inputs: `static`, `dynamic`, or `float` (the layer stays in float)."""
-    ranges: RangeChoice = dataclasses.field(default_factory=RangeChoice)
-    layers: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Pattern of a layer's name (`*` for any text) to what its activations are instead; the last that matches holds."""
+    form: Form
+    """Of every layer that `layers` does not name."""
+    ranges: RangeChoice = field(default_factory=RangeChoice)
+    layers: Mapping[str, Form] = field(default_factory=dict)
+    """Pattern of a layer's name (`*` for any text) to its form; the last that matches holds."""
 
-    def __post_init__(self) -> None:
-        _one_of("weights", self.weights, ("int8",))
-        _one_of("activations", self.activations, ACTIVATIONS[:2])
-        for pattern, activations in self.layers.items():
-            _one_of(f"layers.{pattern}", activations, ACTIVATIONS)
+    @property
+    def precision(self) -> str:
+        """What most of the weights are: `int8`, `int4` or `fp16`."""
+        return self.form.weights
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Every form that a layer may have."""
+        return (self.form, *self.layers.values())
 
     @property
     def needs_ranges(self) -> bool:
         """Whether any layer's activations are static."""
-        return "static" in (self.activations, *self.layers.values())
+        return any(form.activations == "static" for form in self.forms)
 
-    def activations_of(self, layers: list[str]) -> dict[str, str]:
-        """What each of a network's layers does with its activations.
+    def forms_of(self, layers: list[str]) -> dict[str, Form]:
+        """The form of each of a network's layers.
 
         Raises:
             EdgeAfError: a pattern matches none of the layers; the message suggests the nearest.
         """
-        chosen = dict.fromkeys(layers, self.activations)
-        for pattern, activations in self.layers.items():
+        chosen = dict.fromkeys(layers, self.form)
+        for pattern, form in self.layers.items():
             matching = fnmatch.filter(layers, pattern)
             if not matching:
                 raise EdgeAfError(f"recipe {self.name}: layers: {_unknown('layer', pattern, layers)}")
-            chosen.update(dict.fromkeys(matching, activations))
+            chosen.update(dict.fromkeys(matching, form))
         return chosen
+
+    def with_layers(self, layers: Mapping[str, Form]) -> Recipe:
+        """The recipe with these layers (names or patterns) in other forms, whatever it says of them itself."""
+        # Asked for last, so that they hold.
+        kept = {pattern: form for pattern, form in self.layers.items() if pattern not in layers}
+        return dataclasses.replace(self, layers={**kept, **layers})
 
 
 def folder() -> Path:
@@ -124,14 +211,36 @@ def load_recipe(name_or_file: str) -> Recipe:
 
 
 def _parse(name: str, value: Any) -> Recipe:
-    fields = {field.name for field in dataclasses.fields(Recipe)} - {"name"}
-    _check_keys("recipe", value, fields, {"description", "weights", "activations"})
+    _check_keys("recipe", value, {"description", "ranges", "layers", *FORM_KEYS}, {"description", "weights"})
+    form = _form(value)
+    if form.weights == "float":
+        raise EdgeAfError(f"weights: {_unknown('choice', 'float', list(WEIGHTS[:-1]))}")
     ranges = value.get("ranges", {})
-    _check_keys("ranges", ranges, {field.name for field in dataclasses.fields(RangeChoice)}, set())
+    _check_keys("ranges", ranges, {one.name for one in dataclasses.fields(RangeChoice)}, set())
     layers = value.get("layers", {})
     if not isinstance(layers, dict) or not all(isinstance(pattern, str) for pattern in layers):
-        raise EdgeAfError("layers must map patterns of layer names to static, dynamic or float.")
-    return Recipe(**{**value, "name": name, "ranges": RangeChoice(**ranges), "layers": layers})
+        raise EdgeAfError("layers must map patterns of layer names to `float`, or to what differs for them.")
+    overridden = {}
+    for pattern, change in layers.items():
+        try:
+            overridden[pattern] = _overridden(form, change)
+        except EdgeAfError as error:
+            raise EdgeAfError(f"layers.{pattern}: {error}") from None
+    return Recipe(name, str(value["description"]), form, RangeChoice(**ranges), overridden)
+
+
+def _form(value: dict[str, Any]) -> Form:
+    return Form(**{key: value[key] for key in FORM_KEYS if key in value})
+
+
+def _overridden(form: Form, change: Any) -> Form:
+    """`form` with what differs: `float`, or a mapping of some of its keys."""
+    if change == "float":
+        return FLOAT
+    if isinstance(change, str):
+        raise EdgeAfError(_unknown("choice", change, ["float"]))
+    _check_keys("a layer", change, set(FORM_KEYS), set())
+    return _form({**dataclasses.asdict(form), **change})
 
 
 def _check_keys(what: str, value: Any, known: set[str], needed: set[str]) -> None:
@@ -144,14 +253,3 @@ def _check_keys(what: str, value: Any, known: set[str], needed: set[str]) -> Non
             )
     if missing := sorted(needed - set(value)):
         raise EdgeAfError(f"{what} lacks {', '.join(missing)}.")
-
-
-def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise EdgeAfError(f"{what}: {_unknown('choice', str(value), list(choices))}")
-
-
-def _unknown(what: str, name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
-    return f"there is no {what} {name!r}. {hint}"

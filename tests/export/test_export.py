@@ -23,7 +23,7 @@ from edge_af.export.recipes import load_recipe
 from edge_af.models.run import Run
 from edge_af.runtime import load
 
-STATIC = {format: load_recipe("int8-static") for format in ("onnx", "tflite")}
+STATIC = {format: (load_recipe("int8-static"),) for format in ("onnx", "tflite")}
 
 
 def run_of(model: str, classes: int = CLASSES) -> Run:
@@ -242,7 +242,10 @@ def test_recipes_of_the_same_name_are_two_recipes(
 ) -> None:
     """`a/mine.yaml` and `b/mine.yaml`; they differ in nothing but the order of their patterns, of which the last holds."""
     recipe = "description: Mine.\nweights: int8\nactivations: dynamic\nlayers:\n"
-    patterns = {"onnx": ['"*": float', '"*head": dynamic'], "tflite": ['"*head": dynamic', '"*": float']}
+    patterns = {
+        "onnx": ['"*": float', '"*head": {activations: dynamic}'],
+        "tflite": ['"*head": {activations: dynamic}', '"*": float'],
+    }
     flags = []
     for format, lines in patterns.items():
         path = tmp_path / format / "mine.yaml"
@@ -258,7 +261,7 @@ def test_recipes_of_the_same_name_are_two_recipes(
     ("flags", "message"),
     [
         (["--int8"], "--calibration-data"),
-        (["--recipe", "int8-dynamic"], "--int8"),
+        (["--recipe", "int8-static"], "int8-static finds activation ranges"),
         (["--int8", "--recipe", "int8-dinamic"], "Did you mean 'int8-dynamic'"),
         (["--int8", "--recipe", "tflit=int8-dynamic"], "none of the formats"),
         (["--int8", "--calibration-data", "nowhere"], "nowhere"),

@@ -27,13 +27,13 @@ from edge_af.export.proof import (
 from edge_af.export.quantize import Affine, Plan, plan
 from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges
-from edge_af.export.recipes import Recipe, load_recipe
+from edge_af.export.recipes import FLOAT, Form, Recipe, load_recipe
 from edge_af.runtime import load
 
 RECIPES = {
     "static": load_recipe("int8-static"),
     "dynamic": load_recipe("int8-dynamic"),
-    "mixed": Recipe("mixed", "", "int8", "static", layers={"visual.*": "dynamic", "head": "float"}),
+    "mixed": Recipe("mixed", "", Form("int8", "static"), layers={"visual.*": Form("int8", "dynamic"), "head": FLOAT}),
 }
 
 

@@ -12,9 +12,12 @@ from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
 from edge_af.export.quantize import affine_of, choose_range, plan, quantize_layer, quantize_weight
 from edge_af.export.ranges import Ranges, add
-from edge_af.export.recipes import RangeChoice, Recipe, load_recipe
+from edge_af.export.recipes import FLOAT, Form, RangeChoice, Recipe, load_recipe
 
 RANDOM = np.random.default_rng(5)
+
+
+STATIC, DYNAMIC = Form("int8", "static"), Form("int8", "dynamic")
 
 
 def normal(*shape: int) -> NDArray[np.float32]:
@@ -22,7 +25,7 @@ def normal(*shape: int) -> NDArray[np.float32]:
 
 
 def recipe(**fields: Any) -> Recipe:
-    return Recipe(**{"name": "test", "description": "", "weights": "int8", "activations": "static", **fields})
+    return Recipe(**{"name": "test", "description": "", "form": STATIC, **fields})
 
 
 def test_weights_are_within_half_a_step_and_use_the_whole_range() -> None:
@@ -59,7 +62,7 @@ def test_biases_are_exact_to_a_step_even_where_weights_are_tiny_or_zero() -> Non
     weight[2] = 0
     bias = np.array([0.5, -3.0, 7.0, 0.0, 1e-3, -20.0], np.float32)
     held = affine_of(-2.0, 2.0)
-    layer = quantize_layer(weight, bias, held)
+    layer = quantize_layer("layer", weight, bias, STATIC, held)
     assert layer.integer_bias is not None
     step = held.scale * layer.weight_scale.astype(np.float64)
     np.testing.assert_allclose(layer.integer_bias * step, bias, atol=0.51 * step.max())
@@ -69,7 +72,7 @@ def test_biases_are_exact_to_a_step_even_where_weights_are_tiny_or_zero() -> Non
 def test_a_layer_in_integers_is_close_to_the_layer_in_float() -> None:
     weight, bias, x = normal(32, 64), normal(32), RANDOM.uniform(-1, 3, (50, 64)).astype(np.float32)
     held = affine_of(float(x.min()), float(x.max()))
-    layer = quantize_layer(weight, bias, held)
+    layer = quantize_layer("layer", weight, bias, STATIC, held)
     q = np.clip(np.rint(x / held.scale) + held.zero_point, -128, 127).astype(np.int64)
     sums = (q - held.zero_point) @ layer.weight.T.astype(np.int64) + layer.integer_bias
     found = sums * (held.scale * layer.weight_scale.astype(np.float64))
@@ -116,12 +119,12 @@ def test_a_concatenation_shares_its_range_with_its_parts(graph: Graph, ranges: R
 def test_a_dynamic_recipe_needs_no_ranges(graph: Graph) -> None:
     made = plan(graph, load_recipe("int8-dynamic"), None)
     assert not made.tensors
-    assert {layer.activations for layer in made.layers.values()} == {"dynamic"}
+    assert {layer.form.activations for layer in made.layers.values()} == {"dynamic"}
     assert all(layer.integer_bias is None for layer in made.layers.values())
 
 
 def test_layers_may_stay_in_float(graph: Graph, ranges: Ranges) -> None:
-    made = plan(graph, recipe(layers={"head": "float"}), ranges)
+    made = plan(graph, recipe(layers={"head": FLOAT}), ranges)
     assert set(made.layers) == {gemm.name for gemm in graph.gemms()} - {"head"}
 
 

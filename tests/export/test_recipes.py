@@ -7,9 +7,23 @@ from pathlib import Path
 import pytest
 
 from edge_af.errors import EdgeAfError
-from edge_af.export.recipes import RangeChoice, known_recipes, load_recipe
+from edge_af.export.recipes import FLOAT, Form, RangeChoice, Recipe, known_recipes, load_recipe
 
 GOOD = "description: a test\nweights: int8\nactivations: static\n"
+
+
+def name_of(recipe: Recipe) -> str:
+    """What the grammar calls a recipe."""
+    form, parts = recipe.form, [recipe.form.weights]
+    parts += [f"block{form.block}"] if form.block else []
+    parts += [] if form.weights == "fp16" else ["weights" if form.activations == "float" else form.activations]
+    if form.activations == "static":
+        parts += {"mse": [], "min-max": ["minmax"]}.get(recipe.ranges.method, [f"p{recipe.ranges.percentile:g}"])
+    parts += [] if form.rounding == "nearest" else [form.rounding]
+    parts += ["corrected"] if form.bias_correction else []
+    for pattern, other in recipe.layers.items():
+        parts += [other.weights, pattern.strip("*.")]
+    return "-".join(parts)
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -17,10 +31,7 @@ def test_the_projects_recipes_load_and_are_named_by_what_they_do(name: str) -> N
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
-    parts = name.split("-")
-    assert parts[:2] == [recipe.weights, recipe.activations]
-    expected = {"": "mse", "minmax": "min-max"}["".join(parts[2:])]
-    assert recipe.activations != "static" or recipe.ranges.method == expected
+    assert name == name_of(recipe)
 
 
 def test_there_are_a_static_and_a_dynamic_recipe() -> None:
@@ -31,24 +42,31 @@ def test_there_are_a_static_and_a_dynamic_recipe() -> None:
 
 def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(GOOD + "ranges: {method: percentile, percentile: 99.99}\nlayers: {head: dynamic, '*.qkv': float}\n")
+    path.write_text(
+        GOOD
+        + "ranges: {method: percentile, percentile: 99.99}\nlayers: {head: {activations: dynamic}, '*.qkv': float}\n"
+    )
     recipe = load_recipe(str(path))
     assert recipe.name == "mine"
     assert recipe.ranges == RangeChoice("percentile", 99.99)
-    assert recipe.activations_of(["a.qkv", "a.fc1", "head"]) == {"a.qkv": "float", "a.fc1": "static", "head": "dynamic"}
+    assert recipe.forms_of(["a.qkv", "a.fc1", "head"]) == {
+        "a.qkv": FLOAT,
+        "a.fc1": Form("int8", "static"),
+        "head": Form("int8", "dynamic"),
+    }
 
 
 def test_the_later_of_two_patterns_holds(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(GOOD + "layers: {'*': float, 'a.*': dynamic}\n")
-    assert load_recipe(str(path)).activations_of(["a.b", "c"]) == {"a.b": "dynamic", "c": "float"}
+    path.write_text(GOOD + "layers: {'*': float, 'a.*': {activations: dynamic}}\n")
+    assert load_recipe(str(path)).forms_of(["a.b", "c"]) == {"a.b": Form("int8", "dynamic"), "c": FLOAT}
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD + "layers: {visual.fc3: float}\n")
     with pytest.raises(EdgeAfError, match=r"no layer 'visual.fc3'. Did you mean 'visual.fc2'"):
-        load_recipe(str(path)).activations_of(["visual.fc2", "head"])
+        load_recipe(str(path)).forms_of(["visual.fc2", "head"])
 
 
 @pytest.mark.parametrize(
@@ -63,10 +81,23 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
         (GOOD + "ranges: {percentile: 99}\n", r"needs `method: percentile`"),
         (GOOD + "ranges: []\n", r"ranges must be a mapping"),
         (GOOD + "layers: [head]\n", r"layers must map"),
-        (GOOD + "layers: {head: statik}\n", r"layers.head: there is no choice 'statik'. Did you mean 'static'"),
+        (GOOD + "layers: {head: flaot}\n", r"layers.head: there is no choice 'flaot'. Did you mean 'float'"),
+        (
+            GOOD + "layers: {head: {activations: statik}}\n",
+            r"layers.head: activations: .*'statik'. Did you mean 'static'",
+        ),
+        (GOOD + "layers: {head: {weigths: int4}}\n", r"layers.head: .*'weigths'. Did you mean 'weights'"),
+        (GOOD + "layers: {head: {weights: int4}}\n", r"layers.head: int4 weights go with dynamic or float"),
+        (GOOD + "layers: {head: [int4]}\n", r"layers.head: a layer must be a mapping"),
+        (GOOD + "block: 32\n", r"block 32 goes with int4 weights"),
+        (GOOD.replace("int8", "int4").replace("static", "dynamic") + "block: 48\n", r"block 48 must be one of 32, 64"),
+        (GOOD.replace("int8", "int4"), r"int4 weights go with dynamic or float activations"),
+        (GOOD.replace("int8", "fp16"), r"fp16 weights need `activations: float`"),
+        (GOOD.replace("int8", "float").replace("static", "float"), r"weights: there is no choice 'float'"),
+        (GOOD + "rounding: gptk\n", r"rounding: there is no choice 'gptk'. Did you mean 'gptq'"),
+        (GOOD + "bias_correction: 1\n", r"bias_correction 1 must be true or false"),
         (GOOD.replace("int8", "int7"), r"weights: there is no choice 'int7'. Did you mean 'int8'"),
-        (GOOD.replace("static", "float"), r"activations: there is no choice 'float'"),
-        ("description: a test\n", r"recipe lacks activations, weights"),
+        ("description: a test\n", r"recipe lacks weights"),
         ("- a\n- b\n", r"recipe must be a mapping"),
         ("", r"recipe must be a mapping"),
         ("a: [1\n", r"cannot be read as YAML"),
