@@ -8,6 +8,7 @@ from the start. So the result does not depend on the order of the videos, nor on
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Ranges:
     """Over the features of the chosen videos."""
     seed: int
     tensors: dict[str, Histogram]
+    network_sha256: str = ""
+    """Over the graph's weights: ranges of one network do not fit another."""
 
 
 def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np.int64]:
@@ -90,7 +93,33 @@ def find_ranges(
     for values in run_batches(graph, dataset, rows, graph.activations(), progress):
         for name, array in values.items():
             found[name] = add(found.get(name), array)
-    return Ranges(dataset.folder.resolve().name, len(rows), dataset.sha256(rows), seed, found)
+    return Ranges(dataset.folder.resolve().name, len(rows), dataset.sha256(rows), seed, found, weights_sha256(graph))
+
+
+def weights_sha256(graph: Graph) -> str:
+    """One hash over the names, shapes and values of a graph's constants."""
+    digest = hashlib.sha256()
+    for name, array in sorted(graph.constants.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def check_ranges(ranges: Ranges, graph: Graph, path: Path) -> None:
+    """Refuse ranges, read from `path`, that were found on another network.
+
+    Raises:
+        EdgeAfError: its tensors or its weights are not this graph's.
+    """
+    if missing := [name for name in graph.activations() if name not in ranges.tensors]:
+        raise EdgeAfError(
+            f"{path}: holds no range of {missing[0]!r} and {len(missing) - 1} other tensors: it is of another network.\n"
+            "Find ranges anew with --calibration-data."
+        )
+    if ranges.network_sha256 != weights_sha256(graph):
+        raise EdgeAfError(
+            f"{path}: was found on a network with other weights. Find ranges anew with --calibration-data."
+        )
 
 
 def run_batches(

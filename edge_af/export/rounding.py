@@ -20,6 +20,8 @@ which are exactly the block of H's factors that the recursion above asks for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +29,48 @@ from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
+from edge_af.export.quantize import ROWS, WEIGHT_LIMIT, Rounded, quantize_weight, spread
 from edge_af.export.ranges import run_batches
+from edge_af.export.recipes import Form
 
 if TYPE_CHECKING:
     from edge_af.console import Progress
 
-DAMPING = 0.01
-"""λ as a share of the mean diagonal of XᵀX. The paper's value; a column that no video excites is then rounded to nearest."""
+DAMPING = 1.0
+"""λ as a share of the mean diagonal of XᵀX. The paper takes 0.01, for layers with more rows than columns. Of a few hundred
+videos that learns the videos by heart; `docs/decisions.md` has the measurement."""
 STEP = 128
 """Columns taken together, as in the paper; more where there are many rows, so that G is not factorised too often."""
+
+
+@dataclass(frozen=True)
+class Rounder:
+    """Rounds each layer's weights as its form says: the `WeightQuantizer` for every rounding."""
+
+    inputs: Mapping[str, NDArray[np.float32]]
+    """Of each layer with `gptq` or bias correction, as `layer_inputs` gives them."""
+
+    def __call__(
+        self,
+        layer: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        form: Form,
+        least_scale: NDArray[np.float64] | float,
+    ) -> Rounded:
+        bits = 4 if form.weights == "int4" else 8
+        integers, scale = quantize_weight(weight, bits, form.block, least_scale)
+        if form.rounding == "nearest" and not form.bias_correction:
+            return integers, scale, bias
+        inputs = self.inputs[layer]
+        mean = inputs.mean(axis=0, dtype=np.float64)
+        if form.rounding == "gptq":
+            # The bias takes up the mean error: the weights then need only see to the rest.
+            seen = inputs - mean.astype(np.float32) if form.bias_correction else inputs
+            integers = gptq(weight, seen, scale, WEIGHT_LIMIT[bits])
+        if form.bias_correction:
+            bias = corrected_bias(weight, integers, scale, bias, mean)
+        return integers, scale, bias
 
 
 def layer_inputs(
@@ -114,7 +149,11 @@ def gptq(
 
 
 def corrected_bias(
-    weight: NDArray[np.float32], rounded: NDArray[np.float32], bias: NDArray[np.float32], mean: NDArray[np.float64]
+    weight: NDArray[np.float32],
+    integers: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    mean: NDArray[np.float64],
 ) -> NDArray[np.float32]:
     """The bias (out,) with what rounding the weights adds to the mean output taken out, E[x Wᵀ] - E[x Ŵᵀ] = E[x] (W - Ŵ)ᵀ.
 
@@ -122,11 +161,16 @@ def corrected_bias(
 
     Args:
         weight: (out, in), as trained.
-        rounded: (out, in), what the integers stand for.
+        integers: (out, in).
+        scale: (out,) or (out, in / block): integers * scale is Ŵ.
         bias: (out,), as trained.
         mean: (in,), of the layer's inputs.
     """
-    return (bias + (weight.astype(np.float64) - rounded) @ mean).astype(np.float32)
+    missing = np.empty(len(weight))
+    for start in range(0, len(weight), ROWS):
+        rows = slice(start, start + ROWS)
+        missing[rows] = (weight[rows] - integers[rows] * spread(scale[rows], weight.shape[1])) @ mean
+    return (bias + missing).astype(np.float32)
 
 
 def _compact(x: NDArray[np.float64]) -> NDArray[np.float64]:
