@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | Path, *, runtime: str | None = None, threads: int = 1) -> Scorer:
+def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, packed: str | Path | None = None) -> Scorer:
     """Open a checkpoint folder, an ONNX file or a TFLite file for scoring. See `edge_af.runtime.load`."""
     from edge_af.runtime import load as load_artifact
 
-    return load_artifact(path, runtime=runtime, threads=threads)
+    return load_artifact(path, runtime=runtime, threads=threads, packed=packed)

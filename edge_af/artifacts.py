@@ -14,7 +14,7 @@ from edge_af.files import read_json, sha256_file, write_json
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
 READS = (1, SCHEMA_VERSION)
-"""Version 1 said nothing of `integer_share` and `undelegated`."""
+"""Version 1 said nothing of `integer_share`, `undelegated` and `io`."""
 
 FORMATS = ("onnx", "tflite")
 
@@ -44,6 +44,8 @@ class ArtifactFile:
     """Of the bytes of the fully connected layers' weights, the share that integer kernels read; None if it was not recorded."""
     undelegated: list[str] = field(default_factory=list)
     """TFLite operators that XNNPACK left to LiteRT's own, slower kernels."""
+    io: str = "float32"
+    """What inputs and outputs are: `float32` or `int8`."""
     max_difference: float | None = None
     """Largest difference of a score from the trained network's, over the videos tried at export."""
 

@@ -74,3 +74,16 @@ def test_a_path_that_leads_elsewhere_is_refused(folder: Path, path: str) -> None
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(EdgeAfError, match="outside its folder"):
         check_file(folder, read_manifest(folder).files[0])
+
+
+def test_a_manifest_of_version_1_is_still_read(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["schema_version"] = 1
+    for name in ("integer_share", "undelegated"):
+        del manifest["files"][0][name]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (file,) = read_manifest(folder).files
+    assert (file.integer_share, file.undelegated) == (None, [])
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "schema_version": 3}))
+    with pytest.raises(EdgeAfError, match=r"schema_version 3; this edge-af reads 1 and 2"):
+        read_manifest(folder)

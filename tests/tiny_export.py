@@ -20,15 +20,23 @@ CONFIGS = {
 }
 
 
-def export_tiny(model: str, out: Path, dataset: Dataset) -> Path:
-    """The folder `out` with an untrained network's four files, FP32 and INT8, and their manifest."""
+def export_tiny(
+    model: str, out: Path, dataset: Dataset, *, name: str = "int8-dynamic", integer_io: bool = False
+) -> Path:
+    """The folder `out` with an untrained network's four files, FP32 and INT8 by the recipe `name`, and their manifest."""
     torch.manual_seed(0)
     network = build(CONFIGS[model], dataset.classes).eval()
     run = Run("tiny", CONFIGS[model], dataset.classes, count_params(network), 0.25, dataset.class_names, weights="")
-    recipe = load_recipe("int8-dynamic")
+    recipe = load_recipe(name)
     calibration = CalibrationData(dataset, np.arange(64), 0)
     export_network(
-        network, run, out, recipes={"onnx": (recipe,), "tflite": (recipe,)}, calibration=calibration, cpu="x86-64"
+        network,
+        run,
+        out,
+        recipes={"onnx": (recipe,), "tflite": (recipe,)},
+        calibration=calibration,
+        cpu="x86-64",
+        integer_io=integer_io,
     )
     return out
 

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import edge_af
 from edge_af.artifacts import versions
 
 BOARD = Path("/proc/device-tree/model")
 CPU_INFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+FEATURES = frozenset(
+    (
+        *("sse4_1", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
+        *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+        *(
+            "neon",
+            "vfpv4",
+            "asimd",
+            "asimdhp",
+            "fphp",
+            "asimddp",
+            "i8mm",
+            "bf16",
+            "sve",
+            "sve2",
+            "svei8mm",
+            "sme",
+            "sme2",
+        ),
+    )
+)
+"""Instruction sets for arithmetic on vectors, as the kernel names them on x86-64 and on ARM."""
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "tflite-runtime")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -31,6 +56,11 @@ class Device:
     governor: str | None
     """How the first core's clock is governed; None where the kernel does not say (most virtual machines)."""
     versions: dict[str, str] = field(default_factory=dict)
+    features: list[str] | None = None
+    """The processor's instruction sets that matter to inference, as the kernel names them."""
+    affinity: list[int] | None = None
+    """Numbers of the cores that this process, and so the measured ones, may use."""
+    last_level_cache_bytes: int | None = None
 
     @property
     def label(self) -> str:
@@ -50,7 +80,45 @@ def this_device() -> Device:
         python=platform.python_version(),
         governor=_text(GOVERNOR) or None,
         versions={name: found for name, found in versions(*PACKAGES).items() if name != "python"},
+        features=_features(),
+        affinity=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        last_level_cache_bytes=_last_level_cache(),
     )
+
+
+def project_commit() -> str | None:
+    """The commit that edge-af runs from, `-changed` at its end if files differ from it; None where that is not known."""
+    root = Path(edge_af.__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        # An installed package may lie in somebody else's repository, whose commit says nothing of it.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _features() -> list[str] | None:
+    for line in _text(CPU_INFO).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return sorted(set(value.split()) & FEATURES)
+    return None
+
+
+def _last_level_cache() -> int | None:
+    """Of the first core, in bytes."""
+    sizes = []
+    for cache in CACHES.glob("index*/size"):
+        text = _text(cache)
+        if text[:-1].isdigit() and text[-1:] in "KM":
+            sizes.append(int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]])
+    return max(sizes, default=None)
 
 
 def _memory_bytes() -> int | None:

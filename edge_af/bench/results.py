@@ -5,27 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from edge_af.bench.conditions import Conditions
 from edge_af.bench.device import Device
 from edge_af.bench.memory import MemoryReading
 from edge_af.bench.schema import violation
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, write_atomic
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Schema versions that `read_results` takes; older ones are brought up to the current one."""
 
 OK, MISSING_RUNTIME, CRASHED, TIMEOUT, FAILED = "ok", "missing-runtime", "crashed", "timeout", "failed"
-"""What became of a row. Anything but `ok` has a `reason`."""
+DOES_NOT_FIT = "does-not-fit"
+"""What became of a row. Anything but `ok` has a `reason`; `does-not-fit` has `needed_bytes` and `available_bytes` as well."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one inference of one video."""
+    """Milliseconds of one inference of a row's `batch` videos."""
 
     p50: float
     p90: float
@@ -35,8 +39,17 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """A difference, and the interval that a paired bootstrap over the same videos gives it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """One file in one runtime with so many threads. Figures that were not reached are None."""
+    """One file in one runtime with so many threads and videos an inference. Figures that were not reached are None."""
 
     artifact: str
     """Name of the folder the file is in, with the end of the path before it where another folder has the same name."""
@@ -55,26 +68,62 @@ class Row:
     """Trainable parameters of the network as trained."""
     classes: int
     size_bytes: int
+    sha256: str | None = None
+    """Of the file, by which a later bench knows it again."""
+    batch: int = 1
+    """Videos an inference."""
+    weight_bytes: int | None = None
+    """Of the constants in the file, all of which an inference reads."""
+    integer_share: float | None = None
+    """Of the network's multiplications, those that were seen to run in integer kernels at export; None if not known."""
     load_ms: float | None = None
     first_ms: float | None = None
     """The first inference after loading, where a runtime does what it put off."""
     latency_ms: Latency | None = None
     latency_raw_us: list[int] | None = None
     """Every timed inference, in order."""
+    rounds: list[int] | None = None
+    """How many of them each round gave, a round being a process of its own; their sum is `latency_ms.n`."""
+    videos_per_s: float | None = None
+    """`batch` over the mean latency."""
+    limit_ms: float | None = None
+    """Reading as many bytes as the weights once, with as many threads, on this machine, in the same session."""
+    limit_share: float | None = None
+    """`limit_ms` over the p50: the share of the limit that was reached, 1 at best."""
     peak_memory_bytes: int | None = None
     """High-water mark of the process from before loading until after the timed inferences."""
     runtime_memory_bytes: int | None = None
     """High-water mark after importing the runtime, before loading."""
+    bare_memory_bytes: int | None = None
+    """High-water mark of the same measurement with an empty model: Python, numpy and the runtime at work."""
+    needed_bytes: int | None = None
+    """Of a row that does not fit: the memory that loading and running it is expected to take."""
+    available_bytes: int | None = None
+    """Of a row that does not fit: the memory that this process could get."""
     memory: dict[str, MemoryReading] | None = None
     """`before_load`, `after_load`, `after_run`, as far as the row came."""
     gap_at_20: float | None = None
+    gap_at_20_interval: list[float] | None = None
+    """[low, high]: 95 % of a bootstrap over the videos."""
+    gap_at_20_delta: Delta | None = None
+    """Against FP32 of the same network, same runtime if that was measured; None for FP32 itself."""
     f1_micro: float | None = None
+    f1_micro_interval: list[float] | None = None
     f1_threshold: float | None = None
     f1_micro_at_half: float | None = None
+    f1_macro: float | None = None
+    """Mean of the classes' own F1 at `f1_threshold`, over the classes that occur."""
     hit_at_1: float | None = None
     perr: float | None = None
     map: float | None = None
+    ties_share: float | None = None
+    """Of all videos' 20 best scores, those that another of them equals."""
     videos: int | None = None
+
+    @property
+    def key(self) -> str:
+        """`artifact/file`: what the gallery calls the network by, whatever the threads."""
+        return f"{self.artifact}/{self.file}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +133,8 @@ class Data:
     name: str
     videos: int
     classes: int
+    fingerprint: str | None = None
+    """By which a later bench knows the videos again."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +152,76 @@ class Method:
     """How each row is measured."""
 
     inferences: int = 1024
-    """Timed inferences of one video each (MLPerf's single-stream minimum), or fewer if `seconds` pass first."""
+    """Timed inferences (MLPerf's single-stream minimum) over all rounds, or fewer if `seconds` pass first."""
     seconds: float | None = 10.0
+    """Of timed inferences over all rounds; None for no limit."""
     warm_up: int = 32
-    """Inferences before the timed ones, or fewer if `warm_up_seconds` pass first."""
+    """Inferences before the timed ones of a round, or fewer if `warm_up_seconds` pass first."""
     warm_up_seconds: float = 1.0
     batch: int = 256
     """Videos scored at a time for accuracy; one at a time where a video's scores would depend on the others'."""
     timeout_seconds: float = 600.0
     """After which a row's process is stopped."""
+    packed: bool = False
+    """Whether weights were packed for this processor beforehand and are mapped from a file."""
+    rounds: int = 1
+    """How often the whole table is gone through, each row in a fresh process with its part of the inferences."""
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """What reading memory from end to end, again and again, reaches on this machine."""
+
+    threads: int
+    buffer_bytes: int
+    """Read over and over. The largest lies beyond the caches; the others are as large as the rows' weights."""
+    bytes_per_s: float
+    """Of the fastest pass: a limit is not to be beaten by a measurement that was held up."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantising one layer alone does, as an export's `sensitivity.json` has it."""
+
+    artifact: str
+    model: str
+    preset: str
+    format: str
+    recipe: str
+    precision: str
+    layer: str
+    weight_bytes: int
+    snr_db: float | None
+    """Signal to quantisation noise at the logits; None where there is no noise."""
+    gap_at_20_drop: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One of a network's best classes for a video."""
+
+    name: str
+    score: float
+    hit: bool
+    """Whether it is one of the video's labels."""
+
+
+@dataclass(frozen=True)
+class GalleryVideo:
+    """A video of the evaluation set, its labels, and what each network says of it."""
+
+    id: str
+    labels: list[str]
+    predictions: dict[str, list[Prediction]]
+    """The three best, best first, by `Row.key`."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Videos to look at, drawn by a fixed seed and not picked."""
+
+    seed: int
+    videos: list[GalleryVideo]
 
 
 @dataclass(frozen=True)
@@ -128,6 +240,30 @@ class Results:
     rows_planned: int
     """More than `rows` holds: the bench was interrupted."""
     rows: list[Row]
+    commit: str | None = None
+    """Of this project, where it runs from its repository; `-changed` at its end if files differed from it."""
+    suite: str | None = None
+    """The name of the suite, if it was one."""
+    continued: list[str] = field(default_factory=list)
+    """When an interrupted bench was gone on with, ISO 8601, UTC."""
+    conditions: dict[str, Conditions] | None = None
+    """`before` the first row and `after` the last one."""
+    warnings: list[str] = field(default_factory=list)
+    """What was not as it should be while measuring, in plain words."""
+    bandwidth: list[Bandwidth] = field(default_factory=list)
+    sensitivity: list[Sensitivity] = field(default_factory=list)
+    gallery: Gallery | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned row went through all its rounds, or ended before them."""
+        done = [row for row in self.rows if row.status != OK or len(row.rounds or [0]) >= self.method.rounds]
+        return len(done) >= self.rows_planned
+
+    def memory_bandwidth(self, threads: int) -> Bandwidth | None:
+        """Of the largest buffer read with so many threads, which no cache holds; None if it was not measured."""
+        measured = [one for one in self.bandwidth if one.threads == threads]
+        return max(measured, key=lambda one: one.buffer_bytes, default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of the schema."""
@@ -148,27 +284,32 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def dump_results(results: Results) -> str:
-    """The text of `results.json`: indented, but for the raw latencies, a row's on one line."""
+    """The text of `results.json`: indented, but for lists of numbers, such as a row's raw latencies, each on one line."""
     text = json.dumps(results.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\[[\d,\s]+\]", lambda match: re.sub(r"\s+", " ", match[0]), text) + "\n"
+    # A line break follows the bracket of a list alone, never one in a string.
+    return re.sub(r"\[\n[-+.\de,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
 
 
 def read_results(path: Path) -> Results:
     """Read `results.json`. Fields this version does not know are passed over.
 
     Raises:
-        EdgeAfError: it is missing, no JSON, of another schema version, or does not follow the schema; names the field.
+        EdgeAfError: it is missing, no JSON, of a schema version not known, or does not follow the schema; names the field.
     """
     value = read_json(path, "results file")
     if not isinstance(value, dict) or "schema_version" not in value:
         raise EdgeAfError(f"{path}: not a results file of `edge-af bench` (no schema_version).")
-    if value["schema_version"] != SCHEMA_VERSION or isinstance(value["schema_version"], bool):
+    version = value["schema_version"]
+    if version not in READABLE or isinstance(version, bool):
         raise EdgeAfError(
-            f"{path}: schema_version {value['schema_version']!r}; this edge-af reads {SCHEMA_VERSION}. "
+            f"{path}: schema_version {version!r}; this edge-af reads {' and '.join(map(str, READABLE))}. "
             "Bench again, or report with the edge-af that wrote it."
         )
+    if version == 1:
+        value = _from_version_1(value)
     if found := violation(value, schema()):
         raise EdgeAfError(f"{path}: not a results file of `edge-af bench`: {found}.")
+    conditions, gallery = value["conditions"], value["gallery"]
     return Results(
         **{
             **_known(Results, value),
@@ -177,13 +318,46 @@ def read_results(path: Path) -> Results:
             "baseline": Baseline(**_known(Baseline, value["baseline"])),
             "method": Method(**_known(Method, value["method"])),
             "rows": [row_from_dict(row) for row in value["rows"]],
+            "conditions": {when: Conditions(**_known(Conditions, conditions[when])) for when in ("before", "after")}
+            if conditions
+            else None,
+            "bandwidth": [Bandwidth(**_known(Bandwidth, one)) for one in value["bandwidth"]],
+            "sensitivity": [Sensitivity(**_known(Sensitivity, one)) for one in value["sensitivity"]],
+            "gallery": Gallery(gallery["seed"], [_gallery_video(video) for video in gallery["videos"]])
+            if gallery
+            else None,
         }
     )
 
 
+def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
+    """What version 1 did not hold yet, as not known. Its rows were measured in one round, one video at a time."""
+    method = value.get("method")
+    return {
+        **value,
+        "schema_version": SCHEMA_VERSION,
+        "method": {**method, "rounds": 1, "packed": False} if isinstance(method, dict) else method,
+        "commit": None,
+        "suite": None,
+        "continued": [],
+        "conditions": None,
+        "warnings": [],
+        "bandwidth": [],
+        "sensitivity": [],
+        "gallery": None,
+    }
+
+
+def _gallery_video(value: dict[str, Any]) -> GalleryVideo:
+    predictions = {
+        key: [Prediction(**_known(Prediction, one)) for one in found] for key, found in value["predictions"].items()
+    }
+    return GalleryVideo(value["id"], value["labels"], predictions)
+
+
 def row_from_dict(value: dict[str, Any]) -> Row:
     """A row of the JSON, of the types that the schema promises."""
-    latency, memory = value.get("latency_ms"), value.get("memory")
+    latency, memory, delta = value.get("latency_ms"), value.get("memory"), value.get("gap_at_20_delta")
     return Row(
         **{
             **_known(Row, value),
@@ -195,6 +369,7 @@ def row_from_dict(value: dict[str, Any]) -> Row:
             }
             if memory
             else None,
+            "gap_at_20_delta": Delta(**_known(Delta, delta)) if delta else None,
         }
     )
 

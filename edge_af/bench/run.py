@@ -1,46 +1,65 @@
-"""Runs one worker a row, outlives whatever it does, and puts the rows together."""
+"""Plans the table, goes through it in rounds, and puts together what each row's processes found."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
+import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import edge_af
-from edge_af.bench.device import this_device
-from edge_af.bench.results import CRASHED, FAILED, TIMEOUT, Baseline, Data, Method, Results, Row, row_from_dict
-from edge_af.bench.subject import Subject, check_classes
-from edge_af.bench.worker import Job
-from edge_af.console import Progress
+import numpy as np
+
+from edge_af.bench.accuracy import Judge
+from edge_af.bench.bandwidth import buffers, measure_apart
+from edge_af.bench.conditions import Activity, conditions, remarks
+from edge_af.bench.device import project_commit, this_device
+from edge_af.bench.process import environment, run_worker
+from edge_af.bench.results import OK, Baseline, Data, Latency, Method, Results, Row, row_from_dict
+from edge_af.bench.subject import Subject, check_classes, sensitivity_of
+from edge_af.bench.worker import Job, latency_of
+from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import check_features
 from edge_af.runtime.accuracy import check_labels
+from edge_af.runtime.probe import weight_bytes
 
-QUICK = Method(inferences=200, seconds=2.0)
+STANDARD = Method(rounds=4, packed=True)
+"""What the command line measures unless told otherwise."""
+
+QUICK = Method(inferences=200, seconds=2.0, packed=True)
 """What `--quick` measures: enough to see that all is well, not enough to publish."""
 
-# -P: a file in the working directory must not stand in for a package.
-WORKER = (sys.executable, "-P", "-m", "edge_af.bench.worker")
+EMPTY = {"onnxruntime": "empty.onnx", "litert": "empty.tflite"}
+"""A layer from 1,152 features to one class, which shows what a runtime takes by itself."""
 
-# What the kernel's signal most often means here; `signal.strsignal` says only what it is.
-_MEANING: dict[int, str] = {
-    signal.SIGKILL: "most likely stopped by the system for lack of memory",
-    signal.SIGILL: "the runtime uses instructions that this processor does not have",
-    signal.SIGBUS: "the file was cut short while it was in use, or memory ran out",
-}
-_MEMORY_WORDS = ("bad_alloc", "memoryerror", "out of memory", "cannot allocate memory", "failed to allocate memory")
+
+@dataclass(frozen=True)
+class Item:
+    """A row to be measured."""
+
+    subject: Subject
+    threads: int
+    batch: int
+
+    @property
+    def title(self) -> str:
+        more = [f"{self.threads} threads"] if self.threads > 1 else []
+        more += [f"batch {self.batch}"] if self.batch > 1 else []
+        return ", ".join([self.subject.title, *more])
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row of other results is this one: the same bytes, measured the same way."""
+        mine = (self.subject.sha256, self.subject.artifact, self.subject.path.name, self.subject.runtime)
+        return self.subject.sha256 is not None and (*mine, self.threads, self.batch) == (
+            row.sha256, row.artifact, row.file, row.runtime, row.threads, row.batch,
+        )  # fmt: skip
 
 
 def bench(
@@ -48,18 +67,30 @@ def bench(
     dataset: Dataset | None,
     *,
     threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
     method: Method | None = None,
     quick: bool = False,
+    suite: str | None = None,
+    earlier: Results | None = None,
+    scratch: Path | None = None,
     save: Callable[[Results], None] = lambda results: None,
 ) -> Results:
-    """Measure each subject with each number of threads, one after the other, each in a fresh process.
+    """Measure each subject with each number of threads and videos an inference, each time in a fresh process.
+
+    The table is gone through in `method.rounds` rounds, so that a machine that is slower for some minutes is slower for all
+    rows alike.
 
     Args:
         subjects: exported files.
         dataset: the evaluation set; without it there is no accuracy and latency is measured on random values.
         threads: of the runtime's own pool.
-        method: how; the standard measurement, or `QUICK`, when None.
+        batches: videos an inference.
+        method: how; the standard measurement in one round, or `QUICK`, when None.
         quick: recorded in the results.
+        suite: the name of the suite that this is, recorded in the results.
+        earlier: results of an interrupted bench: what it had measured the same way is not measured again.
+        scratch: a folder for packed weights and what accuracy's intervals need, kept as long as the bench is not complete;
+            a temporary one when None.
         save: called after each row with the results so far, so that an interruption loses only the row under way.
 
     Raises:
@@ -70,25 +101,279 @@ def bench(
             check_classes(subject.path, subject.classes, dataset)
         check_labels(dataset)
         check_features(dataset.visual, dataset.audio, str(dataset.folder))
-    plan = [(subject, count) for subject in subjects for count in threads]
+    plan = [Item(subject, count, batch) for subject in subjects for count in threads for batch in batches]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    state = conditions()
     results = Results(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now,
         device=this_device(),
         quick=quick,
         inputs="random" if dataset is None else "videos",
-        data=None if dataset is None else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes),
+        data=None
+        if dataset is None
+        else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
         baseline=_baseline(subjects),
         method=method or (QUICK if quick else Method()),
         rows_planned=len(plan),
         rows=[],
+        commit=project_commit(),
+        suite=suite,
+        conditions={"before": state, "after": state},
+        sensitivity=sensitivity_of(subjects),
     )
-    with Progress("bench", len(plan), "rows") as progress:
-        for subject, count in plan:
-            row = _measure(subject, count, dataset, results.method, progress)
-            results = dataclasses.replace(results, rows=[*results.rows, row])
-            save(results)
-            progress.update(1, note="")
-    return results
+    with _folder(scratch) as folder:
+        session = _Session(plan, dataset, results, folder)
+        if earlier is not None and goes_on(earlier, results):
+            session.take_over(earlier, now)
+            say(f"going on: {len(session.results.rows)} of {len(plan)} rows have been begun or finished before.")
+        session.measure(save)
+        if scratch is not None and session.results.is_complete:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return session.results
+
+
+def goes_on(earlier: Results, planned: Results) -> bool:
+    """Whether a bench like `planned` may take over rows of `earlier`: not complete, and measured the same way."""
+
+    def setting(results: Results) -> tuple[object, ...]:
+        return (
+            results.device,
+            results.method,
+            results.data,
+            results.inputs,
+            results.quick,
+            results.suite,
+            results.baseline,
+        )
+
+    return not earlier.is_complete and setting(earlier) == setting(planned)
+
+
+class _Session:
+    """One bench under way: the rows so far, by the place of their item in the plan."""
+
+    def __init__(self, plan: list[Item], dataset: Dataset | None, results: Results, folder: Path) -> None:
+        self.results = results
+        self._plan, self._dataset, self._folder = plan, dataset, folder
+        self._rows: dict[int, Row] = {}
+        self._judge = Judge(dataset, folder)
+        self._bare: dict[tuple[str, int], int | None] = {}
+        self._packed: dict[Path, Path | None] = {}
+        self._remarks: dict[str, tuple[float, list[str]]] = {}
+        self._kept_warnings: list[str] = []
+        self._done_before: set[int] = set()
+        self._sizes: list[int] = []
+
+    def take_over(self, earlier: Results, now: str) -> None:
+        """Begin with the rows of an interrupted bench, as far as what their intervals need is still there."""
+        for index, item in enumerate(self._plan):
+            for row in earlier.rows:
+                if item.is_of(row) and (row.gap_at_20 is None or self._judge.knows(row)):
+                    self._rows[index] = row
+        if self._rows:
+            self._kept_warnings = earlier.warnings
+            self._done_before = {index for index in self._rows if self._is_done(index)}
+            rows = [self._rows[index] for index in sorted(self._rows)]
+            kept = self.results.conditions or {}
+            self.results = dataclasses.replace(
+                self.results,
+                rows=rows,
+                created=earlier.created,
+                continued=[*earlier.continued, now],
+                conditions={**kept, "before": (earlier.conditions or kept)["before"]},
+            )
+
+    def measure(self, save: Callable[[Results], None]) -> None:
+        """Go through the plan until every row has had all its rounds."""
+        method = self.results.method
+        todo = [
+            (round_, index)
+            for round_ in range(method.rounds)
+            for index in range(len(self._plan))
+            if not self._is_done(index) and len(self._rows[index].rounds or [] if index in self._rows else []) <= round_
+        ]
+        with Progress("bench", len(todo), "measurements") as progress:
+            begun = -1
+            for round_, index in todo:
+                if not self._is_done(index):
+                    if round_ > begun:
+                        begun = round_
+                        progress.update(0, "how fast memory is read")
+                        self._measure_bandwidth()
+                    self._measure_row(round_, index, progress)
+                    self._put_together()
+                    save(self.results)
+                progress.update(1, note="")
+        self._put_together(finished=True)
+        save(self.results)
+
+    def _is_done(self, index: int) -> bool:
+        row = self._rows.get(index)
+        return row is not None and (row.status != OK or len(row.rounds or []) >= self.results.method.rounds)
+
+    def _measure_bandwidth(self) -> None:
+        """Once a round: the fastest of all rounds is the limit."""
+        weights = [_weights(item.subject) for item in self._plan]
+        if not self._sizes:
+            self._sizes = buffers([size for size in weights if size], self.results.device.last_level_cache_bytes)
+        counts = sorted({item.threads for item in self._plan})
+        fastest = {(one.threads, one.buffer_bytes): one for one in self.results.bandwidth}
+        for one in measure_apart(counts, self._sizes, environment()):
+            key = (one.threads, one.buffer_bytes)
+            if key not in fastest or one.bytes_per_s > fastest[key].bytes_per_s:
+                fastest[key] = one
+        self.results = dataclasses.replace(self.results, bandwidth=[fastest[key] for key in sorted(fastest)])
+
+    def _measure_row(self, round_: int, index: int, progress: Progress) -> None:
+        item, earlier = self._plan[index], self._rows.get(index)
+        subject, method = item.subject, self.results.method
+
+        def on_stage(stage: str) -> None:
+            progress.update(
+                0, f"{item.title}, round {round_ + 1}: {stage}" if method.rounds > 1 else f"{item.title}: {stage}"
+            )
+
+        share, more = divmod(method.inferences, method.rounds)
+        part = dataclasses.replace(
+            method,
+            inferences=max(1, share + (round_ < more)),
+            seconds=method.seconds / method.rounds if method.seconds is not None else None,
+        )
+        wants_accuracy = self._dataset is not None and not any(
+            row.gap_at_20 is not None and row.key == f"{subject.artifact}/{subject.path.name}"
+            for row in self._rows.values()
+        )
+        key = f"{subject.artifact}/{subject.path.name}"
+        job = Job(
+            path=str(subject.path),
+            runtime=subject.runtime,
+            threads=item.threads,
+            data=str(self._dataset.folder) if self._dataset is not None else None,
+            f1_threshold=subject.f1_threshold,
+            method=part,
+            result_fd=-1,
+            batch=item.batch,
+            outcomes=str(self._judge.path(key)) if wants_accuracy else None,
+        )
+        job = dataclasses.replace(job, packed=self._pack(job, on_stage))
+        if earlier is None:
+            bare = self._bare_memory(job)
+        before = Activity.now()
+        found = run_worker(job, on_stage=on_stage)
+        for text, amount in remarks(before, Activity.now(), self.results.device.cores).items():
+            worst, names = self._remarks.get(text, (0.0, []))
+            self._remarks[text] = (max(worst, amount), names if item.title in names else [*names, item.title])
+        if earlier is not None:
+            self._rows[index] = _with_round(earlier, found, round_)
+            return
+        raw = found.get("latency_raw_us")
+        self._rows[index] = row_from_dict(
+            {
+                "artifact": subject.artifact,
+                "file": subject.path.name,
+                "model": subject.model,
+                "preset": subject.preset,
+                "runtime": subject.runtime,
+                "precision": subject.precision,
+                "recipe": subject.recipe,
+                "cpu": subject.cpu,
+                "threads": item.threads,
+                "params": subject.params,
+                "classes": subject.classes,
+                "size_bytes": subject.path.stat().st_size,
+                "sha256": subject.sha256,
+                "batch": item.batch,
+                "integer_share": subject.integer_share,
+                "weight_bytes": _weights(subject),
+                "bare_memory_bytes": bare,
+                **found,
+                "rounds": [len(raw)] if raw else None,
+            }
+        )
+
+    def _pack(self, job: Job, on_stage: Callable[[str], None]) -> str | None:
+        """The file's folder of packed weights, made unless it is there; None where that is not wanted or does not work."""
+        if not self.results.method.packed:
+            return None
+        path = Path(job.path)
+        if path not in self._packed:
+            folder = self._folder / "packed" / f"{len(self._packed)}-{path.stem}-{job.runtime}"
+            room = shutil.disk_usage(self._folder).free
+            if not folder.exists() and room > 3 * path.stat().st_size:
+                on_stage("packing its weights for this processor")
+                run_worker(dataclasses.replace(job, packed=str(folder), pack_only=True, outcomes=None))
+            self._packed[path] = folder if folder.exists() else None
+        return str(self._packed[path]) if self._packed[path] is not None else None
+
+    def _bare_memory(self, job: Job) -> int | None:
+        """High-water mark of the same measurement with an empty model."""
+        if (job.runtime, job.threads) not in self._bare:
+            with resources.as_file(resources.files("edge_af.bench").joinpath(EMPTY[job.runtime])) as path:
+                method = dataclasses.replace(job.method, inferences=50, seconds=1.0)
+                folder = self._folder / "packed" / f"empty-{job.runtime}"
+                packed = str(folder) if job.packed is not None else None
+                bare = dataclasses.replace(job, path=str(path), method=method, outcomes=None, packed=packed)
+                if packed is not None and not folder.exists():
+                    run_worker(dataclasses.replace(bare, pack_only=True))
+                self._bare[job.runtime, job.threads] = run_worker(bare).get("peak_memory_bytes")
+        return self._bare[job.runtime, job.threads]
+
+    def _put_together(self, finished: bool = False) -> None:
+        # A row that was finished in an earlier session keeps the limit of that session.
+        rows = [
+            row if index in self._done_before else self._with_limit(row) for index, row in sorted(self._rows.items())
+        ]
+        rows = self._judge.judged(rows) if finished else rows
+        before = (self.results.conditions or {})["before"]
+        self.results = dataclasses.replace(
+            self.results,
+            rows=rows,
+            conditions={"before": before, "after": conditions()},
+            warnings=[*self._kept_warnings, *self._warnings()],
+            gallery=self._judge.gallery(rows) if finished else None,
+        )
+
+    def _warnings(self) -> list[str]:
+        return [
+            f"{text.format(worst) if '{' in text else text} while measuring "
+            + (", ".join(names) if len(names) <= 3 else f"{len(names)} of {len(self._plan)} rows")
+            + "."
+            for text, (worst, names) in self._remarks.items()
+        ]
+
+    def _with_limit(self, row: Row) -> Row:
+        if row.latency_ms is None:
+            return row
+        same = [one for one in self.results.bandwidth if one.threads == row.threads]
+        fitting = [one for one in same if row.weight_bytes and abs(one.buffer_bytes - row.weight_bytes) < 64]
+        speed = fitting[0] if fitting else self.results.memory_bandwidth(row.threads)
+        limit = None
+        if speed is not None and row.weight_bytes:
+            limit = round(row.weight_bytes / speed.bytes_per_s * 1e3, 4)
+        return dataclasses.replace(
+            row,
+            videos_per_s=round(row.batch / row.latency_ms.mean * 1e3, 2),
+            limit_ms=limit,
+            limit_share=round(limit / row.latency_ms.p50, 4) if limit is not None else None,
+        )
+
+
+def _with_round(row: Row, found: dict[str, Any], round_: int) -> Row:
+    """A row with one more round's latencies; if that round failed, what it was before and why."""
+    raw = found.get("latency_raw_us") or []
+    if found["status"] != OK:
+        return dataclasses.replace(row, status=found["status"], reason=f"in round {round_ + 1}: {found['reason']}")
+    together = [*(row.latency_raw_us or []), *raw]
+    latency: Latency = latency_of(np.array(together, np.int64) * 1000)
+    return dataclasses.replace(row, latency_raw_us=together, latency_ms=latency, rounds=[*(row.rounds or []), len(raw)])
+
+
+def _weights(subject: Subject) -> int | None:
+    """Bytes of the constants in its file; None where the file is of a form that this does not understand."""
+    try:
+        return weight_bytes(subject.path)
+    except (ValueError, IndexError, OSError):
+        return None
 
 
 def _baseline(subjects: Sequence[Subject]) -> Baseline:
@@ -97,137 +382,14 @@ def _baseline(subjects: Sequence[Subject]) -> Baseline:
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)
 
 
-def _measure(subject: Subject, threads: int, dataset: Dataset | None, method: Method, progress: Progress) -> Row:
-    job = Job(
-        path=str(subject.path),
-        runtime=subject.runtime,
-        threads=threads,
-        data=str(dataset.folder) if dataset is not None else None,
-        f1_threshold=subject.f1_threshold,
-        method=method,
-        result_fd=-1,
-    )
-    found = run_worker(job, on_stage=lambda stage: progress.update(0, f"{subject.title}: {stage}"))
-    return row_from_dict(
-        {
-            "artifact": subject.artifact,
-            "file": subject.path.name,
-            "model": subject.model,
-            "preset": subject.preset,
-            "runtime": subject.runtime,
-            "precision": subject.precision,
-            "recipe": subject.recipe,
-            "cpu": subject.cpu,
-            "threads": threads,
-            "params": subject.params,
-            "classes": subject.classes,
-            "size_bytes": subject.path.stat().st_size,
-            **found,
-        }
-    )
-
-
-def run_worker(
-    job: Job,
-    *,
-    command: Sequence[str] = WORKER,
-    on_stage: Callable[[str], None] = lambda stage: None,
-) -> dict[str, Any]:
-    """Do a job in a fresh process and return the fields of `Row` it found, `status` and `reason` always among them.
-
-    Whatever becomes of the process, what it had found by then is kept. It has `job.method.timeout_seconds` in all, and is
-    gone when this returns or raises.
-    """
-    deadline = time.monotonic() + job.method.timeout_seconds
-    package_folder = str(Path(edge_af.__file__).resolve().parents[1])
-    search_path = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
-    with tempfile.TemporaryFile() as chatter, contextlib.ExitStack() as cleanup:
-        reader, writer = os.pipe()
-        cleanup.callback(os.close, reader)
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=chatter,
-                stderr=chatter,
-                pass_fds=(writer,),
-                env={**os.environ, "PYTHONPATH": search_path},
-                # Ctrl-C is for the bench, which then ends the worker; the worker has nothing to say about it.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise EdgeAfError(f"cannot start a process to measure in: {error}.") from None
-        finally:
-            os.close(writer)
-        cleanup.callback(_end, process)
-        _send(process, dataclasses.replace(job, result_fd=writer).as_json())
-        found: dict[str, Any] = {}
-        stage = "starting"
-        ended = False
-        buffer = b""
-        while not ended and "status" not in found and (left := deadline - time.monotonic()) > 0:
-            if not select.select([reader], [], [], left)[0]:
-                break
-            part = os.read(reader, 1 << 16)
-            ended = not part
-            *lines, buffer = (buffer + part).split(b"\n")
-            for line in lines:
-                fields = json.loads(line)
-                if "stage" in fields:
-                    stage = fields["stage"]
-                    on_stage(stage)
-                else:
-                    found.update(fields)
-        if "status" not in found:
-            found |= _how_it_ended(process, stage, ended, deadline, job, chatter)
-        return _plain_words(found, stage)
-
-
-def _send(process: subprocess.Popen[bytes], text: str) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(text.encode())
-        process.stdin.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the worker and whatever it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _how_it_ended(
-    process: subprocess.Popen[bytes], stage: str, ended: bool, deadline: float, job: Job, chatter: IO[bytes]
-) -> dict[str, str]:
-    """Status and reason of a worker that did not give its own."""
+@contextmanager
+def _folder(scratch: Path | None) -> Iterator[Path]:
+    if scratch is None:
+        with tempfile.TemporaryDirectory(prefix="edge-af-bench-") as temporary:
+            yield Path(temporary)
+        return
     try:
-        # Having closed its results it is about to be gone, unless it hangs on the way out.
-        status = process.wait(timeout=max(1.0, deadline - time.monotonic())) if ended else process.poll()
-    except subprocess.TimeoutExpired:
-        status = None
-    if status is None:
-        return {
-            "status": TIMEOUT,
-            "reason": f"no result within {job.method.timeout_seconds:g} s; stopped while {stage}",
-        }
-    last = _last_line(chatter)
-    if status < 0:
-        names = {int(number): number.name for number in signal.Signals}
-        meaning = _MEANING.get(-status) or last or signal.strsignal(-status) or "no more is known"
-        return {"status": CRASHED, "reason": f"{names.get(-status, f'signal {-status}')} while {stage}: {meaning}"}
-    return {"status": FAILED, "reason": f"ended with status {status} while {stage}: {last or 'no message'}"}
-
-
-def _plain_words(found: dict[str, Any], stage: str) -> dict[str, Any]:
-    """The same, with a reason that speaks of an allocator put as what it means."""
-    reason = found["reason"]
-    if reason and any(word in reason.lower() for word in _MEMORY_WORDS):
-        found["reason"] = f"does not fit: ran out of memory while {stage}"
-    return found
-
-
-def _last_line(chatter: IO[bytes]) -> str:
-    chatter.seek(max(0, chatter.seek(0, os.SEEK_END) - 4096))
-    lines = [line.strip() for line in chatter.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeAfError(f"{scratch}: cannot write here ({error.strerror}).") from None
+    yield scratch

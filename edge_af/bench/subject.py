@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, check_file, manifest_of, read_manifest
+from edge_af.bench.results import Sensitivity, schema
+from edge_af.bench.schema import violation
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
+from edge_af.files import read_json
 from edge_af.runtime import RUNTIME_OF_SUFFIX, runtime_of
 from edge_af.runtime.probe import check_model_file
+
+SENSITIVITY = "sensitivity.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class Subject:
     class_names: list[str]
     f1_threshold: float
     """Chosen on the held-out part of the training data."""
+    sha256: str | None = None
+    integer_share: float | None = None
+    """Of the multiplications, or else of the fully connected layers, those seen to run in integers; None for FP32."""
 
     @property
     def title(self) -> str:
@@ -70,6 +79,30 @@ def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subje
         raise EdgeAfError(f"nothing to measure: none of the files opens in {' or '.join(runtimes)}.")
     names = _folder_names({path.parent for path in found})
     return [replace(subject, artifact=names[path.parent]) for path, subject in found.items()]
+
+
+def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
+    """What the exports' `sensitivity.json` say, of the folders that have one.
+
+    Raises:
+        EdgeAfError: such a file is none of ours; names the place.
+    """
+    found = []
+    for folder, subject in {subject.path.parent: subject for subject in subjects}.items():
+        path = folder / SENSITIVITY
+        if not path.is_file():
+            continue
+        value = read_json(path, "sensitivity file")
+        rows = value.get("rows") if isinstance(value, dict) and value.get("schema_version") == 1 else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise EdgeAfError(f"{path}: not a sensitivity file of schema_version 1. Make it again, or remove it.")
+        about = {"artifact": subject.artifact, "model": subject.model, "preset": subject.preset}
+        full = [{**row, **about} for row in rows]
+        if wrong := violation(full, {**schema(), **schema()["properties"]["sensitivity"]}):
+            raise EdgeAfError(f"{path}: not a sensitivity file of ours: rows{wrong}.")
+        names = [field.name for field in fields(Sensitivity)]
+        found += [Sensitivity(**{name: row[name] for name in names}) for row in full]
+    return found
 
 
 def _folder_names(folders: set[Path]) -> dict[Path, str]:
@@ -142,6 +175,8 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
         classes=manifest.classes,
         class_names=manifest.class_names,
         f1_threshold=manifest.f1_threshold,
+        sha256=file.sha256,
+        integer_share=file.integer_share,
     )
 
 

@@ -22,16 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.bench.conditions import available_memory
 from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
-from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Latency, Method
+from edge_af.bench.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Latency, Method
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
+from edge_af.metrics import evaluate
+from edge_af.metrics.bootstrap import outcomes, save_outcomes
 from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
-from edge_af.runtime.accuracy import accuracy
+from edge_af.runtime.accuracy import score_dataset
 
 INPUT_VIDEOS = 256
-"""Different videos that the timed inferences go through, again and again: 1.2 MB, more than a core's own cache."""
+"""Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""
 
 FEATURE_RANGE = (-2.0, 2.0)
 """Of YouTube-8M's features after dequantisation; what random inputs are drawn from."""
@@ -49,6 +52,14 @@ class Job:
     f1_threshold: float
     method: Method
     result_fd: int
+    batch: int = 1
+    """Videos an inference."""
+    outcomes: str | None = None
+    """Where to leave what accuracy's intervals need; without it accuracy is not measured."""
+    packed: str | None = None
+    """The folder of packed weights that the file is to be loaded with, see `edge_af.runtime.load`."""
+    pack_only: bool = False
+    """Load once, so that the folder of packed weights is made, and do no more."""
 
     @staticmethod
     def from_json(text: str) -> Job:
@@ -59,23 +70,31 @@ class Job:
         return json.dumps(dataclasses.asdict(self))
 
 
+class DoesNotFit(Exception):
+    """There is less memory than the file must take."""
+
+
 def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     """Do the job; `tell` gets stages and fields of `Row` as they come.
 
     Raises:
-        EdgeAfError, MemoryError: the runtime is missing, or the file cannot be loaded or run.
+        EdgeAfError, MemoryError, DoesNotFit: the runtime is missing, or the file cannot be loaded or run.
     """
     visual, audio = _inputs(job)
     tell({"stage": "importing the runtime"})
     import_runtime(job.runtime)
     before = read_memory()
+    if not job.pack_only:
+        _check_room(job, before, tell)
     memory = _kept({}, "before_load", before)
     tell({"memory": memory, "runtime_memory_bytes": before.peak if before else None})
     reset_peak()
 
     tell({"stage": "loading the file"})
     started = time.perf_counter_ns()
-    scorer = load(job.path, runtime=job.runtime, threads=job.threads)
+    scorer = load(job.path, runtime=job.runtime, threads=job.threads, packed=job.packed)
+    if job.pack_only:
+        return
     tell({"load_ms": _milliseconds(time.perf_counter_ns() - started)})
     memory = _kept(memory, "after_load", read_memory())
     tell({"memory": memory})
@@ -94,11 +113,34 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
             "latency_raw_us": np.rint(nanoseconds / 1e3).astype(int).tolist(),
         }
     )
-    if job.data is not None:
+    if job.data is not None and job.outcomes is not None:
         tell({"stage": "measuring accuracy"})
         dataset = open_dataset(job.data)
-        found = accuracy(scorer, Path(job.path), dataset, job.f1_threshold, batch=job.method.batch)
-        tell(found.as_dict())
+        scores, labels = (
+            score_dataset(scorer, Path(job.path), dataset, batch=job.method.batch),
+            dataset.labels(slice(None)),
+        )
+        save_outcomes(Path(job.outcomes), outcomes(scores, labels, job.f1_threshold))
+        tell(evaluate(scores, labels, job.f1_threshold).as_dict())
+
+
+def _check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Compare what the file must take at the very least with what there is, and tell both.
+
+    At the least it is held once in memory: packed by the runtime, or mapped where it was packed before, and then too every
+    page is read in every inference. Twice is usual.
+
+    Raises:
+        DoesNotFit: there is less.
+    """
+    left = available_memory()
+    if left is None:
+        return
+    now = (held.resident if held else None) or 0
+    needed, available = now + Path(job.path).stat().st_size, now + left
+    tell({"needed_bytes": needed, "available_bytes": available})
+    if needed > available:
+        raise DoesNotFit
 
 
 def latency_of(nanoseconds: NDArray[np.int64]) -> Latency:
@@ -135,16 +177,22 @@ def _timed(
 
 
 def _inputs(job: Job) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """Single videos, each visual (1, 1024) and audio (1, 128) float32, owning their memory."""
+    """Inputs of an inference, each visual (batch, 1024) and audio (batch, 128) float32, owning their memory."""
     if job.data is None:
         random = np.random.default_rng(0)
         visual, audio = (
-            random.uniform(*FEATURE_RANGE, (INPUT_VIDEOS, features)).astype(np.float32)
+            random.uniform(*FEATURE_RANGE, (max(INPUT_VIDEOS, job.batch), features)).astype(np.float32)
             for features in (VISUAL_FEATURES, AUDIO_FEATURES)
         )
     else:
-        visual, audio = open_dataset(job.data).features(slice(INPUT_VIDEOS))
-    return [row[None].copy() for row in visual], [row[None].copy() for row in audio]
+        visual, audio = open_dataset(job.data).features(slice(max(INPUT_VIDEOS, job.batch)))
+    starts = range(0, max(len(visual) - job.batch, 0) + 1, job.batch)
+
+    def batches(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        # An evaluation set smaller than a batch is gone through again.
+        return [array[np.arange(start, start + job.batch) % len(array)] for start in starts]
+
+    return batches(visual), batches(audio)
 
 
 def _kept(
@@ -180,13 +228,15 @@ def main() -> None:
         try:
             measure(job, tell)
             tell({"status": OK, "reason": None})
+        except DoesNotFit:
+            tell({"status": DOES_NOT_FIT, "reason": "the weights alone take more memory than there is"})
         except MissingRuntime as error:
             tell({"status": MISSING_RUNTIME, "reason": " ".join(str(error).splitlines())})
         except EdgeAfError as error:
             # The row says which file it is; the message need not repeat the way to it.
             tell({"status": FAILED, "reason": " ".join(str(error).splitlines()).removeprefix(f"{Path(job.path)}: ")})
         except MemoryError as error:
-            tell({"status": FAILED, "reason": f"ran out of memory ({error})" if str(error) else "ran out of memory"})
+            tell({"status": DOES_NOT_FIT, "reason": f"out of memory: {error}"})
 
 
 if __name__ == "__main__":

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edge_af.console import say
+from edge_af.console import say, warn
+
+if TYPE_CHECKING:
+    from edge_af.bench.results import Results
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -17,15 +22,34 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--data", "data", type=click.Path(path_type=Path), help="Prepared evaluation data; without it no accuracy."
 )
+@click.option("--threads", type=click.IntRange(1), multiple=True, help="May be repeated.  [default: 1]")
 @click.option(
-    "--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True, help="May be repeated."
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Videos an inference; may be repeated.  [default: 1]",
 )
 @click.option(
     "--runtime", "runtimes", type=click.Choice(["onnxruntime", "litert"]), multiple=True, help="Only this one."
 )
-@click.option("--runs", type=click.IntRange(1), help="Timed inferences a row. [default: 1024, or 10 seconds if sooner]")
+@click.option(
+    "--suite", "suite_file", type=FILE, help="What to compare of what PATH holds, and how: see benchmarks/*.yaml."
+)
+@click.option(
+    "--runs", type=click.IntRange(1), help="Timed inferences a row.  [default: 1024, or 10 seconds if sooner]"
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), help="Times that the table is gone through.  [default: 4; 1 with --quick]"
+)
 @click.option("--quick", is_flag=True, help="200 timed inferences or 2 seconds; marked as such in the results.")
-@click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row may take.")
+@click.option(
+    "--packed/--no-packed", default=True, show_default=True, help="Pack weights for this processor once, and map them."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row's process may take."
+)
+@click.option("--fresh", is_flag=True, help="Start over, and do not go on with an interrupted bench of the same --out.")
 @click.option("--out", type=FILE, default=Path("results.json"), show_default=True, help="The results file.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown too.")
 @click.option("--html", type=FILE, help="Write the page too.")
@@ -34,10 +58,15 @@ def command(
     paths: tuple[Path, ...],
     data: Path | None,
     threads: tuple[int, ...],
+    batches: tuple[int, ...],
     runtimes: tuple[str, ...],
+    suite_file: Path | None,
     runs: int | None,
+    rounds: int | None,
     quick: bool,
+    packed: bool,
     timeout: float,
+    fresh: bool,
     out: Path,
     markdown: Path | None,
     html: Path | None,
@@ -46,11 +75,13 @@ def command(
     """Measure exported files side by side, each in a process of its own.
 
     PATH is a folder that `edge-af export` wrote, or an .onnx or .tflite file in one. A file that cannot be run here (no
-    runtime, too little memory, a crash, no end) becomes a row that says why, and the others go on.
+    runtime, too little memory, a crash, no end) becomes a row that says why, and the others go on. Interrupted, the finished
+    rows are kept, and the same command goes on from there.
     """
-    from edge_af.bench.results import OK, Method, Results, dump_results, write_results
-    from edge_af.bench.run import QUICK, bench
+    from edge_af.bench.results import OK, dump_results, write_results
+    from edge_af.bench.run import QUICK, STANDARD, bench
     from edge_af.bench.subject import subjects_of
+    from edge_af.bench.suite import read_suite
     from edge_af.data.dataset import open_dataset
     from edge_af.errors import EdgeAfError
     from edge_af.report import check_writable, write_reports
@@ -58,15 +89,29 @@ def command(
 
     if quick and runs is not None:
         raise click.UsageError("--quick and --runs exclude each other.")
-    method = dataclasses.replace(QUICK if quick else Method(), timeout_seconds=timeout)
+    if suite_file is not None and (runtimes or threads or batches):
+        raise click.UsageError("--suite says which runtimes, threads and batches: leave the options out.")
+    method = dataclasses.replace(QUICK if quick else STANDARD, timeout_seconds=timeout, packed=packed)
+    suite = read_suite(suite_file) if suite_file is not None else None
+    if suite is not None and not quick:
+        method = suite.method_from(method)
     if runs is not None:
         method = dataclasses.replace(method, inferences=runs, seconds=None)
+    if rounds is not None:
+        method = dataclasses.replace(method, rounds=rounds)
+    method = dataclasses.replace(method, rounds=min(method.rounds, method.inferences))
     for target in filter(None, (out, markdown, html)):
         check_writable(target)
     subjects = subjects_of(list(paths), runtimes)
+    if suite is not None and suite_file is not None:
+        subjects = suite.choose(subjects, suite_file)
     dataset = open_dataset(data) if data is not None else None
     if dataset is None:
         say("no --data: no accuracy, and latency is measured on random values.")
+    scratch = out.parent / f".{out.name}.bench"
+    earlier = None if fresh else _interrupted(out, scratch)
+    if earlier is None:
+        shutil.rmtree(scratch, ignore_errors=True)
     kept = 0
 
     def save(results: Results) -> None:
@@ -75,12 +120,43 @@ def command(
         kept = len(results.rows)
 
     try:
-        results = bench(subjects, dataset, threads=threads, method=method, quick=quick, save=save)
+        results = bench(
+            subjects,
+            dataset,
+            threads=suite.threads if suite is not None else threads or (1,),
+            batches=suite.batch if suite is not None else batches or (1,),
+            method=method,
+            quick=quick,
+            suite=suite.name if suite is not None else None,
+            earlier=earlier,
+            scratch=scratch,
+            save=save,
+        )
     except KeyboardInterrupt:
-        say(f"interrupted: {kept} finished rows are kept in {out}." if kept else "interrupted before the first row.")
+        say(
+            f"interrupted: {kept} finished rows are kept in {out}. The same command goes on from there."
+            if kept
+            else "interrupted before the first row."
+        )
         raise
+    for text in results.warnings:
+        warn(text)
     click.echo(dump_results(results) if as_json else table([results]), nl=not as_json)
     say(f"results: {out}")
     write_reports([results], markdown=markdown, html=html)
     if not any(row.status == OK for row in results.rows):
         raise EdgeAfError(f"nothing could be measured; the reasons stand in the table and in {out}.")
+
+
+def _interrupted(out: Path, scratch: Path) -> Results | None:
+    """The results of an interrupted bench, if `out` holds some and what is needed to go on lies beside it."""
+    from edge_af.bench.results import read_results
+    from edge_af.errors import EdgeAfError
+
+    if not out.is_file() or not scratch.is_dir():
+        return None
+    try:
+        found = read_results(out)
+    except EdgeAfError:
+        return None
+    return None if found.is_complete else found

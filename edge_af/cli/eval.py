@@ -63,9 +63,11 @@ def command(
         "gap_at_20": "GAP@20",
         "f1_micro": f"F1 at {threshold:.3f}",
         "f1_micro_at_half": "F1 at 0.5",
+        "f1_macro": "F1, macro",
         "hit_at_1": "Hit@1",
         "perr": "PERR",
         "map": "mAP",
+        "ties_share": "Tied scores",
     }
     for key, name in names.items():
         click.echo(f"{name:<12} {metrics.as_dict()[key]:.4f}")

@@ -29,6 +29,8 @@ PICKED = {
     "fp16": {"onnx": "fp16", "tflite": "fp16"},
 }
 """The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
+INTEGER_IO = "int8-static"
+"""The same for INT8 TFLite with integer inputs and outputs, which need static activations."""
 
 
 @click.command()
@@ -65,6 +67,13 @@ PICKED = {
     type=click.Choice(["x86-64", "arm64"]),
     help="Processor that INT8 ONNX files are for.  [default: this machine's]",
 )
+@click.option(
+    "--io",
+    type=click.Choice(["float32", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Inputs and outputs of quantised TFLite files; int8 holds every tensor as INT8, for accelerators.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, without class names, as JSON.")
 def command(
@@ -80,6 +89,7 @@ def command(
     seed: int,
     any_calibration_data: bool,
     cpu: str | None,
+    io: str,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -93,16 +103,18 @@ def command(
     from edge_af.data.dataset import open_dataset
 
     flags = {"int8": int8, "int4": int4, "fp16": fp16}
-    recipes = _recipes(chosen, recipe_names, [precision for precision, given in flags.items() if given])
+    recipes = _recipes(chosen, recipe_names, [precision for precision, given in flags.items() if given], io)
     static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
     if static and calibration_data is None:
         raise click.UsageError(
             f"{static[0]} finds activation ranges on training videos: name them with --calibration-data."
         )
+    if io == "int8" and not recipes.get("tflite"):
+        raise click.UsageError("--io int8 is for quantised TFLite files, and none is exported here: add --int8.")
     dataset = open_dataset(calibration_data) if calibration_data is not None else None
 
     manifest = _export(
-        run_folder, out, chosen, recipes, dataset, calibration_videos, seed, any_calibration_data, cpu, overwrite
+        run_folder, out, chosen, recipes, dataset, calibration_videos, seed, any_calibration_data, cpu, io, overwrite
     )
     seconds, peak = time.monotonic() - started, _peak_memory_bytes()
     if as_json:
@@ -130,6 +142,7 @@ def _export(
     seed: int,
     any_data: bool,
     cpu: str | None,
+    io: str,
     overwrite: bool,
 ) -> Manifest:
     from edge_af.export.pipeline import CalibrationData, export_network
@@ -152,6 +165,7 @@ def _export(
         recipes=recipes,
         calibration=calibration,
         cpu=cpu or (this_cpu() if needs_cpu else "x86-64"),
+        integer_io=io == "int8",
         overwrite=overwrite,
     )
 
@@ -190,7 +204,9 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
     return rows
 
 
-def _recipes(formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str]) -> dict[str, tuple[Recipe, ...]]:
+def _recipes(
+    formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str], io: str
+) -> dict[str, tuple[Recipe, ...]]:
     """Format to its recipes: those given (`NAME` is for all formats, `FORMAT=NAME` for one), and for each precision that
     none of them is of, the recipe that its flag stands for.
     """
@@ -208,7 +224,9 @@ def _recipes(formats: tuple[str, ...], given: tuple[str, ...], precisions: list[
             chosen[one].append(recipe)
     for precision in precisions:
         picked = {
-            format: load_recipe(PICKED[precision][format])
+            format: load_recipe(
+                INTEGER_IO if (format, precision, io) == ("tflite", "int8", "int8") else PICKED[precision][format]
+            )
             for format in formats
             if precision not in [recipe.precision for recipe in chosen[format]]
         }

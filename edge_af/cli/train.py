@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ def train_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """A flag for each field of `TrainOptions`."""
     for field in reversed(dataclasses.fields(TrainOptions)):
         name = f"--{field.name.replace('_', '-')}"
-        function = click.option(name, default=field.default, show_default=True, help=field.metadata["help"])(function)
+        is_flag = isinstance(field.default, bool)
+        function = click.option(
+            name, default=field.default, show_default=not is_flag, is_flag=is_flag, help=field.metadata["help"]
+        )(function)
     return function
 
 
@@ -62,6 +66,8 @@ def command(
             raise click.UsageError(f"--ablate is for attend-fusion, not for {model}.")
         config = dataclasses.replace(config, ablate=ablate)
 
+    # PyTorch reads this once, at its first large allocation: fewer page faults, a tenth of a step at the paper's size.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from edge_af.data.dataset import open_dataset
     from edge_af.train.distributed import joined
     from edge_af.train.loop import train

@@ -21,8 +21,9 @@ MIX = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """`visual` (n, 1024) and `audio` (n, 128) float32, `labels` (n, classes) uint8."""
+    """`rows` (n,) of the dataset, `visual` (n, 1024) and `audio` (n, 128) float32, `labels` (n, classes) uint8."""
 
+    rows: NDArray[np.int64]
     visual: NDArray[np.float32]
     audio: NDArray[np.float32]
     labels: NDArray[np.uint8]
@@ -80,7 +81,7 @@ def batches(dataset: Dataset, order: NDArray[np.int64], size: int, ahead: int = 
         try:
             for start in range(0, len(order) - size + 1, size):
                 rows = order[start : start + size]
-                if not put(Batch(*dataset.features(rows), dataset.labels(rows))):
+                if not put(Batch(rows, *dataset.features(rows), dataset.labels(rows))):
                     return
             put(None)
         except BaseException as error:

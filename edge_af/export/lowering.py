@@ -8,6 +8,7 @@ a dimension that differs is the batch's, and is left open in the file.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ NO_INPUT = -1
 NOTHING_QUANTISED = Plan(layers={}, tensors={})
 
 
-def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTISED) -> None:
-    """Write a clean graph as a TFLite file: FP32, or quantised as `plan` says.
+def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTISED, *, integer_io: bool = False) -> None:
+    """Write a clean graph as a TFLite file: FP32, or quantised as `plan` says; `integer_io`: with INT8 inputs and outputs.
 
     A layer with static activations becomes FULLY_CONNECTED on INT8, one with dynamic activations the hybrid form that
     quantises its float input row by row at run time; where weights alone are quantised, DEQUANTIZE makes them float
@@ -37,13 +38,13 @@ def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTISED) -> No
     Raises:
         EdgeAfError: an operator that is not known here, or a form of one that TFLite does not have; names the node.
     """
-    lowering = _Lowering(graph, plan)
+    lowering = _Lowering(graph, plan, integer_io)
     for node in graph.nodes:
         lowering.add(node)
     lowering.model.write(
         path,
         {name: lowering.inputs[name] for name in graph.inputs},
-        {name: lowering.real(name) for name in graph.outputs},
+        {name: lowering.integer(name) if integer_io else lowering.real(name) for name in graph.outputs},
     )
 
 
@@ -53,7 +54,7 @@ def unsupported(node: Node, why: str) -> EdgeAfError:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, plan: Plan) -> None:
+    def __init__(self, graph: Graph, plan: Plan, integer_io: bool) -> None:
         self.graph, self.plan, self.model = graph, plan, TfliteModel()
         self.batch_one, batch_two = graph.shapes(1), graph.shapes(2)
         self.shapes: dict[str, Shape] = {
@@ -64,7 +65,7 @@ class _Lowering:
         self._integer: dict[str, int] = {}
         self._constants: dict[str, int] = {}
         self._fused: set[str] = set()
-        self.inputs = {name: self.new_real(name) for name in graph.inputs}
+        self.inputs = {name: self.new_integer(name) if integer_io else self.new_real(name) for name in graph.inputs}
 
     def add(self, node: Node) -> None:
         if node.name in self._fused:
@@ -110,6 +111,27 @@ class _Lowering:
     def is_integer(self, name: str) -> bool:
         """Whether a tensor already exists as INT8."""
         return name in self._integer
+
+    def computes_in_integers(self, node: Node) -> bool:
+        """Whether all that a node reads exists as INT8, and all it gives is to be held so; constants can be made so."""
+        read = [name for name in node.inputs if name and name not in self.graph.constants]
+        return all(map(self.is_integer, read)) and all(name in self.plan.tensors for name in node.outputs)
+
+    def read(self, node: Node, name: str) -> int:
+        """The index of a tensor in the form that a node computes in."""
+        if not self.computes_in_integers(node):
+            return self.real(name)
+        return self.integer_constant(name) if name in self.graph.constants else self.integer(name)
+
+    def give(self, node: Node, name: str) -> int:
+        """Add one of a node's outputs, in the form that it computes in."""
+        return self.new_integer(name) if self.computes_in_integers(node) else self.new_real(name)
+
+    def integer_constant(self, name: str) -> int:
+        """Add a constant as INT8 on one scale."""
+        array = self.graph.constants[name]
+        scale = np.array([np.abs(array).max() / 127 or 1.0], np.float32)
+        return self.model.constant(f"{name}.int8", np.rint(array / scale).astype(np.int8), scale)
 
     def affine(self, name: str) -> Affine | None:
         return self.plan.tensors.get(name)
@@ -199,20 +221,49 @@ def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, ac
     lowering.model.operator("ADD", [product, lowering.real(bias_name)], [lowering.new_real(output)], addition)
 
 
+def _add_operator(
+    lowering: _Lowering, node: Node, op: str, inputs: list[int], outputs: list[int], options: Any, version: int = 1
+) -> None:
+    """Add an operator in the first version of it that computes in INT8 where that is asked for."""
+    if lowering.computes_in_integers(node):
+        version = INT8_VERSIONS.get(op, 2)
+    lowering.model.operator(op, inputs, outputs, options, version)
+
+
+INT8_VERSIONS = {"RESHAPE": 1}
+"""Those that are not 2."""
+
+
 def _elementwise(op: str, options: Callable[[], Any]) -> Callable[[_Lowering, Node], None]:
     def lower(lowering: _Lowering, node: Node) -> None:
-        inputs = [lowering.real(name) for name in node.inputs]
-        lowering.model.operator(op, inputs, [lowering.new_real(node.outputs[0])], options())
+        inputs = [lowering.read(node, name) for name in node.inputs]
+        _add_operator(lowering, node, op, inputs, [lowering.give(node, node.outputs[0])], options())
 
     return lower
+
+
+def _div(lowering: _Lowering, node: Node) -> None:
+    by = lowering.graph.constants.get(node.inputs[1])
+    if lowering.computes_in_integers(node) and by is not None:
+        # There is no division of INT8: by a constant it is a multiplication.
+        inverse = f"{node.name}.inverse"
+        lowering.graph = replace(
+            lowering.graph, constants={**lowering.graph.constants, inverse: (1 / by).astype(np.float32)}
+        )
+        LOWERINGS["Mul"](lowering, replace(node, op="Mul", inputs=(node.inputs[0], inverse)))
+    elif lowering.computes_in_integers(node):
+        raise unsupported(node, "a division of two activations in INT8")
+    else:
+        _elementwise("DIV", schema.DivOptionsT)(lowering, node)
 
 
 def _matmul(lowering: _Lowering, node: Node) -> None:
     ranks = [len(lowering.shapes[name]) for name in node.inputs]
     if min(ranks) < 2 or max(ranks) > 5:
         raise unsupported(node, f"a matrix product of tensors of rank {ranks[0]} and {ranks[1]}")
-    inputs = [lowering.real(name) for name in node.inputs]
-    lowering.model.operator("BATCH_MATMUL", inputs, [lowering.new_real(node.outputs[0])], schema.BatchMatMulOptionsT())
+    inputs = [lowering.read(node, name) for name in node.inputs]
+    outputs = [lowering.give(node, node.outputs[0])]
+    _add_operator(lowering, node, "BATCH_MATMUL", inputs, outputs, schema.BatchMatMulOptionsT())
 
 
 def _softmax(lowering: _Lowering, node: Node) -> None:
@@ -221,14 +272,15 @@ def _softmax(lowering: _Lowering, node: Node) -> None:
         raise unsupported(node, "a softmax over another axis than the last")
     options = schema.SoftmaxOptionsT()
     options.beta = 1.0
-    lowering.model.operator("SOFTMAX", [lowering.real(node.inputs[0])], [lowering.new_real(node.outputs[0])], options)
+    inputs, outputs = [lowering.read(node, node.inputs[0])], [lowering.give(node, node.outputs[0])]
+    _add_operator(lowering, node, "SOFTMAX", inputs, outputs, options)
 
 
 def _reshape(lowering: _Lowering, node: Node) -> None:
     """Reshape, Flatten, Squeeze and Unsqueeze alike: the target is the output's shape, with -1 for the batch."""
     output = node.outputs[0]
-    source = lowering.real(node.inputs[0])
-    _reshape_to(lowering, node, source, lowering.shapes[output], output, lowering.new_real(output))
+    source = lowering.read(node, node.inputs[0])
+    _reshape_to(lowering, node, source, lowering.shapes[output], output, lowering.give(node, output))
 
 
 def _reshape_to(lowering: _Lowering, node: Node, source: int, shape: Shape, name: str, target: int) -> None:
@@ -241,18 +293,14 @@ def _reshape_to(lowering: _Lowering, node: Node, source: int, shape: Shape, name
 
 
 def _transpose(lowering: _Lowering, node: Node) -> None:
-    source = lowering.real(node.inputs[0])
+    source = lowering.read(node, node.inputs[0])
     rank = len(lowering.shapes[node.inputs[0]])
     perm = list(node.attributes.get("perm", range(rank)[::-1]))
     if rank > 6:
         raise unsupported(node, f"a transpose of rank {rank}")
     output = node.outputs[0]
-    lowering.model.operator(
-        "TRANSPOSE",
-        [source, lowering.indices(f"{output}.perm", perm)],
-        [lowering.new_real(output)],
-        schema.TransposeOptionsT(),
-    )
+    inputs = [source, lowering.indices(f"{output}.perm", perm)]
+    _add_operator(lowering, node, "TRANSPOSE", inputs, [lowering.give(node, output)], schema.TransposeOptionsT())
 
 
 def _concat(lowering: _Lowering, node: Node) -> None:
@@ -276,8 +324,8 @@ def _split(lowering: _Lowering, node: Node) -> None:
         raise unsupported(node, "a split into unequal parts, or along the batch")
     options = schema.SplitOptionsT()
     options.numSplits = len(node.outputs)
-    inputs = [lowering.indices(f"{node.name}.axis", [axis]), lowering.real(node.inputs[0])]
-    lowering.model.operator("SPLIT", inputs, [lowering.new_real(output) for output in node.outputs], options)
+    inputs = [lowering.indices(f"{node.name}.axis", [axis]), lowering.read(node, node.inputs[0])]
+    _add_operator(lowering, node, "SPLIT", inputs, [lowering.give(node, output) for output in node.outputs], options)
 
 
 def _slice(lowering: _Lowering, node: Node) -> None:
@@ -294,12 +342,17 @@ def _slice(lowering: _Lowering, node: Node) -> None:
             raise unsupported(node, "a slice of the batch")
         first, last, _ = slice(start, end).indices(length)
         begin[axis], size[axis] = first, max(0, last - first)
-    _slice_to(lowering, data, begin, size, node.outputs[0], lowering.new_real(node.outputs[0]))
+    _slice_to(lowering, node, begin, size, lowering.give(node, node.outputs[0]))
 
 
-def _slice_to(lowering: _Lowering, data: str, begin: list[int], size: list[int], name: str, target: int) -> None:
-    inputs = [lowering.real(data), lowering.indices(f"{name}.begin", begin), lowering.indices(f"{name}.size", size)]
-    lowering.model.operator("SLICE", inputs, [target], schema.SliceOptionsT())
+def _slice_to(lowering: _Lowering, node: Node, begin: list[int], size: list[int], target: int) -> None:
+    data, name = node.inputs[0], node.outputs[0]
+    inputs = [
+        lowering.read(node, data),
+        lowering.indices(f"{name}.begin", begin),
+        lowering.indices(f"{name}.size", size),
+    ]
+    _add_operator(lowering, node, "SLICE", inputs, [target], schema.SliceOptionsT())
 
 
 def _gather(lowering: _Lowering, node: Node) -> None:
@@ -317,9 +370,11 @@ def _gather(lowering: _Lowering, node: Node) -> None:
     begin[axis], size[axis] = int(index) % length, 1
     one: Shape = tuple(1 if at == axis else dim for at, dim in enumerate(shape))
     batch_one = tuple(1 if at == axis else dim for at, dim in enumerate(lowering.batch_one[data]))
-    picked = lowering.model.tensor(f"{output}.picked", one, batch_one, np.float32)
-    _slice_to(lowering, data, begin, size, output, picked)
-    _reshape_to(lowering, node, picked, lowering.shapes[output], output, lowering.new_real(output))
+    integer = lowering.computes_in_integers(node)
+    kind, affine = (np.int8, lowering.affine(output)) if integer else (np.float32, None)
+    picked = lowering.model.tensor(f"{output}.picked", one, batch_one, kind, affine)
+    _slice_to(lowering, node, begin, size, picked)
+    _reshape_to(lowering, node, picked, lowering.shapes[output], output, lowering.give(node, output))
 
 
 def _integers(lowering: _Lowering, node: Node, name: str) -> list[int]:
@@ -335,7 +390,7 @@ LOWERINGS: dict[str, Callable[[_Lowering, Node], None]] = {
     "Add": _elementwise("ADD", schema.AddOptionsT),
     "Sub": _elementwise("SUB", schema.SubOptionsT),
     "Mul": _elementwise("MUL", schema.MulOptionsT),
-    "Div": _elementwise("DIV", schema.DivOptionsT),
+    "Div": _div,
     "Relu": _elementwise("RELU", lambda: None),
     "Sigmoid": _elementwise("LOGISTIC", lambda: None),
     "Tanh": _elementwise("TANH", lambda: None),

@@ -52,6 +52,7 @@ class Wanted:
 
     format: str
     recipe: Recipe | None
+    integer_io: bool = False
 
     @property
     def precision(self) -> str:
@@ -79,6 +80,7 @@ def export_network(
     recipes: Mapping[str, tuple[Recipe, ...]] | None = None,
     calibration: CalibrationData | None = None,
     cpu: str,
+    integer_io: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
     """Write a network's files, `ranges.json` and `manifest.json` to the folder `out`, all of them or none.
@@ -92,6 +94,7 @@ def export_network(
         recipes: format to the recipes by which it is written beside FP32.
         calibration: needed if a recipe has static activations.
         cpu: the kind of processor that quantised ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
+        integer_io: give quantised TFLite files INT8 inputs and outputs; all their layers must be static then.
         overwrite: replace what `out` holds.
 
     Raises:
@@ -99,7 +102,11 @@ def export_network(
         GateFailed: a file's scores are not the network's, or a layer that was to run in integers does not.
     """
     wanted = [Wanted(format, None) for format in formats]
-    wanted += [Wanted(format, recipe) for format in formats for recipe in (recipes or {}).get(format, ())]
+    wanted += [
+        Wanted(format, recipe, integer_io and format == "tflite")
+        for format in formats
+        for recipe in (recipes or {}).get(format, ())
+    ]
     names = _file_names(run.model, wanted)
     static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]
     if static and calibration is None:
@@ -176,30 +183,42 @@ def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.floa
 
 
 def _write(graph: Graph, wanted: list[Wanted], paths: list[Path], ranges: Ranges | None, cpu: str) -> list[Written]:
-    written, made, made_for = [], NOTHING_QUANTISED, ""
+    written, made, made_for = [], NOTHING_QUANTISED, ("", False)
     float_bytes = {gemm.name: graph.constants[gemm.inputs[1]].nbytes for gemm in graph.gemms()}
     # Files of one recipe one after the other, so that they share its plan, and only one plan is held at a time. A name
     # alone does not tell a recipe from others, and equality passes over the order of its layers' patterns.
-    for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: repr(pair[0].recipe)):
-        if repr(item.recipe) != made_for:
-            made, made_for = NOTHING_QUANTISED, repr(item.recipe)
+    for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: _planned(pair[0])):
+        if _planned(item) != made_for:
+            made, made_for = NOTHING_QUANTISED, _planned(item)
             if item.recipe is not None:
-                made = plan(graph, item.recipe, ranges)
-        write_file(graph, made, item.format, path, cpu)
+                made = plan(graph, item.recipe, ranges, everything=item.integer_io)
+                _say_what_blocks_do_not_fit(graph, item.recipe, made)
+        write_file(graph, made, item.format, path, cpu, item.integer_io)
         say(f"{path.name}: {path.stat().st_size:,} bytes")
         held = {name: layer.weight_bytes for name, layer in made.layers.items()}
         written.append(Written(item, path, {**float_bytes, **held}, made.integer_layers))
     return sorted(written, key=lambda one: paths.index(one.path))
 
 
-def write_file(graph: Graph, made: Plan, format: str, path: Path, cpu: str) -> None:
-    """Write a clean graph as a plan has it; `cpu` as for `export_network`.
+def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> None:
+    forms = recipe.forms_of([gemm.name for gemm in graph.gemms()])
+    if other := [name for name, layer in made.layers.items() if forms[name].weights != layer.form.weights]:
+        say(f"{recipe.name}: held as INT8, as their inputs are no whole number of blocks: {', '.join(other)}")
+
+
+def _planned(item: Wanted) -> tuple[str, bool]:
+    """Equal for files that one plan serves."""
+    return repr(item.recipe), item.integer_io
+
+
+def write_file(graph: Graph, made: Plan, format: str, path: Path, cpu: str, integer_io: bool = False) -> None:
+    """Write a clean graph as a plan has it; `cpu` and `integer_io` as for `export_network`.
 
     Raises:
         EdgeAfError: the graph cannot be written in that format.
     """
     if format == "tflite":
-        write_tflite(graph, path, made)
+        write_tflite(graph, path, made, integer_io=integer_io)
     else:
         save_onnx(quantize_graph(graph, made, cpu) if made.layers else graph, path)
 
@@ -239,6 +258,7 @@ def _checked(
         float_layers=len(execution.float_layers),
         integer_share=integer_bytes / sum(written.weight_bytes.values()),
         undelegated=sorted(execution.undelegated),
+        io="int8" if item.integer_io else "float32",
         max_difference=difference,
     )
 

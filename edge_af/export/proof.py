@@ -19,8 +19,8 @@ from edge_af.runtime.ort import onnxruntime_module
 INTEGER_KERNELS = frozenset(
     {"QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "ConvInteger"}
 )
-FP32_LIMIT = 1e-4
-"""Largest difference that rounding may make in an FP32 file's scores: a wrong lowering is off by far more."""
+FP32_LIMIT = 1e-5
+"""Largest difference that rounding may make in an FP32 file's scores; a wrong lowering is off by far more."""
 
 
 @dataclass(frozen=True)

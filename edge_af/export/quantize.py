@@ -80,7 +80,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a graph: the layers that change, by Gemm name, and the tensors held as INT8, by tensor name."""
+    """What becomes of a graph: the layers that change, by Gemm name, and the tensors held as INT8, by tensor name.
+
+    An operator whose inputs and outputs are all held computes in integers, where the format has a kernel for that.
+    """
 
     layers: Mapping[str, Layer]
     tensors: Mapping[str, Affine]
@@ -89,6 +92,20 @@ class Plan:
     def integer_layers(self) -> list[str]:
         """The layers that are meant to run in integers."""
         return [name for name, layer in self.layers.items() if layer.form.runs_in_integers]
+
+
+LAYOUT = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Gather"})
+"""Operators that only move values: what they give is held as what they take."""
+FIXED = {"Softmax": Affine(1 / 256, -128), "Sigmoid": Affine(1 / 256, -128), "Tanh": Affine(1 / 128, 0)}
+"""What TFLite demands of these operators' INT8 outputs."""
+
+
+def _check_static(recipe: Recipe, forms: Mapping[str, Form]) -> None:
+    for name, form in forms.items():
+        if form.activations != "static":
+            raise EdgeAfError(
+                f"recipe {recipe.name}: layer {name} does not have static activations, which integer inputs and outputs need."
+            )
 
 
 def affine_of(low: float, high: float) -> Affine:
@@ -247,9 +264,9 @@ def to_nearest(
 
 
 def fitting(form: Form, inputs: int) -> Form:
-    """The form that a layer of so many inputs is held in: INT8 where they are no whole number of blocks, as INT4 in the last
-    block of a row would need padding that TFLite does not have. Of these networks that is the attention's small layers."""
-    if form.block is None or inputs % form.block == 0:
+    """The form that a layer of so many inputs is held in: INT8 in place of INT4 where they are no whole number of blocks, or
+    odd, as the end of a row would need padding that TFLite does not have. Of these networks that is the attention's layers."""
+    if form.weights != "int4" or inputs % (form.block or 2) == 0:
         return form
     return replace(form, weights="int8", block=None)
 
@@ -284,7 +301,14 @@ def fused_relu(graph: Graph, gemm: Node) -> Node | None:
     return readers[0] if len(readers) == 1 and readers[0].op == "Relu" else None
 
 
-def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None = None, quantizer: WeightQuantizer = to_nearest) -> Plan:
+def plan(
+    graph: Graph,
+    recipe: Recipe,
+    ranges: Ranges | None = None,
+    quantizer: WeightQuantizer = to_nearest,
+    *,
+    everything: bool = False,
+) -> Plan:
     """Quantise a clean graph's layers as a recipe says.
 
     Args:
@@ -292,6 +316,8 @@ def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None = None, quantizer: 
         recipe: what is quantised and how.
         ranges: of the graph's activations; needed if a layer's are static.
         quantizer: makes the integers of each layer's weights.
+        everything: hold every tensor as INT8, the network's inputs, logits and scores too: for accelerators that
+            compute nothing in float, at the price of the many equal scores that 256 levels leave.
 
     INT8 are: the inputs of static layers, and the outputs of static layers, unless the output is one of the network's
     logits (a layer that only the final sigmoid reads): some 14 levels would be left among a video's 20 best scores, and
@@ -323,11 +349,23 @@ def plan(graph: Graph, recipe: Recipe, ranges: Ranges | None = None, quantizer: 
         is_logits = output in graph.outputs or any(reader.op == "Sigmoid" for reader in consumers[output])
         if relu is not None or not is_logits:
             hold(output)
+    if everything:
+        _check_static(recipe, forms)
+        fused = {relu.inputs[0] for gemm in gemms if (relu := fused_relu(graph, gemm)) is not None}
+        for name in graph.activations():
+            if name not in fused:
+                hold(name)
     for node in graph.nodes:
         if node.op == "Concat" and node.outputs[0] in tensors:
             for part in node.inputs:
-                if part in tensors and len(consumers[part]) == 1 and part in producers:
+                if part in tensors and len(consumers[part]) == 1 and (part in producers or everything):
                     tensors[part] = tensors[node.outputs[0]]
+    if everything:
+        for node in graph.nodes:
+            if node.op in LAYOUT:
+                tensors.update(dict.fromkeys(node.outputs, tensors[node.inputs[0]]))
+            elif node.op in FIXED:
+                tensors[node.outputs[0]] = FIXED[node.op]
     layers = {
         gemm.name: quantize_layer(
             gemm.name,

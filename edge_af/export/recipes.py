@@ -101,6 +101,10 @@ class Form:
             raise EdgeAfError(f"bias_correction {self.bias_correction!r} must be true or false.")
         if self.block is not None and self.weights != "int4":
             raise EdgeAfError(f"block {self.block} goes with int4 weights; {self.weights} weights need `block: null`.")
+        if self.block is not None and self.activations == "float":
+            raise EdgeAfError(
+                f"block {self.block} goes with dynamic activations: TFLite makes float only of whole channels."
+            )
         if self.weights == "int4" and self.activations == "static":
             raise EdgeAfError(
                 "int4 weights go with dynamic or float activations: no runtime here multiplies them by static ones."

@@ -1,7 +1,8 @@
-"""GAP@20, F1, Hit@1, PERR and mAP over a set of videos, with numpy alone.
+"""GAP@20, F1, Hit@1, PERR and mAP over a set of videos, with numpy alone. Their intervals: `edge_af.metrics.bootstrap`.
 
 Definitions follow the evaluation code of the google/youtube-8m repository (`eval_util.py`,
-`average_precision_calculator.py`); F1 is not defined there and is micro-averaged over all (video, class) pairs here.
+`average_precision_calculator.py`); F1 is not defined there: it is micro-averaged over all (video, class) pairs here, and
+macro-averaged over the classes that occur.
 
 Equal scores are broken the same way each time: within a video the lower class index wins; across videos the pooled pairs
 are put in an order drawn once from a fixed seed before a stable sort, so that a tie favours neither labels nor non-labels.
@@ -27,9 +28,12 @@ class Metrics:
     f1_micro: float
     f1_threshold: float
     f1_micro_at_half: float
+    f1_macro: float
     hit_at_1: float
     perr: float
     map: float
+    ties_share: float
+    """Of the pooled top 20 of all videos, the pairs whose score another of them equals: how far GAP@20 hangs on ties."""
 
     def as_dict(self) -> dict[str, float | int]:
         return asdict(self)
@@ -96,6 +100,23 @@ def f1_micro(scores: NDArray[np.floating], labels: NDArray[np.uint8], threshold:
     return 2 * true_positives / total if total else 0.0
 
 
+def f1_macro(scores: NDArray[np.floating], labels: NDArray[np.uint8], threshold: float) -> float:
+    """Mean of the classes' own F1 of `score >= threshold`, over the classes that are a label of some video; 0 without any."""
+    predicted = scores >= threshold
+    true_positives = np.count_nonzero(predicted & (labels > 0), axis=0)
+    positives = labels.sum(axis=0, dtype=np.int64)
+    f1 = 2 * true_positives / np.maximum(np.count_nonzero(predicted, axis=0) + positives, 1)
+    occurs = positives > 0
+    return float(f1[occurs].mean()) if occurs.any() else 0.0
+
+
+def ties_share(scores: NDArray[np.floating]) -> float:
+    """Share of the pairs in the videos' top 20, pooled, whose score equals that of another of them."""
+    pooled = np.sort(np.take_along_axis(scores, top_k(scores), axis=1), axis=None)
+    same = pooled[1:] == pooled[:-1]
+    return float((np.append(same, False) | np.insert(same, 0, False)).mean())
+
+
 def hit_at_1(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
     """Share of videos whose best-scored class is a label."""
     return float(labels[np.arange(len(scores)), np.argmax(scores, axis=1)].mean())
@@ -153,9 +174,11 @@ def evaluate(scores: NDArray[np.floating], labels: NDArray[np.uint8], f1_thresho
         f1_micro=f1_micro(scores, labels, f1_threshold),
         f1_threshold=f1_threshold,
         f1_micro_at_half=f1_micro(scores, labels, 0.5),
+        f1_macro=f1_macro(scores, labels, f1_threshold),
         hit_at_1=hit_at_1(scores, labels),
         perr=perr(scores, labels),
         map=mean_average_precision(scores, labels),
+        ties_share=ties_share(scores),
     )
 
 
@@ -163,8 +186,12 @@ def _average_precision(scores: NDArray[np.floating], labels: NDArray[np.uint8], 
     """Sum over the ranked pairs of precision-at-i where pair i is positive, divided by `positives`; 0 if there are none."""
     if positives == 0:
         return 0.0
-    shuffled = np.random.default_rng(TIE_SEED).permutation(len(scores))
-    ranked = shuffled[np.argsort(-scores[shuffled], kind="stable")]
-    hits = labels[ranked].astype(np.float64)
+    hits = labels[ranking(scores)].astype(np.float64)
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return float((precision * hits).sum() / positives)
+
+
+def ranking(scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Indices of pooled scores (n,), highest first; equal ones in an order drawn once from a fixed seed."""
+    shuffled = np.random.default_rng(TIE_SEED).permutation(len(scores))
+    return shuffled[np.argsort(-scores[shuffled], kind="stable")]

@@ -71,28 +71,28 @@ class PlainMixing(nn.Module):
 
 
 class AttendStream(nn.Module):
-    """One modality: FC, self-attention over feature-group tokens with a residual, FC."""
+    """One modality: two FC layers, then self-attention over feature-group tokens with a residual."""
 
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__()
         width = config.width
         self.fc1 = nn.Linear(features, width)
         self.norm1 = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc2 = nn.Linear(width, width)
+        self.norm2 = nn.BatchNorm1d(width)
         self.attention: FeatureAttention | PlainMixing
         if config.ablate == "attention":
             self.attention = PlainMixing(config.tokens, config.token_width)
         else:
             self.attention = FeatureAttention(config.tokens, config.token_width, config.heads)
-        self.fc2 = nn.Linear(width, width)
-        self.norm2 = nn.BatchNorm1d(width)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, features) to the stream's hidden vector (n, width)."""
         # BatchNorm stands in front of the ReLU, so that it folds into the layer before it at export.
         x = torch.relu(self.norm1(self.fc1(x)))
-        x = x + self.attention(x)
-        return torch.relu(self.norm2(self.fc2(self.dropout(x))))
+        x = torch.relu(self.norm2(self.fc2(self.dropout(x))))
+        return x + self.attention(x)
 
 
 class AttendFusion(nn.Module):
@@ -122,7 +122,8 @@ class FCLateFusion(nn.Module):
         super().__init__()
         self.visual = self._stream(VISUAL_FEATURES, config)
         self.audio = self._stream(AUDIO_FEATURES, config)
-        self.head = nn.Linear(2 * config.width, classes)
+        # Without hidden layers the classifier reads the features themselves.
+        self.head = nn.Linear(2 * config.width or VISUAL_FEATURES + AUDIO_FEATURES, classes)
 
     @staticmethod
     def _stream(features: int, config: FCLateFusionConfig) -> nn.Sequential:

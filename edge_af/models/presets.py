@@ -84,15 +84,15 @@ class FCLateFusionConfig:
     width: int
     """Features of every hidden layer of both streams."""
     depth: int
-    """Hidden layers of each stream."""
+    """Hidden layers of each stream; 0, with width 0, for a linear model of the features."""
     dropout: float
     """Share of features dropped behind each hidden layer."""
 
     model = "fc-late-fusion"
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 1:
-            raise EdgeAfError("fc-late-fusion: width and depth must be at least 1.")
+        if min(self.width, self.depth) < 0 or (self.width == 0) != (self.depth == 0):
+            raise EdgeAfError("fc-late-fusion: width and depth must be at least 1, or both 0 for a linear model.")
         _check_dropout(self.model, self.dropout)
 
 
@@ -106,14 +106,18 @@ CONFIG_OF_MODEL: dict[str, type[ModelConfig]] = {
 PRESETS: dict[str, dict[str, ModelConfig]] = {
     "attend-fusion": {
         "small": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2),
+        "18m": AttendFusionConfig(tokens=16, token_width=84, heads=4, dropout=0.4),
+        "36m": AttendFusionConfig(tokens=16, token_width=148, heads=4, dropout=0.4),
         "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.4),
     },
     "fc-late-fusion": {
+        "linear": FCLateFusionConfig(width=0, depth=0, dropout=0.0),
         "small": FCLateFusionConfig(width=2048, depth=3, dropout=0.3),
         "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.4),
     },
 }
-"""Model -> preset -> shape. `paper`: the parameter counts of the paper's Table 1 at 4,716 classes."""
+"""Model -> preset -> shape. `paper`: the parameter counts of the paper's Table 1 at 4,716 classes; `36m` and `18m`: a half
+and a quarter of them; `linear`: a late fusion without hidden layers is a linear model, the floor to beat."""
 
 
 def preset(model: str, name: str) -> ModelConfig:
@@ -124,22 +128,6 @@ def preset(model: str, name: str) -> ModelConfig:
     """
     presets = PRESETS[_known("model", model, list(PRESETS))]
     return presets[_known(f"preset of {model}", name, list(presets))]
-
-
-def param_count(config: ModelConfig, classes: int) -> int:
-    """Trainable parameters of the network, BatchNorm's scales and shifts among them."""
-    width = config.width
-    if isinstance(config, AttendFusionConfig):
-        token, modalities = config.token_width, config.modalities
-        # Both kinds: a position, and two layers of 4 token² weights together.
-        biases = 3 * token if config.ablate == "attention" else 4 * token
-        mixing = config.tokens * token + 4 * token**2 + biases
-        behind = mixing + (width + 1) * width + 2 * 2 * width
-    else:
-        modalities = tuple(FEATURES)
-        behind = (config.depth - 1) * (width + 1) * width + config.depth * 2 * width
-    streams = sum((FEATURES[name] + 1) * width + behind for name in modalities)
-    return streams + (len(modalities) * width + 1) * classes
 
 
 def config_from_dict(model: str, fields: dict[str, Any]) -> ModelConfig:

@@ -14,6 +14,9 @@ that: a kill at any moment leaves a run that fits together.
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +26,14 @@ from edge_af.files import atomic_path, read_json, write_json
 from edge_af.models.presets import ModelConfig, config_from_dict
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edge_af.models.networks import AttendFusion, FCLateFusion
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 held networks of the same parameters with the attention between the FC layers."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,31 @@ def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> No
     Raises:
         EdgeAfError: the folder cannot be written or is full.
     """
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    with atomic_path(folder / run.weights) as temporary:
-        save_file(tensors, temporary)
+    write_tensors(folder / run.weights, network.state_dict())
     value = {"schema_version": SCHEMA_VERSION, "model": run.model, **dataclasses.asdict(run)}
     write_json(folder / RUN, value)
     for old in folder.glob("weights-*.safetensors"):
         if old.name != run.weights:
             old.unlink()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, atomically.
+
+    Raises:
+        EdgeAfError: no space, or the folder cannot be written; what was there before is kept.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            # It tells of a full disk in words only.
+            if number := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+            raise
 
 
 def load_run(folder: str | Path) -> Run:

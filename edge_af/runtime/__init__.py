@@ -40,13 +40,16 @@ class Scorer(Protocol):
         ...
 
 
-def load(path: str | Path, *, runtime: str | None = None, threads: int = 1) -> Scorer:
+def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, packed: str | Path | None = None) -> Scorer:
     """Open a run folder, an ONNX file or a TFLite file.
 
     Args:
         path: what to open.
         runtime: `torch`, `onnxruntime` or `litert`; the one that fits the file when None.
         threads: threads of the runtime's own pool.
+        packed: an exported file's folder of weights as the runtime wants them for this processor, made by the first load
+            that names it. Later ones map them from there, and need less memory and time: no second copy is made. It
+            belongs to this file, this runtime's version and this kind of processor.
 
     Raises:
         EdgeAfError: there is no such file, it holds no network of ours, or another runtime was asked for.
@@ -63,9 +66,11 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1) -> S
     if fitting == "onnxruntime":
         from edge_af.runtime.ort import OnnxScorer
 
-        return OnnxScorer(path, threads)
-    from edge_af.runtime.litert import LiteRtScorer
+        return OnnxScorer(path, threads, Path(packed) if packed is not None else None)
+    from edge_af.runtime.litert import LiteRtScorer, MappedLiteRtScorer, maps_weights
 
+    if packed is not None and maps_weights():
+        return MappedLiteRtScorer(path, threads, Path(packed))
     return LiteRtScorer(path, threads)
 
 
@@ -95,9 +100,10 @@ def import_runtime(runtime: str) -> None:
 
         onnxruntime_module()
     elif runtime == "litert":
-        from edge_af.runtime.litert import interpreter_class
+        from edge_af.runtime.litert import interpreter_class, maps_weights
 
         interpreter_class()
+        maps_weights()
     else:
         raise MissingRuntime(f"there is no runtime {runtime!r} to import; there are onnxruntime and litert.")
 

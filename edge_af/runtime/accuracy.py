@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
@@ -35,6 +36,19 @@ def accuracy(
     Raises:
         EdgeAfError: the dataset has no labels, or a score is NaN.
     """
+    scores = score_dataset(scorer, path, dataset, batch=batch, on_scored=on_scored)
+    return evaluate(scores, dataset.labels(slice(None)), f1_threshold)
+
+
+def score_dataset(
+    scorer: Scorer,
+    path: Path,
+    dataset: Dataset,
+    *,
+    batch: int = 256,
+    on_scored: Callable[[int], None] = lambda videos: None,
+) -> NDArray[np.float32]:
+    """Scores (videos, classes) of every video of a dataset; arguments and errors as of `accuracy`."""
     check_labels(dataset)
     scores = np.empty((dataset.videos, scorer.classes), np.float32)
     step = 4 * batch
@@ -44,7 +58,7 @@ def accuracy(
         on_scored(len(scores[rows]))
     if broken := int(np.isnan(scores).any(axis=1).sum()):
         raise EdgeAfError(f"{path}: {broken:,} of {len(scores):,} videos have a NaN score.")
-    return evaluate(scores, dataset.labels(slice(None)), f1_threshold)
+    return scores
 
 
 def check_labels(dataset: Dataset) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
+from edge_af.files import staged_folder
 from edge_af.runtime import MissingRuntime
 from edge_af.runtime.probe import OUTPUT, check_names
 
@@ -53,9 +55,8 @@ class LiteRtScorer:
         check_names(path, names["inputs"], names["outputs"])
         # A signature runner finds its tensors by name at each call; by index an inference is two calls less.
         runner = self._interpreter.get_signature_runner()
-        self._inputs = {name: detail["index"] for name, detail in runner.get_input_details().items()}
-        output = runner.get_output_details()[OUTPUT]
-        self._output = output["index"]
+        self._inputs = runner.get_input_details()
+        self._output = output = runner.get_output_details()[OUTPUT]
         self.classes = int(output["shape"][-1])
         self._batch = int(runner.get_input_details()["visual"]["shape"][0])
 
@@ -63,13 +64,100 @@ class LiteRtScorer:
         try:
             if len(visual) != self._batch:
                 for name, array in (("visual", visual), ("audio", audio)):
-                    self._interpreter.resize_tensor_input(self._inputs[name], array.shape)
+                    self._interpreter.resize_tensor_input(self._inputs[name]["index"], array.shape)
                 self._interpreter.allocate_tensors()
                 self._batch = len(visual)
-            self._interpreter.set_tensor(self._inputs["visual"], visual)
-            self._interpreter.set_tensor(self._inputs["audio"], audio)
+            self._interpreter.set_tensor(self._inputs["visual"]["index"], _held(visual, self._inputs["visual"]))
+            self._interpreter.set_tensor(self._inputs["audio"]["index"], _held(audio, self._inputs["audio"]))
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
-        scores: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
-        return scores
+        return _scores(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+
+def _held(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[Any]:
+    """Features as a file's input takes them: float32, or INT8 on the input's scale."""
+    if input["dtype"] != np.int8:
+        return array
+    scale, zero_point = input["quantization"]
+    return np.clip(np.rint(array / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+
+
+def _scores(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.float32]:
+    """The float32 scores that a file's output stands for: itself, or INT8 on the output's scale."""
+    if output["dtype"] != np.int8:
+        return array
+    scale, zero_point = output["quantization"]
+    return (array.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+PACKED = "weights.xnnpack"
+"""In the folder of packed weights: XNNPACK's own cache file."""
+
+
+def maps_weights() -> bool:
+    """Whether this LiteRT can keep packed weights in a file; older ones and tflite-runtime cannot."""
+    try:
+        from ai_edge_litert import compiled_model, options
+    except ImportError:
+        return False
+    return hasattr(compiled_model, "CompiledModel") and hasattr(options, "CpuOptions")
+
+
+class MappedLiteRtScorer:
+    """A TFLite file whose packed weights are mapped from a file beside it. See `edge_af.runtime.load`."""
+
+    runtime = "litert"
+    max_batch: int | None = None
+
+    def __init__(self, path: Path, threads: int, packed: Path) -> None:
+        from ai_edge_litert.compiled_model import CompiledModel
+        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+        from ai_edge_litert.options import CpuOptions, Options
+
+        def compiled(folder: Path) -> Any:
+            cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=str(folder / PACKED))
+            options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
+            return CompiledModel.from_file(str(path), options=options)
+
+        self._path = path
+        try:
+            if not (packed / PACKED).exists():
+                with staged_folder(packed, (PACKED,)) as stage:
+                    compiled(stage)
+            self._model = compiled(packed)
+            self._key, names = next(iter(self._model.get_signature_list().items()))
+            check_names(path, names["inputs"], names["outputs"])
+            self._names = names["inputs"]
+            # The compiled model does not tell its tensors' scales, which files with integer inputs and outputs need.
+            interpreter = interpreter_class()(model_path=str(path))
+            details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+            inputs, outputs = (
+                getter(self._key)
+                for getter in (self._model.get_input_tensor_details, self._model.get_output_tensor_details)
+            )
+            self._details = {name: details[inputs[name]["index"]] for name in self._names}
+            self._output = details[outputs[OUTPUT]["index"]]
+            self.classes = int(self._model.get_output_tensor_details(self._key)[OUTPUT]["shape"][-1])
+            self._resize(1)
+        except (ValueError, RuntimeError, StopIteration) as error:
+            raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
+
+    def _resize(self, videos: int) -> None:
+        for name, features in (("visual", VISUAL_FEATURES), ("audio", AUDIO_FEATURES)):
+            self._model.resize_input_tensor_by_name(self._key, name, [videos, features])
+        self._inputs = dict(zip(self._names, self._model.create_input_buffers(0), strict=True))
+        self._outputs = self._model.create_output_buffers(0)
+        self._batch = videos
+
+    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            if len(visual) != self._batch:
+                self._resize(len(visual))
+            self._inputs["visual"].write(_held(visual, self._details["visual"]))
+            self._inputs["audio"].write(_held(audio, self._details["audio"]))
+            self._model.run_by_index(0, list(self._inputs.values()), self._outputs)
+            scores: NDArray[Any] = self._outputs[0].read(self._batch * self.classes, self._output["dtype"])
+        except (ValueError, RuntimeError) as error:
+            raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
+        return _scores(scores, self._output).reshape(self._batch, self.classes)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
+from edge_af.files import staged_folder
 from edge_af.runtime import MissingRuntime
 from edge_af.runtime.probe import OUTPUT, check_names, has_operator
 
@@ -31,12 +32,16 @@ def onnxruntime_module() -> Any:
     return onnxruntime
 
 
+PACKED = "packed.onnx"
+"""In the folder of packed weights: the graph as onnxruntime optimised it, its weights in a file beside it."""
+
+
 class OnnxScorer:
-    """An ONNX file, ready to score. See `edge_af.runtime.Scorer`."""
+    """An ONNX file, ready to score. See `edge_af.runtime.Scorer` and `edge_af.runtime.load`."""
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, packed: Path | None = None) -> None:
         onnxruntime = onnxruntime_module()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -44,7 +49,13 @@ class OnnxScorer:
         options.log_severity_level = 3
         self._path = path
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            if packed is not None:
+                if not (packed / PACKED).exists():
+                    _pack(onnxruntime, path, packed)
+                # The arena takes memory in ever larger pieces, for a few tensors of a few kilobytes.
+                options.enable_cpu_mem_arena = False
+            file = path if packed is None else packed / PACKED
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no common base for what a damaged file raises
             raise EdgeAfError(f"{path}: onnxruntime cannot load this file: {_first_line(error)}") from None
         outputs = {value.name: value.shape for value in self._session.get_outputs()}
@@ -62,6 +73,21 @@ class OnnxScorer:
         except Exception as error:  # as above
             raise EdgeAfError(f"{self._path}: onnxruntime cannot run this graph: {_first_line(error)}") from None
         return scores
+
+
+def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
+    """Write the optimised graph to `folder`, its weights beside it both as they were and as the kernels want them."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with staged_folder(folder, (PACKED, f"{PACKED}.data")) as stage:
+        options.optimized_model_filepath = str(stage / PACKED)
+        for name, value in {
+            "optimized_model_external_initializers_file_name": f"{PACKED}.data",
+            "optimized_model_external_initializers_min_size_in_bytes": "1024",
+            "save_external_prepacked_constant_initializers": "1",
+        }.items():
+            options.add_session_config_entry(f"session.{name}", value)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _first_line(error: Exception) -> str:

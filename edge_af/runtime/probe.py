@@ -18,7 +18,9 @@ OUTPUT = "scores"
 
 # Field numbers in onnx.proto: ModelProto, GraphProto, ValueInfoProto, NodeProto.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME, _NODE_OP = 7, 1, 11, 12, 1, 4
+_GRAPH_INITIALIZER, _TENSOR_EXTERNAL, _TENSOR_DATA = 5, 13, (4, 5, 6, 7, 9, 10, 11)
 # Field numbers in LiteRT's schema.fbs: Model, SignatureDef, TensorMap.
+_MODEL_BUFFERS, _BUFFER_DATA = 4, 0
 _MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
 
 
@@ -59,6 +61,36 @@ def has_operator(path: Path, op: str) -> bool:
             if number == _GRAPH_NODE and not isinstance(span, int)
             for inner, name in _fields(data, *span)
         )
+
+
+def weight_bytes(path: Path) -> int:
+    """Bytes of the constants in a model file that its runtime has loaded, or beside it where an ONNX file points there."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _onnx_weights(data) if path.suffix == ".onnx" else _tflite_weights(data)
+
+
+def _onnx_weights(data: mmap.mmap) -> int:
+    total = 0
+    for number, tensor in _fields(data, *_onnx_graph(data)):
+        if number != _GRAPH_INITIALIZER or isinstance(tensor, int):
+            continue
+        for field, span in _fields(data, *tensor):
+            if isinstance(span, int):
+                continue
+            if field in _TENSOR_DATA:
+                total += span[1] - span[0]
+            elif field == _TENSOR_EXTERNAL:
+                entry = [data[slice(*text)] for _, text in _fields(data, *span) if not isinstance(text, int)]
+                total += int(entry[1]) if entry[0] == b"length" else 0
+    return total
+
+
+def _tflite_weights(data: mmap.mmap) -> int:
+    total = 0
+    for buffer in _tables(data, _uint(data, 0), _MODEL_BUFFERS):
+        held = _field_at(data, buffer, _BUFFER_DATA)
+        total += _uint(data, held) if held is not None else 0
+    return total
 
 
 def _onnx_graph(data: mmap.mmap) -> tuple[int, int]:

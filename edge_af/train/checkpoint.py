@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from edge_af.console import warn
 from edge_af.errors import EdgeAfError
-from edge_af.files import atomic_path
+from edge_af.models.run import write_tensors
 from edge_af.train.distributed import Group, gathered
 from edge_af.train.learning import Learner
 
@@ -50,6 +49,8 @@ def save_checkpoint(
         EdgeAfError: no space, or the folder cannot be written; the checkpoint before is kept.
     """
     random = gathered(torch.get_rng_state(), group)
+    on_gpu = learner.network.head.weight.is_cuda
+    random_gpu = gathered(torch.cuda.get_rng_state(), group) if on_gpu else []
     if not group.leads:
         return
     tensors = {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
@@ -57,9 +58,19 @@ def save_checkpoint(
     for index, moments in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     tensors |= {f"random.{rank}": state for rank, state in enumerate(random)}
+    tensors |= {f"random_gpu.{rank}": state for rank, state in enumerate(random_gpu)}
     metadata = {"progressed": json.dumps(vars(progressed)), "identity": json.dumps(identity)}
-    with atomic_path(folder / CHECKPOINT) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    write_tensors(folder / CHECKPOINT, tensors, metadata)
+
+
+def identity_in(folder: Path) -> dict[str, Any]:
+    """What the folder's checkpoint says must not change; empty if it is damaged, which `load_checkpoint` reports."""
+    try:
+        with safe_open(folder / CHECKPOINT, framework="pt") as file:
+            found = json.loads(file.metadata()["identity"])
+            return found if isinstance(found, dict) else {}
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        return {}
 
 
 def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], group: Group) -> Progressed:
@@ -85,6 +96,8 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], gr
     groups = learner.optimizer.state_dict()["param_groups"]
     learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors[f"random.{group.rank}"])
+    if (state_of_gpu := tensors.get(f"random_gpu.{group.rank}")) is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state_of_gpu)
     return Progressed(**json.loads(metadata["progressed"]))
 
 

@@ -25,6 +25,8 @@ class Group:
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    """Among the processes of its own machine."""
 
     @property
     def leads(self) -> bool:
@@ -57,8 +59,9 @@ def joined() -> Iterator[Group]:
         yield ALONE
         return
     try:
-        distributed.init_process_group("gloo")
-        yield Group(distributed.get_rank(), size)
+        # Gradients on GPUs go through nccl; losses, signals and random states are on the CPU either way.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        yield Group(distributed.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     except (distributed.DistError, RuntimeError) as error:
         if not _about_the_others(error):
             raise
@@ -76,7 +79,7 @@ def joined() -> Iterator[Group]:
 def _about_the_others(error: Exception) -> bool:
     words = str(error).lower()
     return isinstance(error, distributed.DistError) or any(
-        word in words for word in ("gloo", "connection", "timed out", "timeout", "peer", "socket")
+        word in words for word in ("gloo", "nccl", "connection", "timed out", "timeout", "peer", "socket")
     )
 
 
@@ -114,7 +117,7 @@ class BatchNormOverRanks(nn.BatchNorm1d):
     """BatchNorm over the parts of a batch that all ranks hold. PyTorch's own SyncBatchNorm is for GPUs alone."""
 
     def __init__(self, module: nn.BatchNorm1d, size: int) -> None:
-        super().__init__(module.num_features, eps=module.eps, momentum=module.momentum)
+        super().__init__(module.num_features, eps=module.eps, momentum=module.momentum, device=module.weight.device)
         self.load_state_dict(module.state_dict())
         self.size = size
 
@@ -144,6 +147,15 @@ def mean_over(values: list[float], group: Group) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64)
     distributed.all_reduce(tensor)
     return [float(value) for value in tensor / group.size]
+
+
+def from_the_first(value: float, group: Group) -> float:
+    """The first process's value, in all of them."""
+    if group.size == 1:
+        return value
+    tensor = torch.tensor([value], dtype=torch.float64)
+    distributed.broadcast(tensor, 0)
+    return float(tensor)
 
 
 def gathered(tensor: Tensor, group: Group) -> list[Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_af import metrics
-from edge_af.data.batches import Batch
 from edge_af.data.dataset import Dataset
 from edge_af.models.networks import AttendFusion, FCLateFusion
+from edge_af.train.compute import Compute
 from edge_af.train.options import TrainOptions
 
 
@@ -34,32 +33,21 @@ class Learner:
     """`network` as it is called in training: with several processes, what averages its gradients over them."""
 
 
-def targets_of(batch: Batch, teacher: AttendFusion | FCLateFusion | None, weight: float, bf16: bool) -> Tensor:
-    """What the scores are to become: (n, classes) float32.
-
-    The loss is linear in its target, so a target between label and teacher's score is the same as two losses.
-    """
-    labels = torch.from_numpy(batch.labels).float()
-    if teacher is None:
-        return labels
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = teacher(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio)).float()
-    return torch.lerp(labels, torch.sigmoid(logits), weight)
-
-
-def update(learner: Learner, batch: Batch, targets: Tensor, lr: float, clip: float, bf16: bool) -> float:
-    """One update; returns the batch's loss."""
+def update(
+    learner: Learner, visual: Tensor, audio: Tensor, targets: Tensor, lr: float, clip: float, compute: Compute
+) -> Tensor:
+    """One update; returns the batch's loss, a scalar on the device."""
     network, optimizer = learner.network, learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = lr
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = learner.forward(torch.from_numpy(batch.visual), torch.from_numpy(batch.audio))
+    with compute.autocast():
+        logits = learner.forward(visual, audio)
     loss = multi_label_cross_entropy(logits.float(), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
     optimizer.step()
-    return loss.item()
+    return loss.detach()
 
 
 def multi_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -95,7 +83,7 @@ def move_average(averaged: torch.nn.Module, network: torch.nn.Module, decay: flo
 
 
 def measure(
-    network: AttendFusion | FCLateFusion, dataset: Dataset, rows: NDArray[np.int64]
+    network: AttendFusion | FCLateFusion, dataset: Dataset, rows: NDArray[np.int64], device: str = "cpu"
 ) -> tuple[dict[str, Any], float]:
     """The held-out videos' loss and metrics, and the F1 threshold that is best on them.
 
@@ -109,7 +97,7 @@ def measure(
         part = rows[start : start + 512]
         visual, audio = dataset.features(part)
         with torch.inference_mode():
-            logits = network(torch.from_numpy(visual), torch.from_numpy(audio))
+            logits = network(torch.from_numpy(visual).to(device), torch.from_numpy(audio).to(device)).cpu()
         labels = torch.from_numpy(dataset.labels(part)).float()
         total += multi_label_cross_entropy(logits, labels).item() * len(part)
         scores.append(torch.sigmoid(logits).numpy())
@@ -123,13 +111,3 @@ def prior_of(dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:
     """Each class's share of the training videos, with half a video added on either side: (classes,) float32."""
     counts = dataset.label_counts(rows)
     return torch.from_numpy(((counts + 0.5) / (len(rows) + 1)).astype(np.float32))
-
-
-def computes_in_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    words = set(flags.split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"})

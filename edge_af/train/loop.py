@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,27 +25,28 @@ from edge_af.console import Progress, say
 from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, sha256_file, write_atomic
-from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_params, initialise
+from edge_af.files import explain_os_errors, write_atomic
+from edge_af.models.networks import build, count_params, initialise
 from edge_af.models.presets import ModelConfig
-from edge_af.models.run import METRICS, RUN, Run, load_network, load_run, save_run
-from edge_af.train.checkpoint import CHECKPOINT, Progressed, check_identity, load_checkpoint, save_checkpoint
-from edge_af.train.distributed import ALONE, Group, mean_over, together, wait_for_all
-from edge_af.train.learning import (
-    Learner,
-    adamw,
-    computes_in_bf16,
-    lr_factor,
-    measure,
-    move_average,
-    prior_of,
-    targets_of,
-    update,
+from edge_af.models.run import METRICS, RUN, Run, load_run, save_run
+from edge_af.models.sizes import training_flops
+from edge_af.train import scalars
+from edge_af.train.checkpoint import (
+    CHECKPOINT,
+    Progressed,
+    check_identity,
+    identity_in,
+    load_checkpoint,
+    save_checkpoint,
 )
+from edge_af.train.compute import Compute, Stopwatch, choose_compute
+from edge_af.train.distributed import ALONE, Group, from_the_first, mean_over, together, wait_for_all
+from edge_af.train.learning import Learner, adamw, lr_factor, measure, move_average, prior_of, update
 from edge_af.train.options import TrainOptions
+from edge_af.train.teacher import Teacher, open_teacher, ready
 
-NO_MATTER = ("threads", "precision", "checkpoint_steps")
-"""Options that do not say what is trained. What the first two come to is recorded as `threads` and `compute`."""
+NO_MATTER = ("threads", "precision", "device", "compile", "checkpoint_steps")
+"""Options that do not say what is trained. What they come to is recorded as `threads` and `compute`."""
 
 
 class Stopped(EdgeAfError):
@@ -65,12 +66,12 @@ class Job:
     preset: str
     out: Path
     options: TrainOptions
-    teacher: AttendFusion | FCLateFusion | None
+    teacher: Teacher | None
     rows: NDArray[np.int64]
     """Videos to train on."""
     held_out: NDArray[np.int64]
     """Videos to choose on."""
-    bf16: bool
+    compute: Compute
     identity: dict[str, Any]
     """What has to be the same when training goes on; part of the run's record."""
     group: Group
@@ -157,20 +158,24 @@ def train(
     if (out / RUN).exists() and not (out / CHECKPOINT).exists():
         run = load_run(out)
         check_identity(out / RUN, {key: run.training.get(key) for key in job.identity}, job.identity)
-        if _epochs_kept(out) == options.epochs:
+        if finished(records_in(out), options):
             job.say(f"{out}: already trained to the end")
             return run
 
     network = build(config, dataset.classes)
     initialise(network, prior_of(dataset, job.rows), torch.Generator().manual_seed(options.seed))
+    network.to(job.compute.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     forward = together(network, group)
+    if options.compile:
+        forward = cast(torch.nn.Module, torch.compile(forward))
     learner = Learner(network, averaged, adamw(network, options), forward)
     state = load_checkpoint(out, learner, job.identity, group) if (out / CHECKPOINT).exists() else Progressed()
     wait_for_all(group)
     job.say(
         f"{config.model} ({preset}): {count_params(network):,} parameters, {len(job.rows):,} videos to train, "
-        f"{len(job.held_out):,} held out, {job.identity['compute']}, {job.identity['threads']} threads"
+        f"{len(job.held_out):,} held out, {job.compute.dtype} on {job.compute.device}, "
+        f"{job.identity['threads']} threads"
         + (f" in each of {group.size} processes" if group.size > 1 else "")
         + (f"; going on from step {state.step:,}" if state.step else "")
     )
@@ -183,23 +188,33 @@ def train(
     ahead = (job.steps - state.step) * job.batch
     bar = Progress(f"training {config.model}", ahead, "videos") if group.leads else NoProgress()
     with _stop_signal() as stopped, bar as progress:
-        while len(state.records) < options.epochs:
-            _train_epoch(job, learner, state, progress, stopped, save)
-            _keep_epoch(job, learner, state, time.perf_counter() - started)
-            if len(state.records) < options.epochs:
+        while not finished(state.records, options):
+            speed = _train_epoch(job, learner, state, progress, stopped, save)
+            _keep_epoch(job, learner, state, speed, time.perf_counter() - started)
+            if not finished(state.records, options):
                 save()
+        if len(state.records) < options.epochs:
+            job.say(f"stopped early: held-out GAP@20 has not risen for {options.patience} epochs")
     wait_for_all(group)
     run = load_run(out)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return run
 
 
-def _epochs_kept(out: Path) -> int:
-    """Epochs that a run's folder holds a record of: fewer than were asked for if it was killed before its first checkpoint."""
+def records_in(out: Path) -> list[dict[str, Any]]:
+    """The records of a run's epochs: fewer than were asked for if it was killed before its first checkpoint."""
     try:
-        return len((out / METRICS).read_text().splitlines())
+        return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     except FileNotFoundError:
-        return 0
+        return []
+
+
+def finished(records: list[dict[str, Any]], options: TrainOptions) -> bool:
+    """Whether training is over: all epochs are done, or the last `patience` of them brought nothing."""
+    if len(records) >= options.epochs:
+        return True
+    gaps = [record["held_out"]["gap_at_20"] for record in records]
+    return bool(options.patience and gaps and len(gaps) - 1 - gaps.index(max(gaps)) >= options.patience)
 
 
 def _job(
@@ -214,12 +229,13 @@ def _job(
     rows, held_out = split(dataset.videos, options.held_out, options.seed)
     if len(rows) < 2:
         raise EdgeAfError(f"--held-out {options.held_out}: leaves {len(rows)} of {dataset.videos} videos to train on.")
-    bf16 = computes_in_bf16() if options.precision == "auto" else options.precision == "bf16"
+    before = identity_in(out).get("compute") if (out / CHECKPOINT).exists() else None
+    compute = choose_compute(options.device, options.precision, group, before)
     identity: dict[str, Any] = {
         "model": config.model,
         "config": dataclasses.asdict(config),
         "options": {name: value for name, value in dataclasses.asdict(options).items() if name not in NO_MATTER},
-        "compute": "bf16" if bf16 else "fp32",
+        "compute": compute.dtype,
         "data": {
             "name": dataset.folder.name,
             "videos": dataset.videos,
@@ -232,13 +248,9 @@ def _job(
     }
     guide = None
     if teacher is not None:
-        taught_by, guide = load_network(teacher)
-        if taught_by.classes != dataset.classes:
-            raise EdgeAfError(
-                f"{teacher}: the teacher knows {taught_by.classes:,} classes, the data {dataset.classes:,}."
-            )
-        identity["teacher"] = {"model": taught_by.model, "sha256": sha256_file(teacher / taught_by.weights)}
-    return Job(dataset, config, preset, out, options, guide, rows, held_out, bf16, identity, group)
+        identity["teacher"], network = open_teacher(teacher, dataset)
+        guide = ready(network, dataset, compute, alone=group.size == 1)
+    return Job(dataset, config, preset, out, options, guide, rows, held_out, compute, identity, group)
 
 
 def _train_epoch(
@@ -248,8 +260,8 @@ def _train_epoch(
     progress: Progress | NoProgress,
     stopped: list[int],
     save: Callable[[], None],
-) -> None:
-    """Do what is left of the current epoch's updates.
+) -> dict[str, float]:
+    """Do what is left of the current epoch's updates; returns how fast, see `Stopwatch.speed`.
 
     Raises:
         EdgeAfError: the loss is no number any more.
@@ -261,12 +273,17 @@ def _train_epoch(
     order = epoch_order(job.rows, options.seed, epoch)[done * job.batch :]
     # Every so many-th video of each global batch is this rank's.
     own, share = order[job.group.rank :: job.group.size], job.group.share_of(job.batch)
-    for batch in batches(job.dataset, own, share):
-        targets = targets_of(batch, job.teacher, options.teacher_weight, job.bf16)
+    watch = Stopwatch(time.perf_counter())
+    for batch in watch.timed(batches(job.dataset, own, share)):
+        visual, audio, targets = job.compute.tensors(batch)
+        if job.teacher is not None:
+            # The loss is linear in its target: one between label and teacher's score is the same as two losses.
+            targets = torch.lerp(targets, job.teacher.scores(batch.rows, visual, audio), options.teacher_weight)
         lr = options.lr * lr_factor(state.step, job.steps, options.warmup)
-        loss = update(learner, batch, targets, lr, options.clip, job.bf16)
+        update_loss = update(learner, visual, audio, targets, lr, options.clip, job.compute)
+        watch.videos += len(visual)
         # One rank's signal is everybody's: they stop behind the same step.
-        loss, stop = mean_over([loss, float(bool(stopped))], job.group)
+        loss, stop = mean_over([update_loss.item(), float(bool(stopped))], job.group)
         if not math.isfinite(loss):
             kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
             raise EdgeAfError(f"{job.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
@@ -281,32 +298,33 @@ def _train_epoch(
             raise Stopped(f"{job.out}: stopped at step {state.step:,}; go on with --resume.", number)
         if options.checkpoint_steps and state.step % options.checkpoint_steps == 0:
             save()
+    return watch.speed(training_flops(job.config, job.dataset.classes), job.compute, job.group)
 
 
-def _keep_epoch(job: Job, learner: Learner, state: Progressed, seconds: float) -> None:
+def _keep_epoch(job: Job, learner: Learner, state: Progressed, speed: dict[str, float], seconds: float) -> None:
     """Measure the averaged weights on the held-out videos, record the epoch, and keep the weights if they are the best."""
     if not job.group.leads:
-        # The others only count epochs: what they would record is the same, and one writes it.
-        wait_for_all(job.group)
-        state.records.append({})
+        # The others keep what decides when to stop: all else would be the same, and one writes it.
+        state.records.append({"held_out": {"gap_at_20": from_the_first(0.0, job.group)}})
         state.losses = []
         return
     try:
-        measured, threshold = measure(learner.averaged, job.dataset, job.held_out)
+        measured, threshold = measure(learner.averaged, job.dataset, job.held_out, job.compute.device)
     except ValueError as error:
         raise EdgeAfError(
             f"{job.out}: held-out videos cannot be scored: {error}. Lower --lr, or check the data."
         ) from None
-    wait_for_all(job.group)
+    from_the_first(measured["held_out"]["gap_at_20"], job.group)
     epoch, loss = len(state.records) + 1, float(np.mean(state.losses))
-    record = {"epoch": epoch, "loss": loss, "seconds": seconds, **measured}
+    record = {"epoch": epoch, "loss": loss, "seconds": seconds, **measured, "speed": speed}
     state.records.append(record)
     state.losses = []
     write_atomic(job.out / METRICS, "".join(json.dumps(line) + "\n" for line in state.records))
+    scalars.write(job.out, record)
     gap = record["held_out"]["gap_at_20"]
     say(
         f"epoch {epoch}/{job.options.epochs}: loss {loss:.3f}, held-out loss {record['held_out_loss']:.3f}, "
-        f"held-out GAP@20 {gap:.4f}"
+        f"held-out GAP@20 {gap:.4f}" + _in_words(speed)
     )
     if state.best is not None and gap <= state.best["training"]["held_out"]["gap_at_20"]:
         return
@@ -322,6 +340,15 @@ def _keep_epoch(job: Job, learner: Learner, state: Progressed, seconds: float) -
     )
     save_run(job.out, best, learner.averaged)
     state.best = dataclasses.asdict(best)
+
+
+def _in_words(speed: dict[str, float]) -> str:
+    if not speed:
+        return ""
+    return (
+        f" ({speed['videos_per_s']:,.0f} videos/s, {speed['peak_share']:.0%} of this machine's matrix-multiply peak, "
+        f"{speed['data_wait_share']:.1%} waiting for data)"
+    )
 
 
 @contextlib.contextmanager

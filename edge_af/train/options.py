@@ -24,19 +24,29 @@ class TrainOptions:
     warmup: float = _flag(0.1, "Share of all steps over which the learning rate rises from 0.")
     clip: float = _flag(5.0, "Largest norm of a step's gradient.")
     average: float = _flag(0.99, "Decay of the averaged weights, a step.")
+    patience: int = _flag(0, "Stop after so many epochs without a better held-out GAP@20; 0 for never.")
     held_out: float = _flag(0.05, "Share of the videos held out for choosing the best epoch and the F1 threshold.")
     teacher_weight: float = _flag(
         0.5, "With --teacher: share of the loss that its scores have; the labels have the rest."
     )
     seed: int = _flag(0, "Of the split, the order, the first weights and dropout.")
-    precision: str = _flag("auto", "fp32, bf16, or auto: bf16 where the processor computes in it.")
+    precision: str = _flag("auto", "fp32, bf16, or auto: bf16 where this machine is measured to be faster in it.")
+    device: str = _flag("auto", "cpu, cuda, or auto: a GPU where PyTorch finds one.")
+    compile: bool = _flag(False, "Compile the network with torch.compile; pays on a GPU.")
     checkpoint_steps: int = _flag(
         0, "Save all that --resume needs every so many steps; 0 for the end of each epoch only."
     )
     threads: int = _flag(0, "Threads of PyTorch; 0 for as many as this process may use.")
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch", 2), ("threads", 0), ("seed", 0), ("checkpoint_steps", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("batch", 2),
+            ("threads", 0),
+            ("patience", 0),
+            ("seed", 0),
+            ("checkpoint_steps", 0),
+        ):
             if getattr(self, name) < low:
                 raise EdgeAfError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}.")
         for name in ("lr", "clip"):
@@ -51,5 +61,6 @@ class TrainOptions:
             raise EdgeAfError(f"--teacher-weight {self.teacher_weight}: must lie in [0, 1].")
         if not 0 < self.held_out < 1:
             raise EdgeAfError(f"--held-out {self.held_out}: must lie between 0 and 1.")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise EdgeAfError(f"--precision {self.precision}: choose auto, fp32 or bf16.")
+        for name, choices in (("precision", ("auto", "fp32", "bf16")), ("device", ("auto", "cpu", "cuda"))):
+            if (value := getattr(self, name)) not in choices:
+                raise EdgeAfError(f"--{name} {value}: choose one of {', '.join(choices)}.")

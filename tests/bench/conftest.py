@@ -19,3 +19,9 @@ def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
 def own_exports(exports: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(exports, tmp_path / "exports"))
+
+
+@pytest.fixture(autouse=True)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benches in this process read 4 MiB for the speed of memory, not a gigabyte."""
+    monkeypatch.setattr("edge_af.bench.run.buffers", lambda weights, cache: [2**22])

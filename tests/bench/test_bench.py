@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_dataset import REPOSITORY
 
-from edge_af.bench.results import Method, Results, read_results
+from edge_af.bench import run
+from edge_af.bench.results import Method, Results, read_results, write_results
 from edge_af.bench.run import bench
-from edge_af.bench.subject import subjects_of
+from edge_af.bench.subject import sensitivity_of, subjects_of
+from edge_af.bench.suite import read_suite
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
@@ -68,6 +74,35 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
     labels = eval_dataset.labels(slice(None))
     here = evaluate(score_all(scorer, eval_dataset.visual, eval_dataset.audio), labels, 0.25)
     assert row.gap_at_20 == pytest.approx(here.gap_at_20, abs=1e-9) and row.f1_micro == pytest.approx(here.f1_micro)
+    for row in results.rows:
+        assert row.weight_bytes is not None and 0.5 * row.size_bytes < row.weight_bytes <= row.size_bytes
+        assert (
+            row.limit_ms
+            and row.limit_share
+            and row.limit_ms == pytest.approx(row.limit_share * row.latency_ms.p50, rel=0.02)
+        )
+        assert row.bare_memory_bytes and row.runtime_memory_bytes and row.bare_memory_bytes > 1e7
+        assert row.videos_per_s == pytest.approx(1e3 / row.latency_ms.mean, rel=0.01)
+        low, high = row.gap_at_20_interval
+        assert low < row.gap_at_20 < high and row.f1_micro_interval[0] <= row.f1_micro <= row.f1_micro_interval[1]
+        delta = row.gap_at_20_delta
+        assert (delta is None) == (row.precision == "fp32")
+        assert delta is None or delta.low <= delta.value <= delta.high
+    assert results.method.packed and results.conditions is not None and results.data.fingerprint
+    assert results.memory_bandwidth(1).bytes_per_s > 1e8
+    gallery = results.gallery
+    assert gallery is not None and len(gallery.videos) == 24
+    names = eval_dataset.class_names
+    for video in gallery.videos:
+        index = eval_dataset.ids.tolist().index(video.id.encode())
+        true = eval_dataset.labels(np.array([index]))[0]
+        assert video.labels == [names[c] for c in np.nonzero(true)[0]]
+        assert set(video.predictions) == {row.key for row in results.rows}
+        for best in video.predictions.values():
+            assert len(best) == 3 and [one.hit for one in best] == [one.name in video.labels for one in best]
+            assert best[0].score >= best[1].score >= best[2].score
+    # What going on would need is gone with the need.
+    assert not (tmp_path / ".results.json.bench").exists()
     assert "FC Late Fusion tiny" in done.stdout and "GAP@20" in done.stdout
     assert markdown.read_text().count("| **") == 8
     assert page.read_text().startswith("<!doctype html>")
@@ -76,7 +111,9 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
 def test_json_is_the_results_file_and_nothing_else(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
-    done = edge_af("bench", file, file, "--runs", 3, "--threads", 1, "--threads", 2, "--json", "--out", out)
+    done = edge_af(
+        "bench", file, file, "--runs", 3, "--rounds", 1, "--threads", 1, "--threads", 2, "--json", "--out", out
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(out.read_text())
     results = read_results(out)
@@ -174,7 +211,7 @@ def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken wheel')")
     out = tmp_path / "r.json"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}  # noqa: PTH109
-    done = edge_af("bench", exports, "--runtime", "onnxruntime", "--out", out, env=environment)
+    done = edge_af("bench", exports, "--runtime", "onnxruntime", "--rounds", 1, "--out", out, env=environment)
     assert done.returncode == 2 and "nothing could be measured" in done.stderr
     assert {row.status for row in read_results(out).rows} == {"missing-runtime"}
     assert "broken wheel" in done.stdout
@@ -183,7 +220,8 @@ def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
 def test_rows_are_saved_as_they_come(exports: Path):
     saved: list[Results] = []
     bench(subjects_of([exports / "attend-fusion"], ("litert",)), None, method=SHORT, save=saved.append)
-    assert [len(results.rows) for results in saved] == [1, 2]
+    assert [len(results.rows) for results in saved] == [1, 2, 2]
+    assert [results.is_complete for results in saved] == [False, True, True]
 
 
 def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
@@ -208,13 +246,21 @@ def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: 
 def test_a_killed_bench_takes_its_worker_with_it(exports: Path, tmp_path: Path):
     arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--out", tmp_path / "r.json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_af", "bench", *map(str, arguments)], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "edge_af", "bench", "--no-packed", *map(str, arguments)], stderr=subprocess.DEVNULL
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _wait_for(lambda: children.read_text().split() != [])
-    worker = Path(f"/proc/{children.read_text().split()[0]}")
-    # Until it has asked for it: it imports numpy first.
-    _wait_for(lambda: "ai_edge_litert" in (worker / "maps").read_text())
+    workers: list[Path] = []
+
+    def measures() -> bool:
+        # Others come before: git, the one that reads memory, the one with the empty model.
+        for child in children.read_text().split():
+            with contextlib.suppress(OSError):
+                if "attend-fusion-fp32.tflite" in Path(f"/proc/{child}/maps").read_text():
+                    workers.append(Path(f"/proc/{child}"))
+        return bool(workers)
+
+    _wait_for(measures)
+    worker = workers[0]
     process.kill()
     process.wait()
     _wait_for(lambda: not worker.exists() or "Z" in (worker / "stat").read_text().split()[2])
@@ -263,3 +309,198 @@ def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Pat
     deeper = subjects_of([tmp_path / "new/attend-fusion", tmp_path / "new/deeper/attend-fusion"], ("litert",))
     assert [subject.artifact for subject in deeper[::2]] == ["new/attend-fusion", "deeper/attend-fusion"]
     assert {subject.artifact for subject in subjects_of(paths[:1])} == {"attend-fusion"}
+
+
+def test_rounds_add_up_and_batches_are_rows(exports: Path, eval_dataset: Dataset):
+    file = exports / "attend-fusion/attend-fusion-int8.tflite"
+    method = Method(inferences=10, warm_up=1, rounds=4, packed=True)
+    results = bench(subjects_of([file]), eval_dataset, batches=(1, 8), method=method)
+    assert results.is_complete and [row.batch for row in results.rows] == [1, 8]
+    for row in results.rows:
+        assert row.status == "ok" and row.rounds == [3, 3, 2, 2]
+        assert row.latency_ms is not None and row.latency_raw_us is not None
+        assert row.latency_ms.n == len(row.latency_raw_us) == 10
+        assert row.latency_ms.p50 == pytest.approx(np.median(row.latency_raw_us) / 1e3)
+        assert row.videos_per_s == pytest.approx(1e3 * row.batch / row.latency_ms.mean, rel=0.01)
+    # Accuracy is the file's.
+    assert results.rows[0].gap_at_20 is not None
+    assert results.rows[0].gap_at_20_interval == results.rows[1].gap_at_20_interval
+
+
+def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path, eval_dataset: Dataset, tmp_path: Path):
+    subjects = subjects_of([exports / "attend-fusion"], ("litert",))
+    method, scratch = Method(inferences=6, warm_up=1, rounds=2), tmp_path / "scratch"
+    kept: list[Results] = []
+
+    def until_the_third(results: Results) -> None:
+        kept.append(results)
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+
+    options = dict(method=method, scratch=scratch)
+    with pytest.raises(KeyboardInterrupt):
+        bench(subjects, eval_dataset, save=until_the_third, **options)
+    assert [row.rounds for row in kept[-1].rows] == [[3, 3], [3]] and scratch.is_dir()
+    whole = bench(subjects, eval_dataset, earlier=kept[-1], **options)
+    assert whole.is_complete and whole.created == kept[-1].created and len(whole.continued) == 1
+    assert [row.rounds for row in whole.rows] == [[3, 3], [3, 3]]
+    first, second = whole.rows
+    assert first.latency_raw_us == kept[-1].rows[0].latency_raw_us
+    assert second.latency_raw_us[:3] == kept[-1].rows[1].latency_raw_us
+    assert all(row.gap_at_20_interval for row in whole.rows) and second.gap_at_20_delta is not None
+    assert not scratch.exists()
+    # Another method, or other bytes under the same name, and nothing is taken over.
+    for earlier, other in (
+        (kept[-1], dataclasses.replace(method, inferences=4)),
+        (dataclasses.replace(kept[-1], rows=[dataclasses.replace(row, sha256="0") for row in kept[-1].rows]), method),
+    ):
+        fresh = bench(subjects, None if other != method else eval_dataset, method=other, earlier=earlier)
+        assert fresh.continued == [] and all(sum(row.rounds) == other.inferences for row in fresh.rows)
+
+
+def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
+    out = tmp_path / "results.json"
+    file = exports / "attend-fusion/attend-fusion-int8.tflite"
+    arguments = ["bench", file, "--runs", 4, "--rounds", 1, "--no-packed", "--threads", 1, "--threads", 2, "--out", out]
+    assert edge_af(*arguments).returncode == 0
+    whole = read_results(out)
+    part = dataclasses.replace(whole, rows=whole.rows[:1])
+    write_results(out, part)
+    (tmp_path / ".results.json.bench").mkdir()
+    done = edge_af(*arguments)
+    assert "going on: 1 of 2 rows" in done.stderr, done.stderr
+    again = read_results(out)
+    assert again.is_complete and again.rows[0] == whole.rows[0] and again.rows[1] != whole.rows[1]
+    write_results(out, part)
+    (tmp_path / ".results.json.bench").mkdir()
+    assert edge_af(*arguments, "--fresh").returncode == 0
+    assert (
+        read_results(out).rows[0].latency_raw_us != whole.rows[0].latency_raw_us and read_results(out).continued == []
+    )
+
+
+def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports: Path):
+    subjects = subjects_of([exports / "attend-fusion/attend-fusion-int8.tflite"])
+    method = Method(inferences=6, warm_up=1, rounds=3)
+    calls = 0
+    real = run.run_worker
+
+    def crashing(job, **options):
+        nonlocal calls
+        calls += 1
+        # The first is the empty model's.
+        command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 4)"]
+        return real(job, **({**options, "command": command} if calls == 3 else options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "run_worker", crashing)
+        row = bench(subjects, None, method=method).rows[0]
+    assert row.status == "crashed" and row.reason.startswith("in round 2: SIGILL") and calls == 3
+    assert row.rounds == [2] and row.latency_ms is not None
+
+
+def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkeypatch: pytest.MonkeyPatch):
+    """Real processes that really die and hang, in the place of two workers."""
+    real = run.run_worker
+    bodies = {
+        "attend-fusion-fp32.onnx": "import ctypes; ctypes.string_at(0)",
+        "attend-fusion-int8.tflite": "import time; time.sleep(600)",
+    }
+
+    def some_misbehave(job, **options):
+        body = bodies.get(Path(job.path).name)
+        if body is None:
+            return real(job, **options)
+        job = dataclasses.replace(job, method=dataclasses.replace(job.method, timeout_seconds=2))
+        return real(job, **{**options, "command": [sys.executable, "-c", f"import sys; sys.stdin.read(); {body}"]})
+
+    monkeypatch.setattr(run, "run_worker", some_misbehave)
+    results = bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
+    rows = {row.file: row for row in results.rows}
+    assert {name: row.status for name, row in rows.items()} == {
+        "attend-fusion-fp32.onnx": "crashed",
+        "attend-fusion-fp32.tflite": "ok",
+        "attend-fusion-int8.onnx": "ok",
+        "attend-fusion-int8.tflite": "timeout",
+    }
+    assert (rows["attend-fusion-fp32.onnx"].reason or "").startswith("SIGSEGV")
+    assert "no result within 2 s" in (rows["attend-fusion-int8.tflite"].reason or "")
+    assert results.is_complete
+
+
+def test_a_suite_says_what_is_compared(exports: Path, tmp_path: Path):
+    suite, out = tmp_path / "s.yaml", tmp_path / "r.json"
+    suite.write_text(
+        "name: mine\nnetworks: [{model: fc-late-fusion, preset: tiny}, {model: attend-fusion}]\nprecisions: [int8]\n"
+        "runtimes: [litert, onnxruntime]\nthreads: [1, 2]\nmethod: {inferences: 4, rounds: 1, packed: false}\n"
+    )
+    done = edge_af("bench", exports, "--suite", suite, "--out", out)
+    assert done.returncode == 0, done.stderr
+    results = read_results(out)
+    assert results.suite == "mine" and results.method.rounds == 1 and not results.method.packed
+    assert [(row.model, row.runtime, row.precision, row.threads) for row in results.rows] == [
+        (model, runtime, "int8", threads)
+        for model in ("fc-late-fusion", "attend-fusion")
+        for runtime in ("litert", "onnxruntime")
+        for threads in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "name: x\nnetworks: [{model: attend-fusion}]\nprecisions: [int4]\nruntimes: [litert]\n",
+            "attend-fusion in int4",
+        ),
+        ("name: x\nnetworks: [{model: absent}]\n", "none of the paths"),
+        ("name: x\nnetworks: [{model: attend-fusion}]\ndevices: [pdp11]\n", "meant for pdp11; this machine is"),
+        ("name: x\nnetworks: attend-fusion\n", "networks: 'attend-fusion' where array"),
+        ("name: x\nnetworks: [{model: attend-fusion}]\nthread: [1]\n", "no field is called 'thread'"),
+        ("name: x\nnetworks: [{model: attend-fusion}]\nmethod: {run: 1}\n", "no field is called 'run'"),
+        ("networks: []\n", "has no 'name'"),
+        ("- 1\n", "where object is expected"),
+        ("a: [", "cannot read this suite"),
+        ("!!python/object/apply:os.system ['true']", "cannot read this suite"),
+    ],
+)
+def test_a_suite_that_says_something_else_is_refused(exports: Path, tmp_path: Path, text: str, message: str):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(EdgeAfError, match=re.escape(message)):
+        read_suite(tmp_path / "s.yaml").choose(subjects_of([exports]), tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_suites_of_the_repository_are_read(path: Path):
+    suite = read_suite(path)
+    assert suite.name == path.stem and {network["model"] for network in suite.networks} == {
+        "attend-fusion",
+        "fc-late-fusion",
+    }
+    suite.method_from(run.STANDARD)
+
+
+def test_a_sensitivity_file_is_part_of_the_results(own_exports: Path):
+    folder = own_exports / "attend-fusion"
+    row = dict(
+        format="onnx",
+        recipe="int8-static",
+        precision="int8",
+        layer="head",
+        weight_bytes=9,
+        snr_db=30.5,
+        gap_at_20_drop=None,
+    )
+    content = {"schema_version": 1, "data": "train", "videos": 64, "rows": [row]}
+    (folder / "sensitivity.json").write_text(json.dumps(content))
+    (found,) = sensitivity_of(subjects_of([own_exports]))
+    assert (found.artifact, found.preset, found.layer, found.snr_db) == ("attend-fusion", "tiny", "head", 30.5)
+    for wrong in (
+        {**content, "schema_version": 2},
+        [],
+        {**content, "rows": [{**row, "layer": 3}]},
+        {**content, "rows": [3]},
+    ):
+        (folder / "sensitivity.json").write_text(json.dumps(wrong))
+        with pytest.raises(EdgeAfError, match=r"sensitivity\.json: not a sensitivity file"):
+            sensitivity_of(subjects_of([folder]))

@@ -8,16 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_dataset import REPOSITORY
 
+from edge_af.bench.conditions import Conditions, conditions
 from edge_af.bench.device import Device, this_device
 from edge_af.bench.memory import MemoryReading
 from edge_af.bench.results import (
+    Bandwidth,
     Baseline,
     Data,
+    Delta,
+    Gallery,
+    GalleryVideo,
     Latency,
     Method,
+    Prediction,
     Results,
     Row,
+    Sensitivity,
     dump_results,
     read_results,
     schema,
@@ -35,14 +43,22 @@ def results() -> Results:
         load_ms=1.5, first_ms=2.0, latency_ms=Latency(1.0, 2.0, 3.0, 1.2, 4), latency_raw_us=[1, 2, 3, 4],
         peak_memory_bytes=10, runtime_memory_bytes=5, memory={"before_load": reading, "after_run": reading},
         gap_at_20=0.5, f1_micro=0.4, f1_threshold=0.3, f1_micro_at_half=0.2, hit_at_1=0.1, perr=0.6, map=0.7, videos=8,
+        sha256="00ff", batch=2, weight_bytes=90, integer_share=0.98, rounds=[3, 1], videos_per_s=1666.7, limit_ms=0.5,
+        limit_share=0.5, bare_memory_bytes=6, gap_at_20_interval=[0.4, 0.6], gap_at_20_delta=Delta(-0.1, -0.2, 1e-5),
+        f1_micro_interval=[0.3, 0.5], f1_macro=0.2, ties_share=0.001,
     )  # fmt: skip
     missing = dataclasses.replace(
-        row, status="crashed", reason="SIGILL", latency_ms=None, latency_raw_us=None, memory=None, gap_at_20=None
-    )
+        row, status="does-not-fit", reason="too little", latency_ms=None, latency_raw_us=None, memory=None, gap_at_20=None,
+        gap_at_20_interval=None, gap_at_20_delta=None, needed_bytes=2000, available_bytes=1000,
+    )  # fmt: skip
+    video = GalleryVideo("v1", ["Car"], {"a/a.onnx": [Prediction("Car", 0.9, True), Prediction("<b>", 0.1, False)]})
     return Results(
         created="2026-01-02T03:04:05+00:00", device=this_device(), quick=True, inputs="videos", data=Data("eval", 8, 30),
         baseline=Baseline("a", "attend-fusion", "small", "fp32"), method=Method(seconds=None), rows_planned=2,
-        rows=[row, missing],
+        rows=[row, missing], commit="12ab-changed", suite="paper", continued=["2026-01-02T04:04:05+00:00"],
+        conditions={"before": conditions(), "after": Conditions(0.5, 61.0, ["throttled"], 1500.0, "ondemand", 4096)},
+        warnings=["The machine was busy."], bandwidth=[Bandwidth(2, 2**30, 1.5e10)], gallery=Gallery(0, [video]),
+        sensitivity=[Sensitivity("a", "attend-fusion", "small", "onnx", "int8", "int8", "head", 9, None, -0.001)],
     )  # fmt: skip
 
 
@@ -67,6 +83,13 @@ def test_what_is_written_follows_the_schema():
         (Data, ("properties", "data")),
         (Baseline, ("properties", "baseline")),
         (Method, ("properties", "method")),
+        (Conditions, ("$defs", "conditions")),
+        (Bandwidth, ("properties", "bandwidth", "items")),
+        (Sensitivity, ("properties", "sensitivity", "items")),
+        (Gallery, ("properties", "gallery")),
+        (GalleryVideo, ("properties", "gallery", "properties", "videos", "items")),
+        (Prediction, ("$defs", "prediction")),
+        (Delta, ("$defs", "row", "properties", "gap_at_20_delta")),
     ],
 )
 def test_schema_and_dataclasses_name_the_same_fields(kind: type[Any], place: tuple[str, ...]):
@@ -92,7 +115,7 @@ def _set(*steps: Any, value: Any) -> Any:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (_set("schema_version", value=99), "schema_version 99; this edge-af reads 1"),
+        (_set("schema_version", value=99), "schema_version 99; this edge-af reads 1 and 2"),
         (_set("schema_version", value=True), "schema_version True"),
         (lambda content: content.pop("schema_version"), "no schema_version"),
         (lambda content: content.pop("device"), "the file: has no 'device'"),
@@ -107,6 +130,10 @@ def _set(*steps: Any, value: Any) -> Any:
         (_set("rows", 0, "memory", "after_run", value={"peak": 1}), r"memory.after_run: has no 'resident'"),
         (_set("rows", 0, "latency_raw_us", value=[1, "2"]), r"latency_raw_us\[1\]: '2' where integer"),
         (_set("device", "versions", value={"numpy": 2}), "device.versions.numpy: 2 where string"),
+        (lambda content: content.pop("gallery"), "the file: has no 'gallery'"),
+        (_set("gallery", "videos", 0, "predictions", "a/a.onnx", value=[{}]), r"a/a.onnx\[0\]: has no 'name'"),
+        (_set("conditions", value={"before": None}), "conditions: has no 'after'"),
+        (_set("rows", 0, "gap_at_20_interval", value=["low"]), r"gap_at_20_interval\[0\]: 'low' where number"),
     ],
 )
 def test_what_does_not_follow_the_schema_is_refused_by_field(tmp_path: Path, change: Any, message: str):
@@ -126,6 +153,39 @@ def test_fields_of_a_later_edge_af_are_passed_over(tmp_path: Path):
     assert read_results(path) == results()
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/results").glob("*.json")), ids=lambda path: path.name)
+def test_recorded_results_are_read(path: Path):
+    found = read_results(path)
+    assert found.is_complete and all(row.status == "ok" and row.batch == 1 for row in found.rows)
+
+
+def test_version_1_is_still_read(tmp_path: Path):
+    """As the edge-af that wrote it did: without any of what came later."""
+    content = json.loads((REPOSITORY / "benchmarks/results/demo-youtube8m-2018.json").read_text())
+    assert content["schema_version"] == 1
+    found = read_results(REPOSITORY / "benchmarks/results/demo-youtube8m-2018.json")
+    for row, was in zip(found.rows, content["rows"], strict=True):
+        now = json.loads(json.dumps(dataclasses.asdict(row)))
+        assert {name: now[name] for name in was} == was
+    assert found.conditions is None and found.gallery is None and found.warnings == [] and found.method.rounds == 1
+    # Written again it is of the current version and stays what it was.
+    write_results(tmp_path / "again.json", found)
+    assert read_results(tmp_path / "again.json") == found
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps({**content, "method": 3}))
+    with pytest.raises(EdgeAfError, match="method: 3 where object"):
+        read_results(path)
+
+
+def test_a_results_file_knows_what_is_missing():
+    whole = results()
+    method = Method(seconds=None, rounds=2)
+    assert dataclasses.replace(whole, method=method).is_complete
+    assert not dataclasses.replace(whole, rows_planned=3).is_complete
+    first = dataclasses.replace(whole.rows[0], rounds=[4])
+    assert not dataclasses.replace(whole, method=method, rows=[first, whole.rows[1]]).is_complete
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"results"', "\x00\xff"])
 def test_what_is_no_results_file_is_refused(tmp_path: Path, text: str):
     path = tmp_path / "odd.json"
@@ -141,3 +201,4 @@ def test_this_device_is_described():
     assert device.cores >= 1 and device.cpu and device.python.startswith("3.")
     assert {"numpy", "onnxruntime"} <= set(device.versions)
     assert device.label.startswith(device.cpu)
+    assert device.affinity is None or len(device.affinity) == device.cores

@@ -62,6 +62,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
         assert path.stat().st_size == file.size_bytes
         integer = file.precision == "int8"
         assert (file.integer_layers, file.float_layers) == ((layers, 0) if integer else (0, layers))
+        assert (file.integer_share, file.undelegated) == (float(integer), [])
         assert file.recipe == ("int8-static" if integer else None)
         assert file.cpu == ("x86-64" if integer and file.format == "onnx" else None)
         assert file.max_difference is not None
@@ -178,6 +179,53 @@ def test_the_verb_takes_a_recipe_for_each_format(
     assert "peak memory" in text
 
 
+def test_flags_and_recipes_make_a_file_each(
+    make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--int4", "--fp16", "--recipe", "int8-dynamic", "--recipe", "tflite=int8-weights", "--cpu", "x86-64"]
+    run = make_run("fc-late-fusion")
+    for name in ("one", "two"):
+        text = run_verb(capsys, run, "--out", tmp_path / name, *flags)
+    files = {file.path: file for file in read_manifest(tmp_path / "one").files}
+    assert {path.removeprefix("fc-late-fusion-") for path in files} == {
+        *("fp32.onnx", "fp32.tflite", "int4.onnx", "int4.tflite", "fp16.onnx", "fp16.tflite"),
+        # Two of one precision and format bear the whole names of their recipes.
+        *("int8.onnx", "int8-dynamic.tflite", "int8-weights.tflite"),
+    }
+    assert files["fc-late-fusion-int4.tflite"].recipe == "int4-block32-dynamic"
+    assert files["fc-late-fusion-int8-weights.tflite"].integer_share == 0
+    assert "100.0%" in text
+    # Twice the same, byte for byte.
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_flag_says_which_recipe_it_picked(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--out", str(tmp_path / "out"), "--int8", "--calibration-data", str(dataset.folder)]
+    cli.main(["export", str(make_run()), *flags], standalone_mode=False)
+    assert "--int8: int8-static for onnx, int8-dynamic for tflite" in capsys.readouterr().err
+
+
+def test_integer_inputs_and_outputs(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = make_run("attend-fusion"), tmp_path / "out"
+    flags = ("--out", out, "--io", "int8", "--calibration-data", dataset.folder)
+    run_verb(capsys, run, *flags, "--int8", "--cpu", "x86-64")
+    assert {(file.format, file.recipe, file.io, file.integer_share) for file in read_manifest(out).files} == {
+        *(("onnx", None, "float32", 0.0), ("tflite", None, "float32", 0.0)),
+        *(("onnx", "int8-static", "float32", 1.0), ("tflite", "int8-static", "int8", 1.0)),
+    }
+    visual, audio = dataset.features(slice(0, 20))
+    one, two = (load(out / f"attend-fusion-{name}.tflite").score(visual, audio) for name in ("fp32", "int8"))
+    assert two.dtype == np.float32
+    assert 0 < np.abs(one - two).mean() < 0.04
+    with pytest.raises(EdgeAfError, match=r"does not have static activations"):
+        run_verb(capsys, run, *flags, "--overwrite", "--recipe", "int8-dynamic")
+
+
 def test_fp32_of_one_format_needs_no_data(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,6 +314,8 @@ def test_recipes_of_the_same_name_are_two_recipes(
         (["--int8", "--recipe", "tflit=int8-dynamic"], "none of the formats"),
         (["--int8", "--calibration-data", "nowhere"], "nowhere"),
         (["--format", "tflit"], "tflite"),
+        (["--io", "int8"], "add --int8"),
+        (["--io", "int8", "--fp16"], "does not have static activations"),
     ],
 )
 def test_slips_are_named_and_leave_nothing(

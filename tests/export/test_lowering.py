@@ -15,10 +15,14 @@ from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node, Shape
 from edge_af.export.lowering import LOWERINGS, write_tflite
 from edge_af.export.proof import tflite_execution
+from edge_af.export.quantize import plan
+from edge_af.export.ranges import Ranges, add
+from edge_af.export.recipes import Form, Recipe
 from edge_af.runtime import load
 from edge_af.runtime.litert import interpreter_class
 
 RANDOM = np.random.default_rng(11)
+INT8 = Recipe("int8", "", Form("int8", "static"))
 
 
 def run_tflite(path: Path, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -100,6 +104,52 @@ def test_a_lowering_computes_what_onnx_runtime_does(name: str, tmp_path: Path) -
         for key, expected in zip(graph.outputs, run_onnx(graph, feeds), strict=True):
             assert found[key].shape == expected.shape
             np.testing.assert_allclose(found[key], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_lowering_in_int8_stays_within_its_steps(name: str, tmp_path: Path) -> None:
+    """The same cases with every tensor held as INT8, inputs and outputs too: no float tensor may be left in the file."""
+    graph = CASES[name]
+
+    def draw(batch: int) -> dict[str, NDArray[Any]]:
+        return {
+            key: RANDOM.uniform(-2, 2, [batch if dim is None else dim for dim in shape]).astype(np.float32)
+            for key, shape in graph.inputs.items()
+        }
+
+    seen = draw(64)
+    seen.update(zip(graph.outputs, run_onnx(graph, seen), strict=True))
+    ranges = Ranges("data", 64, "", 0, {key: add(None, values) for key, values in seen.items()})
+    write_tflite(graph, tmp_path / "one.tflite", plan(graph, INT8, ranges, everything=True), integer_io=True)
+    interpreter = interpreter_class()(model_path=str(tmp_path / "one.tflite"))
+    assert {detail["dtype"] for detail in interpreter.get_tensor_details()} <= {np.int8, np.int32}
+    runner = interpreter.get_signature_runner()
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    for batch in (1, 4):
+        feeds = draw(batch)
+        held = {}
+        for key, values in feeds.items():
+            scale, zero_point = inputs[key]["quantization"]
+            held[key] = np.clip(np.rint(values / scale) + zero_point, -128, 127).astype(np.int8)
+            feeds[key] = ((held[key].astype(int) - zero_point) * scale).astype(np.float32)
+        found = run_tflite(tmp_path / "one.tflite", held)
+        for key, expected in zip(graph.outputs, run_onnx(graph, feeds), strict=True):
+            scale, zero_point = outputs[key]["quantization"]
+            low, high = ((end - zero_point) * scale for end in (-128, 127))
+            assert found[key].shape == expected.shape
+            # A step of the output, and what rounding a constant to 127 levels makes of the products.
+            error = np.abs((found[key].astype(int) - zero_point) * scale - np.clip(expected, low, high))
+            assert error.max() <= 1.6 * scale + 0.02 * np.abs(expected).max()
+
+
+def test_what_int8_has_no_form_for_is_refused(tmp_path: Path) -> None:
+    graph = case("Div", [(None, 9), (None, 9)], [(None, 9)])
+    ranges = Ranges("data", 1, "", 0, {name: add(None, constant(9)) for name in ("in_0", "in_1", "out_0")})
+    with pytest.raises(EdgeAfError, match=r"'node' \(Div\): a division of two activations"):
+        write_tflite(graph, tmp_path / "no.tflite", plan(graph, INT8, ranges, everything=True), integer_io=True)
+    dynamic = Recipe("dynamic", "", Form("int8", "dynamic"))
+    with pytest.raises(EdgeAfError, match=r"layer node does not have static activations"):
+        plan(CASES["Gemm"], dynamic, ranges, everything=True)
 
 
 def test_every_lowering_has_a_case() -> None:

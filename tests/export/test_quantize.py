@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
-from edge_af.export.quantize import affine_of, choose_range, plan, quantize_layer, quantize_weight
+from edge_af.export.quantize import affine_of, choose_range, fitting, plan, quantize_layer, quantize_weight, spread
 from edge_af.export.ranges import Ranges, add
 from edge_af.export.recipes import FLOAT, Form, RangeChoice, Recipe, load_recipe
 
@@ -148,3 +148,45 @@ def test_a_relu_in_front_of_the_sigmoid_is_held() -> None:
     values = {name: add(None, np.abs(normal(100))) for name in ("x", "l", "relu", "y")}
     made = plan(graph, recipe(), Ranges("data", 1, "", 0, values))
     assert set(made.tensors) == {"x", "relu"}
+
+
+def test_blocks_have_scales_that_both_runtimes_hold_exactly() -> None:
+    weight = normal(50, 128) * np.exp2(RANDOM.integers(-16, 6, (50, 1))).astype(np.float32)
+    integers, scale = quantize_weight(weight, 4, 32)
+    assert scale.shape == (50, 4)
+    np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)
+    assert not (scale.view(np.uint32) & 0xFFFF).any()
+    assert np.abs(integers).max() == 7
+    # Half a step, and what the largest weight of a block loses to its scale's rounding.
+    assert (np.abs(integers * spread(scale, 128) - weight) <= 0.55 * spread(scale, 128)).all()
+
+
+def test_weights_too_large_for_block_scales_are_refused() -> None:
+    with pytest.raises(EdgeAfError, match=r"too large for INT4 in blocks"):
+        quantize_weight(np.full((2, 32), 1e6, np.float32), 4, 32)
+
+
+def test_a_layer_that_blocks_do_not_divide_is_held_in_int8() -> None:
+    form = Form("int4", "dynamic", 32)
+    assert fitting(form, 96) == form
+    assert fitting(form, 244) == Form("int8", "dynamic")
+    assert fitting(Form("int4", "dynamic"), 244) == Form("int4", "dynamic")
+    assert fitting(Form("int4", "dynamic"), 37) == Form("int8", "dynamic")
+
+
+def test_a_rounding_that_is_not_there_is_refused(graph: Graph) -> None:
+    for form in (Form("int4", "dynamic", rounding="gptq"), Form("int8", "dynamic", bias_correction=True)):
+        with pytest.raises(EdgeAfError, match=r"layer .*not there yet"):
+            plan(graph, recipe(form=form))
+
+
+def test_a_plan_takes_another_rounding(graph: Graph) -> None:
+    seen = []
+
+    def zeros(name: str, weight: NDArray[np.float32], form: Form, least_scale: Any) -> Any:
+        seen.append(name)
+        return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32)
+
+    made = plan(graph, recipe(form=DYNAMIC, layers={"head": FLOAT}), quantizer=zeros)
+    assert seen == list(made.layers) == [gemm.name for gemm in graph.gemms() if gemm.name != "head"]
+    assert not any(layer.weight.any() for layer in made.layers.values())

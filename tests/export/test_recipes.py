@@ -91,6 +91,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
         (GOOD + "layers: {head: [int4]}\n", r"layers.head: a layer must be a mapping"),
         (GOOD + "block: 32\n", r"block 32 goes with int4 weights"),
         (GOOD.replace("int8", "int4").replace("static", "dynamic") + "block: 48\n", r"block 48 must be one of 32, 64"),
+        (GOOD.replace("int8", "int4").replace("static", "float") + "block: 32\n", r"block 32 goes with dynamic"),
         (GOOD.replace("int8", "int4"), r"int4 weights go with dynamic or float activations"),
         (GOOD.replace("int8", "fp16"), r"fp16 weights need `activations: float`"),
         (GOOD.replace("int8", "float").replace("static", "float"), r"weights: there is no choice 'float'"),

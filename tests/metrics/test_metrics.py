@@ -83,6 +83,11 @@ def test_metrics_agree_with_their_definitions(seed, kind):
     assert measured.perr == pytest.approx(slow_perr(scores, labels), abs=1e-9)
     assert measured.f1_micro == pytest.approx(slow_f1(scores, labels, 0.55), abs=1e-9)
     assert measured.f1_micro_at_half == pytest.approx(slow_f1(scores, labels, 0.5), abs=1e-9)
+    classes = [c for c in range(scores.shape[1]) if labels[:, c].any()]
+    slow_macro = np.mean([slow_f1(scores[:, [c]], labels[:, [c]], 0.55) for c in classes])
+    assert measured.f1_macro == pytest.approx(slow_macro, abs=1e-9)
+    pooled = [score for score, *_ in ranked_pairs(scores, labels)]
+    assert measured.ties_share == pytest.approx(np.mean([pooled.count(score) > 1 for score in pooled]), abs=1e-9)
     assert measured.hit_at_1 == pytest.approx(
         np.mean([label[np.argmax(score)] for score, label in zip(scores, labels, strict=True)]), abs=1e-9
     )

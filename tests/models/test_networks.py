@@ -9,7 +9,8 @@ import torch
 
 from edge_af.errors import EdgeAfError
 from edge_af.models.networks import AttendFusion, FeatureAttention, build, count_params, initialise
-from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, config_from_dict, param_count, preset
+from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, config_from_dict, preset
+from edge_af.models.sizes import deployed_bytes, layer_sizes, multiply_adds, param_count, training_flops
 
 TINY = AttendFusionConfig(tokens=4, token_width=8, heads=2, dropout=0.5)
 
@@ -155,3 +156,32 @@ def test_config_survives_json():
     assert config_from_dict("attend-fusion", dataclasses.asdict(TINY)) == TINY
     with pytest.raises(EdgeAfError, match="expected"):
         config_from_dict("attend-fusion", {"tokens": 4})
+
+
+def test_costs_are_those_of_the_layers():
+    config = preset("fc-late-fusion", "paper")
+    products = 1024 * 8000 + 128 * 8000 + 4 * 8000**2 + 16000 * 3862
+    assert multiply_adds(config, 3862) == products
+    # Forward and both gradients, but none of the features.
+    assert training_flops(config, 3862) == 2 * (3 * products - (1024 + 128) * 8000)
+    biases = 6 * 8000 + 3862
+    assert deployed_bytes(config, 3862, "fp32") == 4 * (products + biases)
+    assert deployed_bytes(config, 3862, "int8") == products + 8 * biases
+    assert deployed_bytes(config, 3862, "int4") == products // 2 + products // 16 + 4 * biases
+
+
+def test_multiply_adds_are_what_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        network_of()(*features(1))
+    assert counter.get_total_flops() == 2 * multiply_adds(TINY, 12)
+    names = [layer.name for layer in layer_sizes(TINY, 12)]
+    assert names[:3] == ["visual.fc1", "visual.fc2", "visual.attention.qkv"]
+
+
+def test_the_linear_preset_has_no_hidden_layer():
+    config = preset("fc-late-fusion", "linear")
+    assert param_count(config, 3862) == (1024 + 128 + 1) * 3862
+    with pytest.raises(EdgeAfError, match="both 0"):
+        dataclasses.replace(config, depth=2)

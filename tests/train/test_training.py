@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import edge_af
 from edge_af import metrics
@@ -16,9 +18,11 @@ from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
 from edge_af.models.run import METRICS, RUN, load_network, load_run
 from edge_af.runtime import score_all
+from edge_af.train.compute import Compute
 from edge_af.train.learning import multi_label_cross_entropy
 from edge_af.train.loop import train
 from edge_af.train.options import TrainOptions
+from edge_af.train.teacher import open_teacher, ready
 
 CONFIGS = [
     AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.1),
@@ -168,3 +172,56 @@ def test_too_little_data_is_an_error(dataset, tmp_path):
 def test_impossible_options_name_their_flag(field, value):
     with pytest.raises(EdgeAfError, match=f"--{field.replace('_', '-')}"):
         TrainOptions(**{field: value})
+
+
+def test_patience_ends_a_run_that_brings_nothing_more(dataset, tmp_path, capsys):
+    """With hardly a step an epoch is as good as the one before it: two in a row without a gain end the run."""
+    options = dataclasses.replace(OPTIONS, epochs=30, lr=1e-9, patience=2)
+    run = train(dataset, CONFIGS[0], "test", tmp_path / "run", options)
+    lines = (tmp_path / "run" / METRICS).read_text().splitlines()
+    assert len(lines) < 30
+    gaps = [json.loads(line)["held_out"]["gap_at_20"] for line in lines]
+    assert gaps.index(max(gaps)) == len(gaps) - 3 == run.training["epoch"] - 1
+    assert "stopped early" in capsys.readouterr().err
+    # It is finished: resuming it trains no more.
+    assert train(dataset, CONFIGS[0], "test", tmp_path / "run", options, resume=True) == load_run(tmp_path / "run")
+
+
+def test_a_teacher_says_the_same_kept_or_asked_each_time(dataset, tmp_path):
+    train(dataset, CONFIGS[1], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1))
+    _, network = open_teacher(tmp_path / "teacher", dataset)
+    compute = Compute("cpu", "fp32", 1e9)
+    rows = np.array([7, 3, 500])
+    features = [torch.from_numpy(array) for array in dataset.features(rows)]
+    kept, asked = (ready(network, dataset, compute, alone=alone) for alone in (True, False))
+    assert type(kept) is not type(asked)
+    torch.testing.assert_close(kept.scores(rows, *features), asked.scores(rows, *features), atol=1e-3, rtol=1e-3)
+
+
+def test_epochs_are_written_for_tensorboard(dataset, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(dataset, CONFIGS[1], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=2))
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    found = [(event.step, event.value) for event in events.Scalars("held_out/gap_at_20")]
+    assert found == [(line["epoch"], pytest.approx(line["held_out"]["gap_at_20"])) for line in lines]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_told_in_plain_words(dataset, tmp_path, monkeypatch):
+    """safetensors tells of it in words only, and not as an error of the operating system."""
+    import safetensors.torch
+
+    def full(tensors, path, metadata=None):
+        try:
+            Path("/dev/full").write_bytes(b"x")
+        except OSError as error:
+            raise SafetensorError(
+                f"Error while serializing: I/O error: {error.strerror} (os error {error.errno})"
+            ) from None
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(EdgeAfError, match="no space left"):
+        train(dataset, CONFIGS[0], "test", tmp_path / "run", OPTIONS)
+    assert not list((tmp_path / "run").glob("*.safetensors*"))

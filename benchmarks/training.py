@@ -1,0 +1,185 @@
+"""Both networks at the paper's size, the ablations, a distilled student, smaller presets and a linear model, side by side.
+
+    python benchmarks/training.py --data ../shared/yt8m/rounded-2018 --work runs --out benchmarks/results/training
+
+trains what is not trained yet (hours on two cores), measures each run once on the evaluation videos, and writes OUT.json and
+OUT.md after each. Interrupted and started again, it goes on; a row that is recorded is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_af.bench.device import this_device
+from edge_af.console import say
+from edge_af.data.dataset import is_dataset
+from edge_af.files import read_json, write_atomic, write_json
+
+SCHEMA_VERSION = 1
+ATTEND, LATE = "attend-fusion", "fc-late-fusion"
+CARE = ("--epochs", "6", "--batch", "256", "--lr", "1e-3")
+"""The same for every network."""
+TEACHER = "fc-late-fusion"
+TABLE_COLUMNS = ("gap_at_20", "f1_micro", "f1_micro_at_half", "hit_at_1", "perr", "map")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A row of the table."""
+
+    name: str
+    """Also the run's folder."""
+    title: str
+    model: str
+    preset: str
+    flags: tuple[str, ...] = ()
+    teacher: str | None = None
+    """The name of the run that teaches this one."""
+
+    def command(self, work: Path, train: Path) -> list[str]:
+        """What trains it, as typed."""
+        taught = ["--teacher", str(work / self.teacher)] if self.teacher else []
+        return [
+            *("edge-af", "train", "--model", self.model, "--preset", self.preset, *CARE, *self.flags, *taught),
+            *("--data", str(train), "--out", str(work / self.name), "--resume"),
+        ]
+
+
+ROWS = (
+    Wanted("attend-fusion", "Attend-Fusion", ATTEND, "paper"),
+    Wanted(TEACHER, "FC Late Fusion", LATE, "paper"),
+    Wanted("linear", "Linear model", LATE, "linear"),
+    Wanted("without-attention", "Attend-Fusion without attention", ATTEND, "paper", ("--ablate", "attention")),
+    Wanted("without-audio", "Attend-Fusion without audio", ATTEND, "paper", ("--ablate", "audio")),
+    Wanted("without-visual", "Attend-Fusion without visual", ATTEND, "paper", ("--ablate", "visual")),
+    Wanted("attend-fusion-36m", "Attend-Fusion 36M", ATTEND, "36m"),
+    Wanted("attend-fusion-18m", "Attend-Fusion 18M", ATTEND, "18m"),
+    Wanted("distilled", "Attend-Fusion, taught by FC Late Fusion", ATTEND, "paper", teacher=TEACHER),
+    Wanted("attend-fusion-seed1", "Attend-Fusion, seed 1", ATTEND, "paper", ("--seed", "1")),
+    Wanted("attend-fusion-seed2", "Attend-Fusion, seed 2", ATTEND, "paper", ("--seed", "2")),
+)
+SEEDS = ("attend-fusion", "attend-fusion-seed1", "attend-fusion-seed2")
+
+
+def main() -> None:
+    """Train, measure and record every row that is not recorded yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with train/ and eval/, of TFRecords or prepared"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for the prepared data and the runs")
+    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
+    parser.add_argument("--only", action="append", choices=[row.name for row in ROWS], help="only this row; repeatable")
+    given = parser.parse_args()
+    train, evaluation = (_prepared(given.data / part, given.work / "data" / part) for part in ("train", "eval"))
+    path = given.out.with_suffix(".json")
+    found: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "command": f"python benchmarks/training.py --data {given.data} --work {given.work} --out {given.out}",
+        "data": given.data.resolve().name,
+        "rows": [],
+    }
+    if path.exists():
+        found["rows"] = read_json(path, "file of results")["rows"]
+    for wanted in ROWS:
+        if (given.only and wanted.name not in given.only) or wanted.name in {row["name"] for row in found["rows"]}:
+            continue
+        found["rows"].append(_row(wanted, given.work, train, evaluation))
+        write_json(path, found)
+        write_atomic(given.out.with_suffix(".md"), markdown(found))
+        say(f"recorded: {wanted.title} in {path}")
+
+
+def _prepared(source: Path, out: Path) -> Path:
+    if is_dataset(source):
+        return source
+    if not is_dataset(out):
+        _run(["edge-af", "data", "prepare", str(source), "--out", str(out)])
+    return out
+
+
+def _row(wanted: Wanted, work: Path, train: Path, evaluation: Path) -> dict[str, Any]:
+    command = wanted.command(work, train)
+    _run(command)
+    folder = work / wanted.name
+    run = read_json(folder / "run.json", "run")
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    measured = json.loads(_run(["edge-af", "eval", str(folder), "--data", str(evaluation), "--threads", "2", "--json"]))
+    speeds = [epoch["speed"] for epoch in epochs if epoch["speed"]]
+    return {
+        "name": wanted.name,
+        "title": wanted.title,
+        "command": shlex.join(command),
+        "commit": _commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": asdict(this_device()),
+        "compute": run["training"]["compute"],
+        "params": run["params"],
+        "classes": run["classes"],
+        "seed": run["training"]["options"]["seed"],
+        "epochs": len(epochs),
+        "best_epoch": run["training"]["epoch"],
+        "wall_s": epochs[-1]["seconds"],
+        "videos_per_s": max(speed["videos_per_s"] for speed in speeds),
+        "peak_share": max(speed["peak_share"] for speed in speeds),
+        "data_wait_share": max(speed["data_wait_share"] for speed in speeds),
+        "held_out_gap_at_20": run["training"]["held_out"]["gap_at_20"],
+        **{key: measured[key] for key in ("videos", "f1_threshold", *TABLE_COLUMNS)},
+    }
+
+
+def _run(command: list[str]) -> str:
+    """Run a verb in a process of its own and return its standard output; ends this process if it fails."""
+    say(f"\n$ {shlex.join(command)}")
+    done = subprocess.run([sys.executable, "-m", "edge_af", *command[1:]], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table, the rows in the order of `ROWS`, and below it the mean and spread over seeds."""
+    rows = {row["name"]: row for row in found["rows"]}
+    ordered = [rows[wanted.name] for wanted in ROWS if wanted.name in rows]
+    lines = [
+        "| network | parameters | GAP@20 | F1 (threshold) | F1 at 0.5 | Hit@1 | PERR | mAP | epochs (best) | minutes |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in ordered:
+        lines.append(
+            f"| {row['title']} | {row['params'] / 1e6:.1f}M | {row['gap_at_20']:.4f} "
+            f"| {row['f1_micro']:.4f} ({row['f1_threshold']:.3f}) | {row['f1_micro_at_half']:.4f} | {row['hit_at_1']:.4f} "
+            f"| {row['perr']:.4f} | {row['map']:.4f} | {row['epochs']} ({row['best_epoch']}) | {row['wall_s'] / 60:.1f} |"
+        )
+    gaps = [rows[name]["gap_at_20"] for name in SEEDS if name in rows]
+    if len(gaps) == len(SEEDS):
+        mean = sum(gaps) / len(gaps)
+        lines += ["", f"Attend-Fusion over three seeds: GAP@20 {mean:.4f}, from {min(gaps):.4f} to {max(gaps):.4f}."]
+    machines = dict.fromkeys(
+        f"{row['device']['cpu']}, {row['device']['cores']} cores, {row['compute']}, commit {row['commit']}"
+        for row in ordered
+    )
+    lines += [
+        "",
+        f"Made by `{found['command']}` on {'; '.join(machines)}. {ordered[0]['videos']:,} evaluation videos of "
+        f"{found['data']}, {ordered[0]['classes']:,} classes. Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What a bench says of accuracy beyond each network's figures: intervals, differences to FP32, and videos to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.bench.results import Delta, Gallery, GalleryVideo, Prediction, Row
+from edge_af.data.dataset import Dataset
+from edge_af.metrics.bootstrap import Outcomes, interval, load_outcomes, resampled_f1, resampled_gap
+
+GALLERY_VIDEOS = 24
+GALLERY_SEED = 0
+TOP = 3
+
+
+class Judge:
+    """Keeps what each network made of each video in a folder, in a file a network, until the bench is complete."""
+
+    def __init__(self, dataset: Dataset | None, folder: Path) -> None:
+        self._dataset, self._folder = dataset, folder
+        self._gaps: dict[str, NDArray[np.float64]] = {}
+
+    def path(self, key: str) -> Path:
+        """Where the worker is to leave the outcomes of the network that `Row.key` names."""
+        return self._folder / f"outcomes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+    def knows(self, row: Row) -> bool:
+        """Whether the outcomes of a row's network are there."""
+        return self._outcomes(row.key) is not None
+
+    def judged(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with intervals and differences; accuracy is a file's, and other threads and batches have it too."""
+        measured = {row.key: row for row in rows if row.gap_at_20 is not None}
+        fields = (
+            "f1_micro",
+            "f1_threshold",
+            "f1_micro_at_half",
+            "f1_macro",
+            "hit_at_1",
+            "perr",
+            "map",
+            "ties_share",
+            "videos",
+        )
+        found = []
+        for row in rows:
+            source = measured.get(row.key)
+            if source is None or row.latency_ms is None:
+                found.append(row)
+                continue
+            shared = {name: getattr(source, name) for name in ("gap_at_20", *fields)}
+            found.append(self._with_intervals(dataclasses.replace(row, **shared), list(measured.values())))
+        return found
+
+    def _with_intervals(self, row: Row, measured: list[Row]) -> Row:
+        outcomes, gaps = self._outcomes(row.key), self._resampled(row.key)
+        if outcomes is None or gaps is None:
+            return row
+        delta = None
+        same = [
+            o
+            for o in measured
+            if (o.artifact, o.model, o.preset, o.precision) == (row.artifact, row.model, row.preset, "fp32")
+        ]
+        # The same runtime's where it was measured.
+        same.sort(key=lambda other: other.runtime != row.runtime)
+        if same and row.precision != "fp32" and (base := self._resampled(same[0].key)) is not None:
+            low, high = interval(gaps - base)
+            delta = Delta((row.gap_at_20 or 0.0) - (same[0].gap_at_20 or 0.0), low, high)
+        return dataclasses.replace(
+            row,
+            gap_at_20_interval=list(interval(gaps)),
+            gap_at_20_delta=delta,
+            f1_micro_interval=list(interval(resampled_f1(outcomes))),
+        )
+
+    def gallery(self, rows: Sequence[Row]) -> Gallery | None:
+        """Videos drawn by a fixed seed, their labels and each network's three best classes."""
+        if self._dataset is None:
+            return None
+        count = min(GALLERY_VIDEOS, self._dataset.videos)
+        chosen = np.sort(np.random.default_rng(GALLERY_SEED).choice(self._dataset.videos, count, replace=False))
+        labels, names = self._dataset.labels(chosen), self._dataset.class_names
+        found = {row.key: outcomes for row in rows if (outcomes := self._outcomes(row.key)) is not None}
+        videos = [
+            GalleryVideo(
+                id=self._dataset.ids[video].decode(errors="replace"),
+                labels=[names[c] for c in np.nonzero(labels[at])[0]],
+                predictions={
+                    key: [
+                        Prediction(
+                            names[outcomes.best[video, rank]], round(float(score), 4), bool(outcomes.hits[video, rank])
+                        )
+                        for rank, score in enumerate(outcomes.scores[video, :TOP])
+                    ]
+                    for key, outcomes in found.items()
+                },
+            )
+            for at, video in enumerate(chosen)
+        ]
+        return Gallery(GALLERY_SEED, videos)
+
+    def _outcomes(self, key: str) -> Outcomes | None:
+        try:
+            found = load_outcomes(self.path(key))
+        except (OSError, ValueError, KeyError):
+            return None
+        return found if self._dataset is not None and len(found.labels) == self._dataset.videos else None
+
+    def _resampled(self, key: str) -> NDArray[np.float64] | None:
+        if key not in self._gaps:
+            outcomes = self._outcomes(key)
+            if outcomes is None:
+                return None
+            self._gaps[key] = resampled_gap(outcomes)
+        return self._gaps[key]

@@ -1,0 +1,239 @@
+"""The state the machine is in while it measures: how busy, how hot, slowed down or not, and what is to be said of it.
+
+Everything is read from the kernel's own files; a Raspberry Pi's firmware tells of under-voltage and throttling through
+`/sys` or, where that is not there, through its `vcgencmd`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+THERMAL = Path("/sys/class/thermal")
+CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+CGROUPS = Path("/sys/fs/cgroup")
+CPU_INFO = Path("/proc/cpuinfo")
+MEMORY_INFO = Path("/proc/meminfo")
+PLATFORM = Path("/sys/devices/platform")
+PI_THROTTLED = "soc*/*firmware/get_throttled"
+"""Below `PLATFORM`: a hexadecimal number, as `vcgencmd get_throttled` gives it."""
+
+_PI_FLAGS = {
+    0: "under-voltage",
+    1: "the clock is capped",
+    2: "throttled",
+    3: "slowed down by the soft temperature limit",
+    16: "under-voltage since boot",
+    17: "the clock was capped since boot",
+    18: "throttled since boot",
+    19: "slowed down by the soft temperature limit since boot",
+}
+"""Bits of the Raspberry Pi firmware's word, from its documentation of `vcgencmd get_throttled`."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The state of the machine at one moment. None is what it does not tell."""
+
+    load_average: float | None
+    """Over the last minute: how many processes ran or wanted to."""
+    temperature_c: float | None
+    """Of the hottest sensor."""
+    throttled: list[str]
+    """What slows the processor down, or did since boot (`… since boot`), in plain words."""
+    frequency_mhz: float | None
+    """Of the first core."""
+    governor: str | None
+    """How the first core's clock is governed."""
+    swap_used_bytes: int | None
+
+
+def conditions() -> Conditions:
+    """The state of this machine now."""
+    try:
+        load_average = round(os.getloadavg()[0], 2)
+    except OSError:
+        load_average = None
+    return Conditions(
+        load_average=load_average,
+        temperature_c=_temperature(),
+        throttled=throttled(),
+        frequency_mhz=_frequency(),
+        governor=_text(CPUFREQ / "scaling_governor") or None,
+        swap_used_bytes=_swap_used(),
+    )
+
+
+def decode_throttled(word: int) -> list[str]:
+    """A Raspberry Pi firmware's word in plain words; `… since boot` only for what is not the case now."""
+    held = [bit for bit in _PI_FLAGS if word >> bit & 1]
+    return [_PI_FLAGS[bit] for bit in held if bit < 16 or bit - 16 not in held]
+
+
+def throttled() -> list[str]:
+    """What slows this processor down now, or did since boot, as a Raspberry Pi's firmware tells it; empty elsewhere."""
+    text = next(filter(None, map(_text, PLATFORM.glob(PI_THROTTLED))), "")
+    if not text and (tool := shutil.which("vcgencmd")):
+        try:
+            done = subprocess.run([tool, "get_throttled"], capture_output=True, text=True, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        text = done.stdout.strip().rpartition("=")[2]
+    try:
+        return decode_throttled(int(text, 16))
+    except ValueError:
+        return []
+
+
+def _temperature() -> float | None:
+    found = []
+    for sensor in THERMAL.glob("thermal_zone*/temp"):
+        try:
+            found.append(int(_text(sensor)) / 1000)
+        except ValueError:
+            continue
+    # Sensors that are not wired up report 0 or less.
+    return max((value for value in found if value > 0), default=None)
+
+
+def _frequency() -> float | None:
+    if (text := _text(CPUFREQ / "scaling_cur_freq")).isdigit():
+        return int(text) / 1000
+    for line in _text(CPU_INFO).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "cpu MHz":
+            try:
+                return float(value)
+            except ValueError:
+                return None
+    return None
+
+
+def _swap_used() -> int | None:
+    held = meminfo()
+    if "SwapTotal" not in held or "SwapFree" not in held:
+        return None
+    return held["SwapTotal"] - held["SwapFree"]
+
+
+def meminfo() -> dict[str, int]:
+    """The machine's memory in bytes, by the kernel's names (`MemAvailable`, `SwapFree` and others)."""
+    found = {}
+    for line in _text(MEMORY_INFO).splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[0].isdigit() and words[1] == "kB":
+            found[name] = int(words[0]) * 1024
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace").strip("\0 \n")
+    except OSError:
+        return ""
+
+
+def available_memory() -> int | None:
+    """Bytes that this process could still get: what the machine has free, within the limits set on it; None if not known.
+
+    Limits are the process's address space and data (`ulimit -v`, `-d`) and its control group's memory.
+    """
+    held = meminfo()
+    bounds = []
+    if "MemAvailable" in held:
+        bounds.append(held["MemAvailable"] + held.get("SwapFree", 0))
+    status = {}
+    for line in _text(Path("/proc/self/status")).splitlines():
+        name, _, rest = line.partition(":")
+        if rest.strip().endswith("kB"):
+            status[name] = int(rest.split()[0]) * 1024
+    for limit, taken in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft = resource.getrlimit(limit)[0]
+        if soft != resource.RLIM_INFINITY and taken in status:
+            bounds.append(soft - status[taken])
+    bounds += filter(None, [_left_in_group()])
+    return max(0, min(bounds)) if bounds else None
+
+
+def _left_in_group() -> int | None:
+    """Of the control group's memory limit, version 2 or 1; None if there is none."""
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        number, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not kinds:
+            folders, limit, usage = (CGROUPS / path.lstrip("/"), CGROUPS), "memory.max", "memory.current"
+        elif "memory" in kinds.split(","):
+            base = CGROUPS / "memory"
+            folders = (base / path.lstrip("/"), base)
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        for folder in folders:
+            most, now = _text(folder / limit), _text(folder / usage)
+            # Version 1 writes a number near 2^63 for no limit.
+            if most.isdigit() and now.isdigit() and int(most) < 2**60:
+                cache = next(
+                    (
+                        int(row.split()[1])
+                        for row in _text(folder / "memory.stat").splitlines()
+                        if row.startswith("inactive_file ")
+                    ),
+                    0,
+                )
+                return int(most) - int(now) + cache
+    return None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the machine had done by one moment: counters that only grow."""
+
+    seconds: float
+    busy: float
+    """Seconds of all cores together, whoever used them."""
+    stolen: float
+    """Seconds in which a virtual machine's cores stood still for others."""
+    own: float
+    """Seconds of this process and those it started and waited for."""
+    swapped: int
+    """Pages in and out."""
+    killed: int
+    """Processes that the kernel ended for lack of memory."""
+
+    @staticmethod
+    def now() -> Activity:
+        ticks = [int(word) for word in _text(Path("/proc/stat")).partition("\n")[0].split()[1:9] if word.isdigit()]
+        user, nice, system, _, _, irq, soft, steal = ticks if len(ticks) == 8 else [0] * 8
+        counts = dict(line.split()[:2] for line in _text(Path("/proc/vmstat")).splitlines() if len(line.split()) == 2)
+        per_second = os.sysconf("SC_CLK_TCK")
+        return Activity(
+            seconds=time.monotonic(),
+            busy=(user + nice + system + irq + soft) / per_second,
+            stolen=steal / per_second,
+            own=sum(os.times()[:4]),
+            swapped=int(counts.get("pswpin", 0)) + int(counts.get("pswpout", 0)),
+            killed=int(counts.get("oom_kill", 0)),
+        )
+
+
+def remarks(before: Activity, after: Activity, cores: int) -> dict[str, float]:
+    """What disturbed the measurement between two moments, in plain words, and how much (to find the worst of several)."""
+    took = max(after.seconds - before.seconds, 1e-3)
+    others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / took
+    stolen = (after.stolen - before.stolen) / (took * cores)
+    found = {}
+    # A tenth of a core is what a quiet machine's services take at times.
+    if others > 0.15:
+        found["The machine was busy: other processes used up to {:.1f} of its cores"] = others
+    if stolen > 0.03:
+        found["The host of this virtual machine took up to {:.0%} of its processor time away"] = stolen
+    if after.swapped - before.swapped > 64:
+        found["The machine was swapping ({:.0f} pages)"] = float(after.swapped - before.swapped)
+    if now := [flag for flag in throttled() if "since boot" not in flag]:
+        found[f"The processor was slowed down ({', '.join(now)})"] = 1.0
+    return found

@@ -1,0 +1,158 @@
+"""Runs a worker in a fresh process, outlives whatever it does, and says how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import edge_af
+from edge_af.bench.conditions import Activity
+from edge_af.bench.results import CRASHED, DOES_NOT_FIT, FAILED, TIMEOUT
+from edge_af.bench.worker import Job
+from edge_af.errors import EdgeAfError
+
+# -P: a file in the working directory must not stand in for a package.
+WORKER = (sys.executable, "-P", "-m", "edge_af.bench.worker")
+
+# What the kernel's signal most often means here; `signal.strsignal` says only what it is.
+_MEANING: dict[int, str] = {
+    signal.SIGKILL: "most likely stopped by the system for lack of memory",
+    signal.SIGILL: "the runtime uses instructions that this processor does not have",
+    signal.SIGBUS: "the file was cut short while it was in use, or memory ran out",
+}
+_MEMORY_WORDS = ("bad_alloc", "memoryerror", "out of memory", "cannot allocate memory", "failed to allocate memory")
+
+
+def environment() -> dict[str, str]:
+    """This process's, in which the package is found from anywhere."""
+    package_folder = str(Path(edge_af.__file__).resolve().parents[1])
+    search_path = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": search_path}
+
+
+def run_worker(
+    job: Job,
+    *,
+    command: Sequence[str] = WORKER,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """Do a job in a fresh process and return the fields of `Row` it found, `status` and `reason` always among them.
+
+    Whatever becomes of the process, what it had found by then is kept. It has `job.method.timeout_seconds` in all, and is
+    gone when this returns or raises.
+    """
+    deadline = time.monotonic() + job.method.timeout_seconds
+    killed = Activity.now().killed
+    with tempfile.TemporaryFile() as chatter, contextlib.ExitStack() as cleanup:
+        reader, writer = os.pipe()
+        cleanup.callback(os.close, reader)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=chatter,
+                stderr=chatter,
+                pass_fds=(writer,),
+                env=environment(),
+                # Ctrl-C is for the bench, which then ends the worker; the worker has nothing to say about it.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EdgeAfError(f"cannot start a process to measure in: {error}.") from None
+        finally:
+            os.close(writer)
+        cleanup.callback(_end, process)
+        _send(process, dataclasses.replace(job, result_fd=writer).as_json())
+        found: dict[str, Any] = {}
+        stage = "starting"
+        ended = False
+        buffer = b""
+        while not ended and "status" not in found and (left := deadline - time.monotonic()) > 0:
+            if not select.select([reader], [], [], left)[0]:
+                break
+            part = os.read(reader, 1 << 16)
+            ended = not part
+            *lines, buffer = (buffer + part).split(b"\n")
+            for line in lines:
+                fields = json.loads(line)
+                if "stage" in fields:
+                    stage = fields["stage"]
+                    on_stage(stage)
+                else:
+                    found.update(fields)
+        if "status" not in found:
+            found |= _how_it_ended(process, stage, ended, deadline, job, chatter)
+        return _in_words(found, stage, Activity.now().killed > killed)
+
+
+def _send(process: subprocess.Popen[bytes], text: str) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(text.encode())
+        process.stdin.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the worker and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _how_it_ended(
+    process: subprocess.Popen[bytes], stage: str, ended: bool, deadline: float, job: Job, chatter: IO[bytes]
+) -> dict[str, str]:
+    """Status and reason of a worker that did not give its own."""
+    try:
+        # Having closed its results it is about to be gone, unless it hangs on the way out.
+        status = process.wait(timeout=max(1.0, deadline - time.monotonic())) if ended else process.poll()
+    except subprocess.TimeoutExpired:
+        status = None
+    if status is None:
+        return {
+            "status": TIMEOUT,
+            "reason": f"no result within {job.method.timeout_seconds:g} s; stopped while {stage}",
+        }
+    last = _last_line(chatter)
+    if status < 0:
+        names = {int(number): number.name for number in signal.Signals}
+        meaning = _MEANING.get(-status) or last or signal.strsignal(-status) or "no more is known"
+        return {"status": CRASHED, "reason": f"{names.get(-status, f'signal {-status}')} while {stage}: {meaning}"}
+    return {"status": FAILED, "reason": f"ended with status {status} while {stage}: {last or 'no message'}"}
+
+
+def _in_words(found: dict[str, Any], stage: str, killed: bool) -> dict[str, Any]:
+    """The same, with an end for lack of memory told as what it is, and the amounts kept for that alone."""
+    reason = found["reason"] or ""
+    starved = any(word in reason.lower() for word in _MEMORY_WORDS) or (killed and reason.startswith("SIGKILL"))
+    needed, available = found.pop("needed_bytes", None), found.pop("available_bytes", None)
+    if not starved and found["status"] != DOES_NOT_FIT:
+        return found
+    amounts = ""
+    if needed is not None and available is not None:
+        amounts = f": needs at least {needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
+    how = "does not fit" if found["status"] == DOES_NOT_FIT and not starved else f"ran out of memory while {stage}"
+    return {
+        **found,
+        "status": DOES_NOT_FIT,
+        "reason": f"{how}{amounts}",
+        "needed_bytes": needed,
+        "available_bytes": available,
+    }
+
+
+def _last_line(chatter: IO[bytes]) -> str:
+    chatter.seek(max(0, chatter.seek(0, os.SEEK_END) - 4096))
+    lines = [line.strip() for line in chatter.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""

@@ -1,0 +1,81 @@
+"""What a teacher says of the training videos: part of the targets when a student is distilled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge_af.console import Progress
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.files import sha256_file
+from edge_af.models.networks import AttendFusion, FCLateFusion
+from edge_af.models.run import Run, load_network
+from edge_af.train.compute import Compute
+
+KEPT_BYTES = 2 * 2**30
+"""Scores of all training videos are kept in memory if they take no more: a teacher of 341M parameters scores a video
+for as long as a student of 72M trains on it, and an epoch later it would say the same."""
+BATCH = 512
+
+
+class Teacher(Protocol):
+    """Anything that has scores for videos of the training set."""
+
+    def scores(self, rows: NDArray[np.int64], visual: Tensor, audio: Tensor) -> Tensor:
+        """Scores (n, classes) float32 of the videos `rows`, whose features (n, 1024) and (n, 128) are given as well."""
+        ...
+
+
+class AskedEachTime:
+    """A teacher whose network scores every batch anew."""
+
+    def __init__(self, network: AttendFusion | FCLateFusion, compute: Compute) -> None:
+        self._network, self._compute = network, compute
+
+    def scores(self, rows: NDArray[np.int64], visual: Tensor, audio: Tensor) -> Tensor:
+        with torch.inference_mode(), self._compute.autocast():
+            return torch.sigmoid(self._network(visual, audio).float())
+
+
+class AskedOnce:
+    """A teacher whose scores were all kept, in float16."""
+
+    def __init__(self, scores: NDArray[np.float16], compute: Compute) -> None:
+        self._scores, self._compute = scores, compute
+
+    def scores(self, rows: NDArray[np.int64], visual: Tensor, audio: Tensor) -> Tensor:
+        return self._compute.tensor(self._scores[rows]).float()
+
+
+def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], AttendFusion | FCLateFusion]:
+    """A teacher's network, and what tells it from others.
+
+    Raises:
+        EdgeAfError: it is no run, or knows other classes than the data.
+    """
+    run: Run
+    run, network = load_network(folder)
+    if run.classes != dataset.classes:
+        raise EdgeAfError(f"{folder}: the teacher knows {run.classes:,} classes, the data {dataset.classes:,}.")
+    return {"model": run.model, "sha256": sha256_file(folder / run.weights)}, network
+
+
+def ready(network: AttendFusion | FCLateFusion, dataset: Dataset, compute: Compute, *, alone: bool) -> Teacher:
+    """The teacher, its scores kept if they fit and one process trains (several would each have to make all of them)."""
+    asked = AskedEachTime(network.to(compute.device), compute)
+    if not alone or 2 * dataset.videos * dataset.classes > KEPT_BYTES:
+        return asked
+    kept = np.empty((dataset.videos, dataset.classes), np.float16)
+    with Progress("asking the teacher", dataset.videos, "videos") as progress:
+        for start in range(0, dataset.videos, BATCH):
+            rows = np.arange(start, min(start + BATCH, dataset.videos))
+            visual, audio = (compute.tensor(array) for array in dataset.features(rows))
+            kept[rows] = asked.scores(rows, visual, audio).cpu().numpy()
+            progress.update(len(rows))
+    return AskedOnce(kept, compute)

@@ -1,0 +1,61 @@
+"""Weights that were packed beforehand give the same scores; constants are counted whatever the container."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_export import export_tiny
+
+import edge_af
+from edge_af.data.dataset import Dataset
+from edge_af.runtime import load, score_all
+from edge_af.runtime.probe import weight_bytes
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_packed_weights_give_the_same_scores(
+    exports: Path, eval_dataset: Dataset, tmp_path: Path, precision: str, suffix: str
+):
+    path = exports / f"attend-fusion/attend-fusion-{precision}.{suffix}"
+    features = eval_dataset.features(slice(20))
+    expected = score_all(load(path), *features)
+    packed = tmp_path / "packed"
+    first = load(path, packed=packed)
+    made = {file.name: file.stat().st_mtime_ns for file in packed.iterdir()}
+    assert made
+    np.testing.assert_array_equal(score_all(first, *features), expected)
+    again = load(path, packed=packed)
+    np.testing.assert_array_equal(score_all(again, *features, batch=7), expected)
+    np.testing.assert_array_equal(again.score(features[0][:1], features[1][:1]), expected[:1])
+    assert {file.name: file.stat().st_mtime_ns for file in packed.iterdir()} == made
+
+
+def test_packed_weights_of_a_file_with_integer_inputs(dataset: Dataset, tmp_path: Path):
+    """The compiled model does not know its tensors' scales."""
+    out = export_tiny("attend-fusion", tmp_path / "out", dataset, name="int8-static", integer_io=True)
+    path = out / "attend-fusion-int8.tflite"
+    features = dataset.features(slice(20))
+    expected = score_all(load(path), *features)
+    assert 0 <= expected.min() < 0.45 and 0.55 < expected.max() <= 1
+    np.testing.assert_array_equal(score_all(load(path, packed=tmp_path / "packed"), *features), expected)
+
+
+def test_constants_are_counted(exports: Path):
+    for manifest in exports.glob("*/manifest.json"):
+        params = json.loads(manifest.read_text())["params"]
+        for suffix in ("onnx", "tflite"):
+            model = manifest.parent.name
+            full = weight_bytes(manifest.parent / f"{model}-fp32.{suffix}")
+            assert full == pytest.approx(4 * params, rel=0.03)
+            assert 0.25 * full < weight_bytes(manifest.parent / f"{model}-int8.{suffix}") < 0.35 * full
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_the_empty_model_is_a_network_of_ours(suffix: str):
+    scorer = load(Path(edge_af.__file__).parent / f"bench/empty.{suffix}")
+    assert scorer.classes == 1
+    assert scorer.score(np.ones((2, 1024), np.float32), np.ones((2, 128), np.float32)).tolist() == [[0.5], [0.5]]
