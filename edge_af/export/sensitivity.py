@@ -62,7 +62,7 @@ class Sensitivity:
 
     def __init__(self, graph: Graph, dataset: Dataset, rows: NDArray[np.int64], *, with_labels: bool) -> None:
         self._graph = graph
-        self._videos = len(rows)
+        self.data, self.videos = dataset.folder.resolve().name, len(rows)
         self._logits = logits_of(graph)
         self._tails: dict[str, Graph] = {}
         wanted = {self._logits}
@@ -92,7 +92,13 @@ class Sensitivity:
             snr = 10 * np.log10(self._signal / noise) if noise and self._signal else BEST_SNR_DB
             drop = self._gap - gap_at_20(logits, self._labels) if self._gap is not None else None  # type: ignore[arg-type]
             yield Row(
-                format, recipe, layer.form.weights, gemm.name, layer.weight_bytes, min(float(snr), BEST_SNR_DB), drop
+                format,
+                recipe,
+                layer.form.weights,
+                gemm.name,
+                layer.weight_bytes,
+                round(min(float(snr), BEST_SNR_DB), 3),
+                round(drop, 6) if drop is not None else None,
             )
 
     def logits(self, layer: str, plan: Plan, format: str) -> NDArray[np.float32]:
@@ -100,10 +106,12 @@ class Sensitivity:
         gemm = next(gemm for gemm in self._graph.gemms() if gemm.name == layer)
         relu = fused_relu(self._graph, gemm)
         cut = gemm.outputs[0] if relu is None else relu.outputs[0]
-        outputs = fake_layer(self._seen[gemm.inputs[0]], layer, gemm.inputs[0], cut, plan, format, self._videos)
+        outputs = fake_layer(self._seen[gemm.inputs[0]], layer, gemm.inputs[0], cut, plan, format, self.videos)
         if relu is not None:
             outputs = np.maximum(outputs, 0)
-        if plan.layers[layer].form.activations == "static" and cut in plan.tensors:
+        # In ONNX, a static layer's output stays float unless a ReLU follows: see `quantize_onnx`.
+        held = cut in plan.tensors and (relu is not None or format == "tflite")
+        if plan.layers[layer].form.activations == "static" and held:
             outputs = fake_affine(outputs, plan.tensors[cut])
         if cut == self._logits:
             return outputs

@@ -174,18 +174,18 @@ def test_a_layer_that_blocks_do_not_divide_is_held_in_int8() -> None:
     assert fitting(Form("int4", "dynamic"), 37) == Form("int8", "dynamic")
 
 
-def test_a_rounding_that_is_not_there_is_refused(graph: Graph) -> None:
+def test_a_rounding_by_data_is_refused_without(graph: Graph) -> None:
     for form in (Form("int4", "dynamic", rounding="gptq"), Form("int8", "dynamic", bias_correction=True)):
-        with pytest.raises(EdgeAfError, match=r"layer .*not there yet"):
+        with pytest.raises(EdgeAfError, match=r"layer .*needs the layer's inputs"):
             plan(graph, recipe(form=form))
 
 
 def test_a_plan_takes_another_rounding(graph: Graph) -> None:
     seen = []
 
-    def zeros(name: str, weight: NDArray[np.float32], form: Form, least_scale: Any) -> Any:
+    def zeros(name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], form: Form, least_scale: Any) -> Any:
         seen.append(name)
-        return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32)
+        return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32), bias
 
     made = plan(graph, recipe(form=DYNAMIC, layers={"head": FLOAT}), quantizer=zeros)
     assert seen == list(made.layers) == [gemm.name for gemm in graph.gemms() if gemm.name != "head"]
