@@ -113,7 +113,9 @@ def test_the_logits_stay_in_float_and_everything_else_static_is_held(graph: Grap
 def test_a_concatenation_shares_its_range_with_its_parts(graph: Graph, ranges: Ranges) -> None:
     made = plan(graph, load_recipe("int8-static"), ranges)
     (concat,) = (node for node in graph.nodes if node.op == "Concat")
-    assert {made.tensors[name] for name in (*concat.inputs, *concat.outputs)} == {made.tensors["concat"]}
+    # A part that is no layer's output stays float: it is quantised with the whole.
+    held = {made.tensors[name] for name in (*concat.inputs, *concat.outputs) if name in made.tensors}
+    assert held == {made.tensors["concat"]}
 
 
 def test_a_dynamic_recipe_needs_no_ranges(graph: Graph) -> None:
