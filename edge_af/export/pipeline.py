@@ -28,9 +28,9 @@ from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export import proof
+from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.graph import Graph, save_onnx
 from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
-from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.onnx_graph import trace
 from edge_af.export.quantize import Plan, WeightQuantizer, plan, to_nearest
 from edge_af.export.quantize_onnx import quantize_graph
@@ -311,9 +311,7 @@ class Writer:
         if _planned(item) != self._plan_of:
             self._plan, self._plan_of = NOTHING_QUANTISED, _planned(item)
             if item.recipe is not None:
-                self._plan = plan(
-                    self._graph, item.recipe, self._ranges, self._quantizer, everything=item.integer_io
-                )
+                self._plan = plan(self._graph, item.recipe, self._ranges, self._quantizer, everything=item.integer_io)
                 _say_what_blocks_do_not_fit(self._graph, item.recipe, self._plan)
         return self._plan
 

@@ -175,4 +175,7 @@ def corrected_bias(
 
 def _compact(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """At most as many rows as columns, with the same XᵀX."""
-    return x if len(x) <= x.shape[1] else np.linalg.qr(x, mode="r")
+    if len(x) <= x.shape[1]:
+        return x
+    factor: NDArray[np.float64] = np.linalg.qr(x, mode="r")
+    return factor

@@ -192,3 +192,20 @@ def test_a_plan_takes_another_rounding(graph: Graph) -> None:
     made = plan(graph, recipe(form=DYNAMIC, layers={"head": FLOAT}), quantizer=zeros)
     assert seen == list(made.layers) == [gemm.name for gemm in graph.gemms() if gemm.name != "head"]
     assert not any(layer.weight.any() for layer in made.layers.values())
+
+
+def test_entropy_gives_up_a_far_tail_and_not_an_even_spread() -> None:
+    # Both ends are cut by the same share: a tail is given up where the other end has nothing to lose, as behind a ReLU.
+    values = np.concatenate([np.abs(normal(200_000)), np.full(3, 40.0, np.float32)])
+    low, high = choose_range(add(None, values), RangeChoice("entropy"))
+    assert 3 < high < 20
+    assert low == 0
+    even = RANDOM.uniform(-1, 1, 100_000).astype(np.float32)
+    low, high = choose_range(add(None, even), RangeChoice("entropy"))
+    assert high > 0.95
+
+
+@pytest.mark.parametrize("values", [[0.0], [3.0], [-2.0, 5.0], [1e-30, -1e30]])
+def test_entropy_of_hardly_any_values_is_their_range(values: list[float]) -> None:
+    found = choose_range(add(None, np.array(values, np.float32)), RangeChoice("entropy"))
+    assert found == (min(0.0, np.float32(min(values))), max(0.0, np.float32(max(values))))

@@ -26,7 +26,9 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
-@pytest.mark.parametrize("recipe", ["int8-static", "int8-dynamic", "int8-weights", "int4-block32-dynamic", "int4-dynamic"])
+@pytest.mark.parametrize(
+    "recipe", ["int8-static", "int8-dynamic", "int8-weights", "int4-block32-dynamic", "int4-dynamic"]
+)
 def test_the_logits_are_those_of_the_real_file(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, recipe: str, format: str
 ) -> None:
@@ -47,7 +49,9 @@ def test_the_logits_are_those_of_the_real_file(
         assert np.sqrt(np.square(found - real).mean()) < 0.25 * noise + 1e-5, layer
 
 
-def test_a_row_for_each_layer_and_none_of_it_free(graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_row_for_each_layer_and_none_of_it_free(
+    graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path
+) -> None:
     made = plan(graph, load_recipe("int8-static"), ranges)
     rows = list(Sensitivity(graph, dataset, np.arange(200), with_labels=True).rows("onnx", "int8-static", made))
     assert [row.layer for row in rows] == [gemm.name for gemm in graph.gemms()]
@@ -77,7 +81,8 @@ def test_coarser_weights_are_noisier(graph: Graph, dataset: Dataset) -> None:
 def test_the_order_of_videos_does_not_matter(graph: Graph, ranges: Ranges, dataset: Dataset) -> None:
     made, rows = plan(graph, load_recipe("int8-static"), ranges), np.arange(80)
     one, two = (
-        list(Sensitivity(graph, dataset, order, with_labels=True).rows("onnx", "r", made)) for order in (rows, rows[::-1])
+        list(Sensitivity(graph, dataset, order, with_labels=True).rows("onnx", "r", made))
+        for order in (rows, rows[::-1])
     )
     assert one == two
 
