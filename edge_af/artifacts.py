@@ -22,6 +22,21 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What a quantised file was seen to lose on real videos, and was allowed to."""
+
+    data: str
+    """The dataset's folder name."""
+    videos: int
+    max_gap_drop: float
+    gap_at_20: float
+    gap_at_20_drop: float
+    """Against the FP32 file of the same format."""
+    layers_kept_float: list[str]
+    """Put back to float so that the loss is no larger, in that order."""
+
+
+@dataclass(frozen=True)
 class ArtifactFile:
     """One exported file. `path` is relative to the folder of the manifest."""
 
@@ -48,6 +63,8 @@ class ArtifactFile:
     """What inputs and outputs are: `float32` or `int8`."""
     max_difference: float | None = None
     """Largest difference of a score from the trained network's, over the videos tried at export."""
+    gate: Gate | None = None
+    """None for FP32, and without a gate."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +122,17 @@ def read_manifest(folder: Path) -> Manifest:
             Manifest,
             {
                 **value,
-                "files": [_built(ArtifactFile, file) for file in value["files"]],
+                "files": [_file(file) for file in value["files"]],
                 "calibration": _built(Calibration, calibration) if calibration is not None else None,
             },
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise EdgeAfError(f"{path}: not a manifest of ours ({error}). Export again.") from None
+
+
+def _file(value: Any) -> ArtifactFile:
+    gate = value.get("gate")
+    return _built(ArtifactFile, {**value, "gate": _built(Gate, gate) if gate is not None else None})
 
 
 def _built(kind: type[T], values: Any) -> T:

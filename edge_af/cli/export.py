@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from edge_af.artifacts import Manifest
     from edge_af.data.dataset import Dataset
+    from edge_af.export.gate import GateData
     from edge_af.export.recipes import Recipe
     from edge_af.models.run import Run
 
@@ -63,6 +64,30 @@ INTEGER_IO = "int8-static"
     "--any-calibration-data", is_flag=True, help="Take --calibration-data even if the run was trained on other data."
 )
 @click.option(
+    "--ranges",
+    "ranges_file",
+    type=click.Path(path_type=Path),
+    help="The ranges.json of an earlier export of this network, in place of --calibration-data.",
+)
+@click.option(
+    "--max-gap-drop",
+    type=click.FloatRange(min=0),
+    help="Most GAP@20 that a quantised file may lose against FP32 on --gate-data; layers go back to float until it holds.",
+)
+@click.option(
+    "--gate-data",
+    type=click.Path(path_type=Path),
+    help="Prepared data for --max-gap-drop. Of the run's own training data, the videos that training held out are taken; "
+    "do not name data that you report results on.",
+)
+@click.option(
+    "--sensitivity-videos",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Videos for the table of each layer's sensitivity, of the gate's data or else the calibration's; 0: no table.",
+)
+@click.option(
     "--cpu",
     type=click.Choice(["x86-64", "arm64"]),
     help="Processor that INT8 ONNX files are for.  [default: this machine's]",
@@ -88,6 +113,10 @@ def command(
     calibration_videos: int,
     seed: int,
     any_calibration_data: bool,
+    ranges_file: Path | None,
+    max_gap_drop: float | None,
+    gate_data: Path | None,
+    sensitivity_videos: int,
     cpu: str | None,
     io: str,
     overwrite: bool,
@@ -105,16 +134,44 @@ def command(
     flags = {"int8": int8, "int4": int4, "fp16": fp16}
     recipes = _recipes(chosen, recipe_names, [precision for precision, given in flags.items() if given], io)
     static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
-    if static and calibration_data is None:
+    if static and calibration_data is None and ranges_file is None:
         raise click.UsageError(
             f"{static[0]} finds activation ranges on training videos: name them with --calibration-data."
         )
+    if ranges_file is not None and not static:
+        raise click.UsageError("--ranges is for recipes with static activations, and none is exported here.")
+    if (max_gap_drop is None) != (gate_data is None):
+        raise click.UsageError("--max-gap-drop and --gate-data go together: how much, and on which videos.")
+    if gate_data is not None and not any(recipes.values()):
+        raise click.UsageError("--gate-data is for quantised files, and none is exported here: add --int8.")
     if io == "int8" and not recipes.get("tflite"):
         raise click.UsageError("--io int8 is for quantised TFLite files, and none is exported here: add --int8.")
     dataset = open_dataset(calibration_data) if calibration_data is not None else None
 
-    manifest = _export(
-        run_folder, out, chosen, recipes, dataset, calibration_videos, seed, any_calibration_data, cpu, io, overwrite
+    from edge_af.export.pipeline import CalibrationData, export_network
+    from edge_af.export.quantize_onnx import this_cpu
+    from edge_af.export.ranges import choose_videos
+    from edge_af.models.run import load_network, load_run
+
+    run = load_run(run_folder)
+    calibration = None
+    if dataset is not None:
+        rows = _training_rows(run_folder, run, dataset, any_calibration_data)
+        calibration = CalibrationData(dataset, choose_videos(rows, calibration_videos, seed), seed)
+    manifest = export_network(
+        # Not kept in a variable, so that its memory is free again once it is traced.
+        load_network(run_folder)[1],
+        run,
+        out,
+        formats=chosen,
+        recipes=recipes,
+        calibration=calibration,
+        ranges_file=ranges_file,
+        gate=_gate(run, gate_data, max_gap_drop),
+        sensitivity_videos=sensitivity_videos,
+        cpu=cpu or (this_cpu() if recipes.get("onnx") else "x86-64"),
+        integer_io=io == "int8",
+        overwrite=overwrite,
     )
     seconds, peak = time.monotonic() - started, _peak_memory_bytes()
     if as_json:
@@ -132,42 +189,37 @@ def command(
     click.echo(f"{seconds:.1f} s, peak memory {peak / 2**20:,.0f} MiB")
 
 
-def _export(
-    run_folder: Path,
-    out: Path,
-    formats: tuple[str, ...],
-    recipes: dict[str, tuple[Recipe, ...]],
-    dataset: Dataset | None,
-    videos: int,
-    seed: int,
-    any_data: bool,
-    cpu: str | None,
-    io: str,
-    overwrite: bool,
-) -> Manifest:
-    from edge_af.export.pipeline import CalibrationData, export_network
-    from edge_af.export.quantize_onnx import this_cpu
-    from edge_af.export.ranges import choose_videos
-    from edge_af.models.run import load_network, load_run
+def _gate(run: Run, folder: Path | None, max_gap_drop: float | None) -> GateData | None:
+    """The gate, on the videos of its data that training held out where that is what the run was trained on."""
+    if folder is None or max_gap_drop is None:
+        return None
+    import numpy as np
 
-    run = load_run(run_folder)
-    calibration = None
-    if dataset is not None:
-        rows = _training_rows(run_folder, run, dataset, any_data)
-        calibration = CalibrationData(dataset, choose_videos(rows, videos, seed), seed)
-    needs_cpu = bool(recipes.get("onnx"))
-    return export_network(
-        # Not kept in a variable, so that its memory is free again once it is traced.
-        load_network(run_folder)[1],
-        run,
-        out,
-        formats=formats,
-        recipes=recipes,
-        calibration=calibration,
-        cpu=cpu or (this_cpu() if needs_cpu else "x86-64"),
-        integer_io=io == "int8",
-        overwrite=overwrite,
-    )
+    from edge_af.data.batches import split
+    from edge_af.data.dataset import open_dataset
+    from edge_af.export.gate import GateData
+    from edge_af.runtime.accuracy import check_labels
+
+    dataset = open_dataset(folder)
+    check_labels(dataset)
+    options = run.training.get("options", {})
+    if _trained_on(run, dataset):
+        _, rows = split(dataset.videos, options["held_out"], options["seed"])
+    else:
+        rows = np.arange(dataset.videos, dtype=np.int64)
+        warn(f"{folder}: gated on all its {dataset.videos:,} videos; do not report results on the same ones.")
+    return GateData(dataset, rows, max_gap_drop)
+
+
+def _trained_on(run: Run, dataset: Dataset) -> bool:
+    """Whether a dataset is what a run was trained on."""
+    trained_on = run.training.get("data", {})
+    fingerprint = trained_on.get("fingerprint")
+    if fingerprint is None:
+        # A run of an older edge-af. The folder may have been renamed since, and on other data of that size the split
+        # does no harm.
+        return bool(dataset.videos == trained_on.get("videos"))
+    return bool(dataset.fingerprint() == fingerprint)
 
 
 def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool) -> NDArray[np.int64]:
@@ -181,14 +233,8 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
     from edge_af.data.batches import split
 
     trained_on, options = run.training.get("data", {}), run.training.get("options", {})
-    fingerprint = trained_on.get("fingerprint")
-    if fingerprint is None:
-        # A run of an older edge-af. The folder may have been renamed since, and on other data of that size the split
-        # does no harm.
-        same = dataset.videos == trained_on.get("videos")
-    else:
-        same = dataset.fingerprint() == fingerprint
-        if not same:
+    if not _trained_on(run, dataset):
+        if "fingerprint" in trained_on:
             name = f"{dataset.folder}: not the data that {run_folder} was trained on"
             if not any_data:
                 raise EdgeAfError(
@@ -197,7 +243,6 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
                     "Name that data, or add --any-calibration-data if these are training videos too, such as a sample."
                 )
             warn(f"{name}; its ranges are taken all the same.")
-    if not same:
         return np.arange(dataset.videos, dtype=np.int64)
     # The best epoch and the F1 threshold were chosen on the held-out videos: ranges are not to know them.
     rows, _ = split(dataset.videos, options["held_out"], options["seed"])
@@ -238,7 +283,9 @@ def _recipes(
 
 
 def _table(manifest: Manifest) -> list[str]:
-    head = ("file", "bytes", "recipe", "integer layers", "float layers", "integer share", "largest score difference")
+    gated = any(file.gate is not None for file in manifest.files)
+    head: tuple[str, ...] = ("file", "bytes", "recipe", "integer layers", "float layers", "integer share")
+    head += ("largest score difference", *(("GAP@20 change",) if gated else ()))
     rows: list[tuple[Any, ...]] = [
         (
             file.path,
@@ -248,6 +295,7 @@ def _table(manifest: Manifest) -> list[str]:
             file.float_layers,
             f"{file.integer_share:.1%}",
             f"{file.max_difference:.1e}",
+            *((f"{-file.gate.gap_at_20_drop:+.5f}" if file.gate is not None else "-",) if gated else ()),
         )
         for file in manifest.files
     ]

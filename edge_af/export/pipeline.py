@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,39 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_af.artifacts import FORMATS, MANIFEST, ArtifactFile, Calibration, Manifest, versions, write_manifest
+from edge_af.artifacts import (
+    FORMATS,
+    MANIFEST,
+    ArtifactFile,
+    Calibration,
+    Gate,
+    Manifest,
+    versions,
+    write_manifest,
+)
 from edge_af.console import Progress, say, warn
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export import proof
+from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.graph import Graph, save_onnx
 from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
 from edge_af.export.onnx_graph import trace
-from edge_af.export.quantize import Plan, plan
+from edge_af.export.quantize import Plan, WeightQuantizer, plan, to_nearest
 from edge_af.export.quantize_onnx import quantize_graph
-from edge_af.export.ranges import Ranges, find_ranges, write_ranges
+from edge_af.export.ranges import Ranges, check_ranges, choose_videos, find_ranges, read_ranges, write_ranges
 from edge_af.export.recipes import Recipe
+from edge_af.export.rounding import Rounder, layer_inputs
+from edge_af.export.sensitivity import SENSITIVITY, Row, Sensitivity, summary, worst_first, write_sensitivity
 from edge_af.files import sha256_file, staged_folder
 from edge_af.models.run import Run
 
 RANGES = "ranges.json"
-OURS = ("*.onnx", "*.tflite", RANGES, MANIFEST)
+OURS = ("*.onnx", "*.tflite", RANGES, SENSITIVITY, MANIFEST)
 """What `overwrite` may replace in the folder of an export."""
+SENSITIVITY_VIDEOS = 256
+"""Videos that a layer's sensitivity is measured on unless another number is asked for."""
 TRIED = 16
 """Videos on which each file's scores are compared with the network's."""
 
@@ -69,6 +83,7 @@ class Written:
     """Of each fully connected layer, as the file holds them, without scales."""
     integer_layers: list[str]
     """Those that are meant to run in integers."""
+    gate: Gate | None = None
 
 
 def export_network(
@@ -79,11 +94,14 @@ def export_network(
     formats: tuple[str, ...] = FORMATS,
     recipes: Mapping[str, tuple[Recipe, ...]] | None = None,
     calibration: CalibrationData | None = None,
+    ranges_file: Path | None = None,
+    gate: GateData | None = None,
+    sensitivity_videos: int = 0,
     cpu: str,
     integer_io: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write a network's files, `ranges.json` and `manifest.json` to the folder `out`, all of them or none.
+    """Write a network's files, `ranges.json`, `sensitivity.json` and `manifest.json` to the folder `out`, all or none.
 
     Args:
         network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). To export one of 341 million
@@ -92,14 +110,20 @@ def export_network(
         out: the folder to make.
         formats: which of `artifacts.FORMATS`.
         recipes: format to the recipes by which it is written beside FP32.
-        calibration: needed if a recipe has static activations.
+        calibration: needed if a recipe has static activations and there is no `ranges_file`, or rounds by `gptq`, or
+            corrects biases.
+        ranges_file: the `ranges.json` of an earlier export of this network, in place of finding them.
+        gate: what each quantised file may lose on which videos.
+        sensitivity_videos: videos that each layer's sensitivity is measured on, of the gate's or else of the
+            calibration's; 0, or neither of those: it is not.
         cpu: the kind of processor that quantised ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
         integer_io: give quantised TFLite files INT8 inputs and outputs; all their layers must be static then.
         overwrite: replace what `out` holds.
 
     Raises:
         EdgeAfError: the calibration data is missing or of other classes, the network cannot be written, or `out` exists.
-        GateFailed: a file's scores are not the network's, or a layer that was to run in integers does not.
+        GateFailed: a file's scores are not the network's, a layer that was to run in integers does not, or a file loses
+            more than the gate allows.
     """
     wanted = [Wanted(format, None) for format in formats]
     wanted += [
@@ -109,8 +133,18 @@ def export_network(
     ]
     names = _file_names(run.model, wanted)
     static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]
-    if static and calibration is None:
+    if static and calibration is None and ranges_file is None:
         raise EdgeAfError(f"recipe {static[0].name} needs training videos to find ranges on: pass --calibration-data.")
+    by_inputs = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_inputs]
+    if by_inputs and calibration is None:
+        raise EdgeAfError(
+            f"recipe {by_inputs[0].name} rounds weights by what layers' inputs are on training videos, which no file of "
+            "ranges holds: pass --calibration-data."
+        )
+    if gate is not None and gate.dataset.classes != run.classes:
+        raise EdgeAfError(
+            f"{gate.dataset.folder}: {gate.dataset.classes:,} classes, but the network has {run.classes:,}."
+        )
     if calibration is not None and calibration.dataset.classes != run.classes:
         raise EdgeAfError(
             f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
@@ -125,12 +159,29 @@ def export_network(
         gc.collect()
         layers = [gemm.name for gemm in graph.gemms()]
         say(f"{run.model}: one graph of {len(graph.nodes)} operators, {len(layers)} fully connected layers")
-        ranges = None
-        if static and calibration is not None:
+        ranges, quantizer = None, to_nearest
+        if static and ranges_file is not None:
+            ranges = read_ranges(ranges_file)
+            check_ranges(ranges, graph, ranges_file)
+        elif static and calibration is not None:
             with Progress("finding ranges", len(calibration.rows), "videos") as progress:
                 ranges = find_ranges(graph, calibration.dataset, calibration.rows, calibration.seed, progress)
+        if ranges is not None:
             write_ranges(stage / RANGES, ranges)
-        written = _write(graph, wanted, [stage / name for name in names], ranges, cpu)
+        if by_inputs and calibration is not None:
+            with Progress("finding layers' inputs", len(calibration.rows), "videos") as progress:
+                quantizer = Rounder(layer_inputs(graph, calibration.dataset, calibration.rows, layers, progress))
+        writer = Writer(graph, ranges, quantizer, cpu, _measuring(graph, calibration, gate, sensitivity_videos))
+        written = writer.write(wanted, [stage / name for name in names])
+        if writer.rows:
+            assert writer.sensitivity is not None
+            data, videos = writer.sensitivity.data, writer.sensitivity.videos
+            write_sensitivity(stage / SENSITIVITY, data, videos, writer.rows)
+            for line in summary(writer.rows):
+                say(line)
+        if gate is not None:
+            written = writer.through_gate(written, gate)
+        del writer
         # What the checks load takes the graph's place in memory.
         del graph
         gc.collect()
@@ -182,22 +233,96 @@ def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.floa
     return one, two
 
 
-def _write(graph: Graph, wanted: list[Wanted], paths: list[Path], ranges: Ranges | None, cpu: str) -> list[Written]:
-    written, made, made_for = [], NOTHING_QUANTISED, ("", False)
-    float_bytes = {gemm.name: graph.constants[gemm.inputs[1]].nbytes for gemm in graph.gemms()}
-    # Files of one recipe one after the other, so that they share its plan, and only one plan is held at a time. A name
-    # alone does not tell a recipe from others, and equality passes over the order of its layers' patterns.
-    for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: _planned(pair[0])):
-        if _planned(item) != made_for:
-            made, made_for = NOTHING_QUANTISED, _planned(item)
+def _measuring(
+    graph: Graph, calibration: CalibrationData | None, gate: GateData | None, videos: int
+) -> Sensitivity | None:
+    """What measures sensitivity, on the gate's videos or else on the calibration's."""
+    source = gate or calibration
+    if source is None or (videos == 0 and gate is None):
+        return None
+    rows = choose_videos(np.sort(source.rows), videos or SENSITIVITY_VIDEOS, 0)
+    return Sensitivity(graph, source.dataset, rows, with_labels=gate is not None)
+
+
+class Writer:
+    """Writes files of one graph and, where it is told to, measures what each layer's quantisation costs."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        ranges: Ranges | None,
+        quantizer: WeightQuantizer,
+        cpu: str,
+        sensitivity: Sensitivity | None,
+    ) -> None:
+        self._graph, self._ranges, self._quantizer, self._cpu = graph, ranges, quantizer, cpu
+        self.sensitivity = sensitivity
+        self.rows: list[Row] = []
+        self._plan, self._plan_of = NOTHING_QUANTISED, ("", False)
+
+    def write(self, wanted: list[Wanted], paths: list[Path]) -> list[Written]:
+        """Each file, in the order of `paths`."""
+        written = []
+        # Files of one recipe one after the other, so that they share its plan, and only one plan is held at a time.
+        for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: _planned(pair[0])):
+            made = self._planned(item)
+            written.append(self._write(item, path, made))
+            say(f"{path.name}: {path.stat().st_size:,} bytes")
+            if item.recipe is not None and self.sensitivity is not None:
+                with Progress(f"{path.name}: sensitivity", len(made.layers), "layers") as progress:
+                    for row in self.sensitivity.rows(item.format, item.recipe.name, made):
+                        self.rows.append(row)
+                        progress.update()
+        self.rows.sort(key=lambda row: (row.format, row.recipe))
+        return sorted(written, key=lambda one: paths.index(one.path))
+
+    def through_gate(self, written: list[Written], data: GateData) -> list[Written]:
+        """The files once each loses no more than `data` allows.
+
+        Raises:
+            GateFailed: one of them does, whatever goes back to float.
+        """
+        reference = {one.item.format: measured_gap(one.path, data) for one in written if one.item.recipe is None}
+        return [
+            one if one.item.recipe is None else self._hold(one, reference[one.item.format], data) for one in written
+        ]
+
+    def _hold(self, one: Written, reference: float, data: GateData) -> Written:
+        item = one.item
+        assert item.recipe is not None and self.sensitivity is not None
+        measuring, recipe, made = self.sensitivity, item.recipe.name, self._planned(item)
+
+        def order() -> list[str]:
+            return worst_first(list(measuring.rows(item.format, recipe, made)))
+
+        # With INT8 inputs and outputs there is no float layer.
+        found, kept = hold(
+            one.path,
+            reference,
+            made,
+            data,
+            None if item.integer_io else order,
+            lambda plan: write_file(self._graph, plan, item.format, one.path, self._cpu, item.integer_io),
+        )
+        say(f"{one.path.name}: GAP@20 {found.gap_at_20:.5f}, {-found.gap_at_20_drop:+.5f} against FP32")
+        return replace(self._described(item, one.path, kept), gate=found)
+
+    def _planned(self, item: Wanted) -> Plan:
+        if _planned(item) != self._plan_of:
+            self._plan, self._plan_of = NOTHING_QUANTISED, _planned(item)
             if item.recipe is not None:
-                made = plan(graph, item.recipe, ranges, everything=item.integer_io)
-                _say_what_blocks_do_not_fit(graph, item.recipe, made)
-        write_file(graph, made, item.format, path, cpu, item.integer_io)
-        say(f"{path.name}: {path.stat().st_size:,} bytes")
-        held = {name: layer.weight_bytes for name, layer in made.layers.items()}
-        written.append(Written(item, path, {**float_bytes, **held}, made.integer_layers))
-    return sorted(written, key=lambda one: paths.index(one.path))
+                self._plan = plan(self._graph, item.recipe, self._ranges, self._quantizer, everything=item.integer_io)
+                _say_what_blocks_do_not_fit(self._graph, item.recipe, self._plan)
+        return self._plan
+
+    def _write(self, item: Wanted, path: Path, made: Plan) -> Written:
+        write_file(self._graph, made, item.format, path, self._cpu, item.integer_io)
+        return self._described(item, path, made)
+
+    def _described(self, item: Wanted, path: Path, made: Plan) -> Written:
+        held = {gemm.name: self._graph.constants[gemm.inputs[1]].nbytes for gemm in self._graph.gemms()}
+        held.update({name: layer.weight_bytes for name, layer in made.layers.items()})
+        return Written(item, path, held, made.integer_layers)
 
 
 def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> None:
@@ -207,7 +332,8 @@ def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> Non
 
 
 def _planned(item: Wanted) -> tuple[str, bool]:
-    """Equal for files that one plan serves."""
+    """Equal for files that one plan serves. A name alone does not tell a recipe from others, and equality passes over the
+    order of its layers' patterns."""
     return repr(item.recipe), item.integer_io
 
 
@@ -260,6 +386,7 @@ def _checked(
         undelegated=sorted(execution.undelegated),
         io="int8" if item.integer_io else "float32",
         max_difference=difference,
+        gate=written.gate,
     )
 
 

@@ -8,7 +8,9 @@ from the start. So the result does not depend on the order of the videos, nor on
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,8 @@ class Ranges:
     """Over the features of the chosen videos."""
     seed: int
     tensors: dict[str, Histogram]
+    network_sha256: str = ""
+    """Over the graph's weights: ranges of one network do not fit another."""
 
 
 def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np.int64]:
@@ -80,39 +84,79 @@ def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np
 def find_ranges(
     graph: Graph, dataset: Dataset, rows: NDArray[np.int64], seed: int, progress: Progress | None = None
 ) -> Ranges:
-    """Run the float graph over the videos `rows` in ONNX Runtime and count every activation's values.
+    """Run the float graph over the videos `rows` and count every activation's values.
 
     Raises:
         EdgeAfError: an activation is not finite.
     """
+    found: dict[str, Histogram] = {}
+    for values in run_batches(graph, dataset, rows, graph.activations(), progress):
+        for name, array in values.items():
+            found[name] = add(found.get(name), array)
+    return Ranges(dataset.folder.resolve().name, len(rows), dataset.sha256(rows), seed, found, weights_sha256(graph))
+
+
+def weights_sha256(graph: Graph) -> str:
+    """One hash over the names, shapes and values of a graph's constants."""
+    digest = hashlib.sha256()
+    for name, array in sorted(graph.constants.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def check_ranges(ranges: Ranges, graph: Graph, path: Path) -> None:
+    """Refuse ranges, read from `path`, that were found on another network.
+
+    Raises:
+        EdgeAfError: its tensors or its weights are not this graph's.
+    """
+    if missing := [name for name in graph.activations() if name not in ranges.tensors]:
+        raise EdgeAfError(
+            f"{path}: holds no range of {missing[0]!r} and {len(missing) - 1} other tensors: it is of another network.\n"
+            "Find ranges anew with --calibration-data."
+        )
+    if ranges.network_sha256 != weights_sha256(graph):
+        raise EdgeAfError(
+            f"{path}: was found on a network with other weights. Find ranges anew with --calibration-data."
+        )
+
+
+def run_batches(
+    graph: Graph, dataset: Dataset, rows: NDArray[np.int64], tensors: list[str], progress: Progress | None = None
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Run the float graph in ONNX Runtime over the videos `rows`, ascending, and yield the named activations of each batch.
+
+    Raises:
+        EdgeAfError: one of them is not finite.
+    """
     onnxruntime = onnxruntime_module()
-    names = [name for name in graph.activations() if name not in graph.inputs]
+    made = [name for name in tensors if name not in graph.inputs]
     weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # The weights are handed in at each run, so the session holds no second copy of them.
     session = onnxruntime.InferenceSession(
-        to_onnx(graph, weights_as_inputs=True, extra_outputs=names).SerializeToString(),
+        to_onnx(graph, weights_as_inputs=True, extra_outputs=made).SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
     )
-    found: dict[str, Histogram] = {}
     rows = np.sort(rows)
     for start in range(0, len(rows), BATCH):
         chosen = rows[start : start + BATCH]
         visual, audio = dataset.features(chosen)
-        seen = {"visual": visual, "audio": audio}
-        seen.update(zip(names, session.run(names, {**weights, **seen}), strict=True))
+        fed = {name: array for name, array in (("visual", visual), ("audio", audio)) if name in graph.inputs}
+        seen = {name: array for name, array in fed.items() if name in tensors}
+        seen.update(zip(made, session.run(made, {**weights, **fed}) if made else (), strict=True))
         for name, values in seen.items():
             if not np.isfinite(values).all():
                 raise EdgeAfError(
                     f"tensor {name!r} is not finite for one of the videos {chosen[0]} to {chosen[-1]} of {dataset.folder}.\n"
                     "A network that gives NaN or infinity cannot be calibrated: train it again, or check the data."
                 )
-            found[name] = add(found.get(name), values)
+        yield seen
         if progress is not None:
             progress.update(len(chosen))
-    return Ranges(dataset.folder.resolve().name, len(rows), dataset.sha256(rows), seed, found)
 
 
 def add(histogram: Histogram | None, values: NDArray[np.float32]) -> Histogram:

@@ -9,7 +9,8 @@ A recipe's name says what it does, in parts joined by hyphens, each left out whe
 * activations: `static` (INT8 on ranges found beforehand on training videos), `dynamic` (INT8 on ranges found anew at every
   inference) or `weights` (weights alone: activations stay float, and so does the arithmetic); nothing for `fp16`, where
   they are always float;
-* ranges: how a static range is chosen from what was seen, where it is not `mse`: `minmax`, or `p99.99` for a percentile;
+* ranges: how a static range is chosen from what was seen, where it is not `mse`: `minmax`, `entropy`, or `p99.99` for a
+  percentile;
 * rounding: `gptq` where weights are not rounded to nearest; `corrected` where biases make up for the weights' error;
 * the last two, such as `int8-head`: a layer that differs, and what its weights are.
 
@@ -36,7 +37,7 @@ ACTIVATIONS = ("static", "dynamic", "float")
 BLOCKS = (32, 64, 128, 256)
 """What both runtimes have kernels for."""
 ROUNDINGS = ("nearest", "gptq")
-METHODS = ("min-max", "percentile", "mse")
+METHODS = ("min-max", "percentile", "mse", "entropy")
 
 
 def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -56,7 +57,8 @@ class RangeChoice:
 
     method: str = "min-max"
     """`min-max`: all that was seen. `percentile`: without the outermost values on either side. `mse`: the share of all that
-    was seen at which cutting off the rest and rounding what is left make the least mean squared error together."""
+    was seen at which cutting off the rest and rounding what is left make the least mean squared error together. `entropy`:
+    the share that keeps most of the values' distribution."""
     percentile: float = 100.0
     """For `percentile`: this share of the values, in percent, lies below the upper end, and above the lower."""
 
@@ -149,6 +151,11 @@ class Recipe:
     def forms(self) -> tuple[Form, ...]:
         """Every form that a layer may have."""
         return (self.form, *self.layers.values())
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether any layer's weights are rounded by what its inputs are on training videos."""
+        return any(form.rounding != "nearest" or form.bias_correction for form in self.forms)
 
     @property
     def needs_ranges(self) -> bool:

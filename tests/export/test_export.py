@@ -19,7 +19,7 @@ from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export.pipeline import CalibrationData, export_network
 from edge_af.export.ranges import choose_videos, read_ranges
-from edge_af.export.recipes import load_recipe
+from edge_af.export.recipes import Form, Recipe, load_recipe
 from edge_af.models.run import Run
 from edge_af.runtime import load
 
@@ -335,3 +335,55 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EdgeAfError, match=r"empty: not a run"):
         cli.main(["export", str(tmp_path / "empty"), "--out", str(tmp_path / "out")], standalone_mode=False)
+
+
+def test_ranges_of_one_export_serve_the_next_without_videos(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, flags = make_run("attend-fusion"), ("--recipe", "int8-static")
+    run_verb(capsys, run, "--out", tmp_path / "one", *flags, "--calibration-data", dataset.folder)
+    run_verb(capsys, run, "--out", tmp_path / "two", *flags, "--ranges", tmp_path / "one" / "ranges.json")
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    # Without videos there is nothing to measure sensitivity on.
+    assert set(one) - set(two) == {"sensitivity.json"}
+    for name in set(two) - {"manifest.json"}:
+        assert one[name] == two[name], name
+    assert read_manifest(tmp_path / "two").calibration == read_manifest(tmp_path / "one").calibration
+
+
+def test_ranges_of_another_network_are_refused(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--recipe", "onnx=int8-static", "--format", "onnx")
+    run_verb(capsys, make_run("attend-fusion"), "--out", tmp_path / "one", *flags, "--calibration-data", dataset.folder)
+    ranges = tmp_path / "one" / "ranges.json"
+    with pytest.raises(EdgeAfError, match=r"ranges.json: holds no range of .* of another network"):
+        run_verb(capsys, make_run("fc-late-fusion"), "--out", tmp_path / "two", *flags, "--ranges", ranges)
+    value = json.loads(ranges.read_text())
+    value["network_sha256"] = "0" * 64
+    ranges.write_text(json.dumps(value))
+    with pytest.raises(EdgeAfError, match="other weights"):
+        run_verb(capsys, tmp_path / "run-attend-fusion", "--out", tmp_path / "two", *flags, "--ranges", ranges)
+    assert not (tmp_path / "two").exists()
+
+
+def test_rounding_by_inputs_does_not_depend_on_the_order_of_videos(dataset: Dataset, tmp_path: Path) -> None:
+    form = Form("int4", "dynamic", 32, "gptq", True)
+    recipe = {format: (Recipe("test", "", form),) for format in ("onnx", "tflite")}
+    rows, network = np.arange(100), random_network("fc-late-fusion")
+    for name, order in {"one": rows, "two": rows[::-1]}.items():
+        calibration = CalibrationData(dataset, order, 0)
+        export_network(
+            network,
+            run_of("fc-late-fusion"),
+            tmp_path / name,
+            recipes=recipe,
+            calibration=calibration,
+            cpu="x86-64",
+            sensitivity_videos=50,
+        )
+    for path in (tmp_path / "one").iterdir():
+        if path.name != "manifest.json":
+            assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+    with pytest.raises(EdgeAfError, match="pass --calibration-data"):
+        export_network(network, run_of("fc-late-fusion"), tmp_path / "three", recipes=recipe, cpu="x86-64")

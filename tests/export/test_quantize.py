@@ -177,19 +177,36 @@ def test_a_layer_that_blocks_do_not_divide_is_held_in_int8() -> None:
     assert fitting(Form("int4", "dynamic"), 37) == Form("int8", "dynamic")
 
 
-def test_a_rounding_that_is_not_there_is_refused(graph: Graph) -> None:
+def test_a_rounding_by_data_is_refused_without(graph: Graph) -> None:
     for form in (Form("int4", "dynamic", rounding="gptq"), Form("int8", "dynamic", bias_correction=True)):
-        with pytest.raises(EdgeAfError, match=r"layer .*not there yet"):
+        with pytest.raises(EdgeAfError, match=r"layer .*needs the layer's inputs"):
             plan(graph, recipe(form=form))
 
 
 def test_a_plan_takes_another_rounding(graph: Graph) -> None:
     seen = []
 
-    def zeros(name: str, weight: NDArray[np.float32], form: Form, least_scale: Any) -> Any:
+    def zeros(name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], form: Form, least_scale: Any) -> Any:
         seen.append(name)
-        return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32)
+        return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32), bias
 
     made = plan(graph, recipe(form=DYNAMIC, layers={"head": FLOAT}), quantizer=zeros)
     assert seen == list(made.layers) == [gemm.name for gemm in graph.gemms() if gemm.name != "head"]
     assert not any(layer.weight.any() for layer in made.layers.values())
+
+
+def test_entropy_gives_up_a_far_tail_and_not_an_even_spread() -> None:
+    # Both ends are cut by the same share: a tail is given up where the other end has nothing to lose, as behind a ReLU.
+    values = np.concatenate([np.abs(normal(200_000)), np.full(3, 40.0, np.float32)])
+    low, high = choose_range(add(None, values), RangeChoice("entropy"))
+    assert 3 < high < 20
+    assert low == 0
+    even = RANDOM.uniform(-1, 1, 100_000).astype(np.float32)
+    low, high = choose_range(add(None, even), RangeChoice("entropy"))
+    assert high > 0.95
+
+
+@pytest.mark.parametrize("values", [[0.0], [3.0], [-2.0, 5.0], [1e-30, -1e30]])
+def test_entropy_of_hardly_any_values_is_their_range(values: list[float]) -> None:
+    found = choose_range(add(None, np.array(values, np.float32)), RangeChoice("entropy"))
+    assert found == (min(0.0, np.float32(min(values))), max(0.0, np.float32(max(values))))

@@ -1,0 +1,93 @@
+"""The accuracy gate: what a quantised file may lose of GAP@20, measured on the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.artifacts import Gate
+from edge_af.console import say
+from edge_af.data.dataset import Dataset
+from edge_af.errors import GateFailed
+from edge_af.export.quantize import Plan
+from edge_af.metrics import gap_at_20
+from edge_af.runtime import load, score_all
+
+
+@dataclass(frozen=True)
+class GateData:
+    """Labelled videos, and how much GAP@20 a file may lose on them."""
+
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    max_gap_drop: float
+    """Against the FP32 file of the same format."""
+
+    @property
+    def name(self) -> str:
+        return self.dataset.folder.resolve().name
+
+
+def measured_gap(path: Path, data: GateData) -> float:
+    """GAP@20 of a file on the gate's videos.
+
+    Raises:
+        GateFailed: a score is NaN.
+    """
+    rows = np.sort(data.rows)
+    scores = score_all(load(path), *data.dataset.features(rows))
+    if np.isnan(scores).any():
+        raise GateFailed(f"{path.name}: a score is NaN on the gate's videos. The file was not kept.")
+    return gap_at_20(scores, data.dataset.labels(rows))
+
+
+def hold(
+    path: Path,
+    reference: float,
+    made: Plan,
+    data: GateData,
+    worst_first: Callable[[], list[str]] | None,
+    write: Callable[[Plan], None],
+) -> tuple[Gate, Plan]:
+    """Measure a file, and put its layers back to float, worst first, until it loses no more than the gate allows.
+
+    Args:
+        path: the file as `made` has it.
+        reference: GAP@20 of the FP32 file of the same format.
+        made: the file's plan.
+        data: the gate.
+        worst_first: gives the layers in the order in which they go back; None if they cannot.
+        write: writes the file anew.
+
+    Returns:
+        What was measured, and the plan of the file as it is now.
+
+    Raises:
+        GateFailed: the loss is too large, and only a file with nothing quantised would be left to try.
+    """
+    kept: list[str] = []
+    lost: list[float] = []
+    order: list[str] | None = None
+    while True:
+        gap = measured_gap(path, data)
+        lost.append(reference - gap)
+        if lost[-1] <= data.max_gap_drop:
+            return Gate(data.name, len(data.rows), data.max_gap_drop, gap, lost[-1], kept), made
+        if order is None:
+            order = worst_first() if worst_first is not None else []
+        left = [layer for layer in order if layer in made.layers]
+        if len(left) <= 1:
+            tried = f"; with {', '.join(kept)} in float {lost[-1]:.5f}" if kept else ""
+            raise GateFailed(
+                f"{path.name}: loses {lost[0]:.5f} GAP@20 on {len(data.rows):,} videos of {data.name}{tried}, "
+                f"more than the {data.max_gap_drop:g} of --max-gap-drop.\n"
+                "Nothing was kept. Export with another recipe, or allow a larger loss."
+            )
+        kept.append(left[0])
+        say(f"{path.name}: loses {lost[-1]:.5f} GAP@20, more than {data.max_gap_drop:g}: {left[0]} goes back to float")
+        made = replace(made, layers={name: layer for name, layer in made.layers.items() if name != left[0]})
+        write(made)

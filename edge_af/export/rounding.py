@@ -1,0 +1,181 @@
+"""Better rounding of weights, from what a layer's inputs were on training videos.
+
+Rounding each weight to the nearest integer makes the least error in the weights, and not in what the layer gives. Let X
+(rows, in) be a layer's inputs and e = w - ŵ the errors of one output feature's weights. Its outputs are wrong by X e, and
+GPTQ (Frantar et al. 2022, arXiv:2210.17323) rounds one column after the other so that each column makes up for the errors
+of those before it:
+
+    minimise ‖X e‖² + λ ‖e‖²   over integer ŵ / scale, one column at a time.
+
+With H = XᵀX + λ I = L D Lᵀ, L unit lower triangular, this is Σ Dᵢ (eᵢ + Σ_{k>i} L_ki e_k)²: going from the last column to
+the first, rounding wᵢ + Σ_{k>i} L_ki e_k to the nearest makes every term as small as it can be. That is what the paper
+computes from the inverse of H, with one factorisation less.
+
+A head of 16,000 inputs has an H of 256 million numbers, made from a few hundred videos: of rank a few hundred. So H is
+never made. What is kept is the outputs' error so far, R = E_done X_doneᵀ (out, rows), and for the columns still free
+G = X_free X_freeᵀ + λ I (rows, rows): what an error r costs once the free columns have made up for it as well as they can
+is r M rᵀ, M = λ G⁻¹ (ridge regression). A block b of columns then sees H_b = X_bᵀ M X_b + λ I and the gradient R M X_b,
+which are exactly the block of H's factors that the recursion above asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.data.dataset import Dataset
+from edge_af.export.graph import Graph
+from edge_af.export.quantize import ROWS, WEIGHT_LIMIT, Rounded, quantize_weight, spread
+from edge_af.export.ranges import run_batches
+from edge_af.export.recipes import Form
+
+if TYPE_CHECKING:
+    from edge_af.console import Progress
+
+DAMPING = 1.0
+"""λ as a share of the mean diagonal of XᵀX. The paper takes 0.01, for layers with more rows than columns. Of a few hundred
+videos that learns the videos by heart; `docs/decisions.md` has the measurement."""
+STEP = 128
+"""Columns taken together, as in the paper; more where there are many rows, so that G is not factorised too often."""
+
+
+@dataclass(frozen=True)
+class Rounder:
+    """Rounds each layer's weights as its form says: the `WeightQuantizer` for every rounding."""
+
+    inputs: Mapping[str, NDArray[np.float32]]
+    """Of each layer with `gptq` or bias correction, as `layer_inputs` gives them."""
+
+    def __call__(
+        self,
+        layer: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        form: Form,
+        least_scale: NDArray[np.float64] | float,
+    ) -> Rounded:
+        bits = 4 if form.weights == "int4" else 8
+        integers, scale = quantize_weight(weight, bits, form.block, least_scale)
+        if form.rounding == "nearest" and not form.bias_correction:
+            return integers, scale, bias
+        inputs = self.inputs[layer]
+        mean = inputs.mean(axis=0, dtype=np.float64)
+        if form.rounding == "gptq":
+            # The bias takes up the mean error: the weights then need only see to the rest.
+            seen = inputs - mean.astype(np.float32) if form.bias_correction else inputs
+            integers = gptq(weight, seen, scale, WEIGHT_LIMIT[bits])
+        if form.bias_correction:
+            bias = corrected_bias(weight, integers, scale, bias, mean)
+        return integers, scale, bias
+
+
+def layer_inputs(
+    graph: Graph, dataset: Dataset, rows: NDArray[np.int64], layers: list[str], progress: Progress | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Each named layer's inputs (rows, in) float32 over the videos `rows`, whatever order they are named in.
+
+    A layer that works on a video's tokens has several rows a video.
+
+    Raises:
+        EdgeAfError: an activation is not finite.
+    """
+    wanted = {gemm.name: gemm.inputs[0] for gemm in graph.gemms() if gemm.name in layers}
+    seen: dict[str, list[NDArray[np.float32]]] = {name: [] for name in wanted.values()}
+    for values in run_batches(graph, dataset, rows, list(seen), progress):
+        for name, parts in seen.items():
+            parts.append(values[name])
+    joined = {name: np.concatenate(parts) for name, parts in seen.items()}
+    return {layer: joined[name] for layer, name in wanted.items()}
+
+
+def gptq(
+    weight: NDArray[np.float32],
+    inputs: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    limit: int,
+    *,
+    damping: float = DAMPING,
+) -> NDArray[np.int8]:
+    """Integers (out, in) int8 for weights (out, in), rounded so that the layer's outputs are off by little.
+
+    Args:
+        weight: float32.
+        inputs: (rows, in) float32, in any order of the rows that does not change between two runs.
+        scale: (out, blocks), a scale for each of `blocks` equal blocks of a row; (out,) or (out, 1) for one a row.
+        limit: integers lie between -limit and limit.
+        damping: see `DAMPING`.
+
+    Columns are taken in the descending order of their inputs' energy: the largest errors are made first, while there are
+    still many columns to make up for them.
+    """
+    features = weight.shape[1]
+    x = _compact(inputs.astype(np.float64))
+    videos = len(x)
+    energy = np.einsum("ij,ij->j", x, x)
+    ridge = damping * float(energy.mean()) or 1.0
+    order = np.argsort(-energy, kind="stable")
+    scale = scale.reshape(len(weight), -1)
+    block_of = np.arange(features) // (features // scale.shape[1])
+    gram = x @ x.T + ridge * np.eye(videos)
+    residual = np.zeros((len(weight), videos), np.float32)
+    integers = np.empty(weight.shape, np.int8)
+    step = max(STEP, videos // 4)
+    for start in range(0, features, step):
+        # The first to be rounded stands last, as in the recursion.
+        columns = order[start : start + step][::-1]
+        part = x[:, columns]
+        gram -= part @ part.T
+        left = ridge * np.linalg.solve(gram, part)
+        factor = np.linalg.cholesky(part.T @ left + ridge * np.eye(len(columns)))
+        diagonal = np.diag(factor)
+        # (columns, out): a column of weights is contiguous here.
+        target = np.linalg.solve(factor, (residual @ left.astype(np.float32)).T.astype(np.float64))
+        wanted = weight[:, columns].T.astype(np.float32)
+        shift = (target / diagonal[:, None]).astype(np.float32)
+        reach = (factor / diagonal).astype(np.float32)
+        errors = np.empty_like(wanted)
+        for at in range(len(columns) - 1, -1, -1):
+            own = scale[:, block_of[columns[at]]]
+            aim = wanted[at] + shift[at] + reach[at + 1 :, at] @ errors[at + 1 :]
+            rounded = np.clip(np.rint(aim / own), -limit, limit)
+            integers[:, columns[at]] = rounded
+            errors[at] = wanted[at] - rounded * own
+        residual += errors.T @ part.T.astype(np.float32)
+    return integers
+
+
+def corrected_bias(
+    weight: NDArray[np.float32],
+    integers: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    mean: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """The bias (out,) with what rounding the weights adds to the mean output taken out, E[x Wᵀ] - E[x Ŵᵀ] = E[x] (W - Ŵ)ᵀ.
+
+    Nagel et al. 2019, arXiv:1906.04721, section 4.2.
+
+    Args:
+        weight: (out, in), as trained.
+        integers: (out, in).
+        scale: (out,) or (out, in / block): integers * scale is Ŵ.
+        bias: (out,), as trained.
+        mean: (in,), of the layer's inputs.
+    """
+    missing = np.empty(len(weight))
+    for start in range(0, len(weight), ROWS):
+        rows = slice(start, start + ROWS)
+        missing[rows] = (weight[rows] - integers[rows] * spread(scale[rows], weight.shape[1])) @ mean
+    return (bias + missing).astype(np.float32)
+
+
+def _compact(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most as many rows as columns, with the same XᵀX."""
+    if len(x) <= x.shape[1]:
+        return x
+    factor: NDArray[np.float64] = np.linalg.qr(x, mode="r")
+    return factor

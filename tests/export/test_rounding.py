@@ -1,0 +1,124 @@
+"""GPTQ against its textbook form, bias correction, and both in an export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.export.graph import Graph
+from edge_af.export.quantize import WEIGHT_LIMIT, dequantize, plan, quantize_weight, spread
+from edge_af.export.recipes import Form, Recipe
+from edge_af.export.rounding import Rounder, corrected_bias, gptq, layer_inputs
+
+RANDOM = np.random.default_rng(3)
+
+
+def correlated(rows: int, features: int) -> NDArray[np.float32]:
+    """Inputs as layers have them: a few directions and some noise, and features that are never on."""
+    x = RANDOM.normal(size=(rows, 12)) @ RANDOM.normal(size=(12, features)) + 0.3 * RANDOM.normal(size=(rows, features))
+    x[:, ::17] = 0
+    return np.maximum(x + 0.5, 0).astype(np.float32)
+
+
+def textbook(weight: Any, x: Any, scale: Any, limit: int, damping: float) -> NDArray[np.int8]:
+    """GPTQ as published: errors go to the columns behind through the Cholesky factor of the inverse."""
+    x = x.astype(np.float64)
+    hessian = x.T @ x
+    energy = np.diag(hessian)
+    order = np.argsort(-energy, kind="stable")
+    hessian = hessian[np.ix_(order, order)] + damping * energy.mean() * np.eye(len(order))
+    left = weight[:, order].astype(np.float64)
+    steps = np.broadcast_to(spread(scale, weight.shape[1]), weight.shape)[:, order]
+    factor = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    integers = np.empty(weight.shape)
+    for at in range(len(order)):
+        integers[:, at] = np.clip(np.rint(left[:, at] / steps[:, at]), -limit, limit)
+        error = (left[:, at] - integers[:, at] * steps[:, at]) / factor[at, at]
+        left[:, at:] -= error[:, None] * factor[at, at:]
+    back = np.empty_like(integers)
+    back[:, order] = integers
+    return back.astype(np.int8)
+
+
+@pytest.mark.parametrize(("rows", "features"), [(60, 320), (700, 192), (1, 64), (200, 200)])
+@pytest.mark.parametrize("block", [None, 32])
+@pytest.mark.parametrize("damping", [0.01, 1.0])
+def test_it_is_gptq_as_published(rows: int, features: int, block: int | None, damping: float) -> None:
+    features -= features % 32
+    weight, x = RANDOM.normal(size=(40, features)).astype(np.float32), correlated(rows, features)
+    integers, scale = quantize_weight(weight, 4, block)
+    found = gptq(weight, x, scale, 7, damping=damping)
+    # A value on the edge of two steps may fall either way, and draws its successors along.
+    assert (found != textbook(weight, x, scale, 7, damping)).mean() < 0.02
+    assert np.abs(found).max() <= 7
+
+    def error(q: NDArray[np.int8]) -> float:
+        return float(np.square(x @ (weight - q * spread(scale, features)).T).sum())
+
+    assert error(found) < (0.6 if damping < 1 else 0.9) * error(integers)
+
+
+def test_inputs_that_are_always_zero_leave_rounding_to_nearest() -> None:
+    weight = RANDOM.normal(size=(8, 64)).astype(np.float32)
+    integers, scale = quantize_weight(weight, 4)
+    np.testing.assert_array_equal(gptq(weight, np.zeros((10, 64), np.float32), scale, 7), integers)
+
+
+def test_the_mean_output_is_as_it_was() -> None:
+    weight, x = RANDOM.normal(size=(300, 64)).astype(np.float32), correlated(500, 64)
+    bias = RANDOM.normal(size=300).astype(np.float32)
+    integers, scale = quantize_weight(weight, 4)
+    corrected = corrected_bias(weight, integers, scale, bias, x.mean(axis=0, dtype=np.float64))
+    before = (x @ weight.T + bias).mean(axis=0)
+    rounded = x @ (integers * scale[:, None]).T
+    np.testing.assert_allclose((rounded + corrected).mean(axis=0), before, atol=1e-4)
+    assert np.abs((rounded + bias).mean(axis=0) - before).max() > 0.05
+
+
+def recipe(**form: Any) -> Recipe:
+    return Recipe("test", "", Form(**form))
+
+
+def test_inputs_do_not_depend_on_the_order_of_rows(graph: Graph, dataset: Dataset) -> None:
+    rows, layers = np.arange(0, 300, 3), [gemm.name for gemm in graph.gemms()]
+    one = layer_inputs(graph, dataset, rows, layers)
+    two = layer_inputs(graph, dataset, rows[::-1], layers)
+    assert list(one) == layers
+    for layer in layers:
+        np.testing.assert_array_equal(one[layer], two[layer])
+    np.testing.assert_array_equal(one["visual.0" if "visual.0" in one else "visual.fc1"], dataset.features(rows)[0])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_layers_of_a_network_come_closer_to_what_they_were(graph: Graph, dataset: Dataset, bits: int) -> None:
+    layers = [gemm.name for gemm in graph.gemms()]
+    inputs = layer_inputs(graph, dataset, np.arange(400), layers)
+    unseen = layer_inputs(graph, dataset, np.arange(400, 600), layers)
+    forms = {"weights": f"int{bits}", "activations": "dynamic"}
+    plain = plan(graph, recipe(**forms))
+    better = plan(graph, recipe(**forms, rounding="gptq", bias_correction=True), quantizer=Rounder(inputs))
+    ratios = []
+    for gemm in graph.gemms():
+        weight, bias = graph.constants[gemm.inputs[1]], graph.constants[gemm.inputs[2]]
+        x = unseen[gemm.name]
+        errors = [
+            np.square(x @ (weight - dequantize(made.layers[gemm.name])).T + bias - made.layers[gemm.name].bias).sum()
+            for made in (better, plain)
+        ]
+        ratios.append(errors[0] / errors[1])
+        assert np.abs(better.layers[gemm.name].weight).max() <= WEIGHT_LIMIT[bits]
+    assert max(ratios) < 1.02
+    assert np.mean(ratios) < 0.9
+
+
+def test_a_recipe_that_needs_inputs_says_so(graph: Graph, dataset: Dataset, tmp_path: Path) -> None:
+    assert recipe(weights="int4", activations="dynamic", bias_correction=True).needs_inputs
+    assert not recipe(weights="int4", activations="dynamic").needs_inputs
+    with pytest.raises(EdgeAfError, match="--calibration-data"):
+        plan(graph, recipe(weights="int4", activations="dynamic", rounding="gptq"))
