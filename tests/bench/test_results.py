@@ -153,7 +153,9 @@ def test_fields_of_a_later_edge_af_are_passed_over(tmp_path: Path):
     assert read_results(path) == results()
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks/results").glob("demo-*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "benchmarks/results").glob("demo-*.json")), ids=lambda path: path.name
+)
 def test_recorded_results_are_read(path: Path):
     found = read_results(path)
     assert found.is_complete and all(row.status == "ok" and row.batch == 1 for row in found.rows)
