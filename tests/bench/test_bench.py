@@ -227,7 +227,7 @@ def test_rows_are_saved_as_they_come(exports: Path):
 def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     # The first row ends soon, the second would take until the time limit.
-    arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--timeout", 3, "--out", out]
+    arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--timeout", 10, "--out", out]
     command = [sys.executable, "-m", "edge_af", "bench", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     _wait_for(out.exists)
