@@ -1,22 +1,27 @@
 # On a machine with Python >= 3.11 and make:
 #   make demo   the whole way on the made-up data set, ending in a table and a page
 #   make test   the fast tests
+#   make test-browser   the page in the system's Chromium
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow test-browser lint install clean
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not browser"
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+# The page in a real Chromium, which is the system's own (Debian: apt install chromium).
+test-browser: $(INSTALLED)
+	$(BIN)/pytest -m browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

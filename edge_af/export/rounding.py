@@ -177,5 +177,4 @@ def _compact(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """At most as many rows as columns, with the same XᵀX."""
     if len(x) <= x.shape[1]:
         return x
-    factor: NDArray[np.float64] = np.linalg.qr(x, mode="r")
-    return factor
+    return np.asarray(np.linalg.qr(x, mode="r"), np.float64)

@@ -1,275 +1,371 @@
-"""The page's charts as inline SVG. Colours are classes that the page's style sheet fills, light or dark."""
+"""What the page's charts show, as rows of data; how it is drawn stands in `specs`, and the Vega library draws it.
+
+Vega is JavaScript; the package `vl-convert-python` carries it, so that a page can hold it and nothing is fetched.
+Every datum has an `id`, the number of an entry in `Charts.facets`: what the page's filters look at.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from edge_af.report.comparison import GAP, MEMORY, Line, megabytes, networks_of, quantity
+import numpy as np
 
-WIDTH, HEIGHT = 560, 400
-LEFT, RIGHT, TOP, BOTTOM = 48, 22, 32, 48
-FONT = 13
-CHARACTER = 0.56 * FONT
-"""Mean width of a character of the page's font, to place labels without a browser to ask."""
+from edge_af.bench.results import Results, Sensitivity
+from edge_af.report.comparison import (
+    GAP,
+    MEMORY,
+    MODEL_NAMES,
+    P50,
+    RUNTIME_NAMES,
+    Line,
+    compare,
+    device_names,
+    has_batches,
+    has_threads,
+    megabytes,
+    quantity,
+    signed,
+)
+from edge_af.report.specs import Datum, latency_spec, memory_spec, scatter_spec, sensitivity_spec
 
-SHAPES = ("circle", "square", "triangle", "diamond")
-MARKER = 7.0
+PACKAGE, EXTRA = "vl_convert", "report"
+
+PARTS = {
+    "bare": ("bare runtime", "var(--bare)"),
+    "file": ("mapped from files", "var(--part-file)"),
+    "anonymous": ("allocated", "var(--part-anonymous)"),
+    "passing": ("held for a time only", "var(--part-passing)"),
+    "network": ("network, parts not told apart", "var(--part-file)"),
+}
+"""Of a process's peak memory, from the left."""
+
+BINS_PER_DECADE = 60
+"""Of the latencies: one bin is 3.9 % wide."""
+SLOWEST = 0.99
+"""Beyond this quantile every inference is drawn by itself."""
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle that labels keep off."""
+class Chart:
+    """A specification without its data, and the data by the specification's names for them."""
 
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def overlap(self, other: Box) -> float:
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return width * height if width > 0 and height > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A row in a chart, in the chart's own coordinates."""
-
-    x: float
-    y: float
-    line: Line
+    name: str
+    """The id of the element it is drawn into."""
+    title: str
+    note: str
+    """What it shows and how it is read, in a sentence or two."""
+    described: str
+    """What is to be seen in it, for those who do not see it."""
+    spec: Mapping[str, Any]
+    data: Mapping[str, Sequence[Datum]]
+    """`rows` first, without which there is no chart."""
 
 
-def shape_of(network: str, lines: Sequence[Line]) -> str:
-    """The marker shape that stands for a network throughout the page."""
-    return SHAPES[networks_of(lines).index(network) % len(SHAPES)]
+@dataclass
+class Charts:
+    """All charts of a page, by section, and what its filters choose among."""
+
+    accuracy: list[Chart] = field(default_factory=list)
+    latency: list[Chart] = field(default_factory=list)
+    memory: list[Chart] = field(default_factory=list)
+    sensitivity: list[Chart] = field(default_factory=list)
+    facets: list[dict[str, str]] = field(default_factory=list)
+    """First the lines of the comparison in their order, then what charts alone show, which lacks what it is not bound to."""
+
+    @property
+    def all(self) -> list[Chart]:
+        return [*self.accuracy, *self.latency, *self.memory, *self.sensitivity]
 
 
-def scatter(
-    shown: Sequence[Line],
-    lines: Sequence[Line],
-    value: Callable[[Line], float | None],
-    title: str,
-    axis: str,
-    name: str,
-) -> str:
-    """GAP@20 against a figure on a logarithmic axis; empty if no row has both.
+def library() -> str | None:
+    """Vega with the means to put it on a page, as one JavaScript text; None if the package that carries it is missing."""
+    try:
+        import vl_convert
+    except ImportError:
+        return None
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
-    Args:
-        shown: the rows of this chart.
-        lines: the whole comparison, so that a network has the same shape in every chart.
-        value: the figure for the horizontal axis, above 0.
-        title: of the chart, for those who do not see it.
-        axis: what stands under the horizontal axis.
-        name: a prefix for the ids in the SVG, unique on the page.
-    """
-    points = [
-        (x, y, line)
-        for line in shown
-        if (x := value(line)) is not None and x > 0 and (y := GAP.value(line.row)) is not None
-    ]
-    if not points:
-        return ""
-    low, high = min(x for x, _, _ in points) / 1.5, max(x for x, _, _ in points) * 1.5
-    bottom, top, step = _linear_axis([y for _, y, _ in points])
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log(x) - math.log(low)) / (math.log(high) - math.log(low))
-        up = (y - bottom) / (top - bottom)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+def facets_of(line: Line) -> dict[str, str]:
+    """What the page filters a row by."""
+    return {
+        "device": line.device,
+        "network": line.network,
+        "runtime": line.runtime,
+        "precision": line.precision,
+        "threads": str(line.row.threads),
+        "batch": str(line.row.batch),
+    }
 
-    out = []
-    for number in range(round((top - bottom) / step) + 1):
-        y = bottom + number * step
-        _, at = place(low, y)
-        out.append(f'<line class="grid" x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}"/>')
-        out.append(f'<text class="tick" x="{LEFT - 9}" y="{at + 4:.1f}" text-anchor="end">{_tick(y, step)}</text>')
-    for x in _log_ticks(low, high):
-        at, _ = place(x, bottom)
-        out.append(f'<line class="grid" x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{HEIGHT - BOTTOM}"/>')
-        out.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{x:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    out.append(f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(axis)}</text>')
-    out.append(f'<text class="axis" x="0" y="{TOP - 17}">GAP@20</text>')
 
-    marks = [Mark(*place(x, y), line) for x, y, line in points]
-    out += _labels(marks, lines)
-    for mark, (x, y, line) in zip(marks, points, strict=True):
-        out.append(marker(mark.x, mark.y, line, lines, f"{axis}: {quantity(x)}, GAP {y:.4f}"))
-    best = max(points, key=lambda point: point[1])
-    least = min(points, key=lambda point: point[0])
-    described = (
-        f"{len(points)} rows. Least: {full_name(least[2])} at {quantity(least[0])} with GAP {least[1]:.4f}. "
-        f"Best GAP: {full_name(best[2])}, {best[1]:.4f} at {quantity(best[0])}. The table holds every figure."
+def charts(many: Sequence[Results]) -> Charts:
+    """Every chart that the results have figures for."""
+    lines = compare(many)
+    names = device_names(lines)
+    found = Charts(facets=[facets_of(line) for line in lines])
+    for number, (device, name) in enumerate(names.items()):
+        own = [(index, line) for index, line in enumerate(lines) if line.device == device]
+        on = f", {name}" if len(names) > 1 else ""
+        found.accuracy += _scatter(
+            f"chart-latency-{number}",
+            f"GAP against latency{on}",
+            "p50 of one video, ms (log)" if not has_batches(lines) else "p50 of an inference, ms (log)",
+            own,
+            lines,
+            lambda line: P50.value(line.row),
+            lambda value: f"{quantity(value)} ms",
+        )
+        found.latency += _latencies(f"chart-spread-{number}", f"Every inference{on}", own, lines)
+        found.memory += _memory(f"chart-memory-{number}", f"Peak memory by part{on}", own, lines)
+    # A file is as large on every device, and a front wants it once.
+    files = {line.row.key: (index, line) for index, line in reversed(list(enumerate(lines)))}
+    found.accuracy += _scatter(
+        "chart-bytes",
+        "GAP against bytes",
+        "file, MB (log)",
+        list(reversed(files.values())),
+        lines,
+        lambda line: line.row.size_bytes / 1e6,
+        lambda value: f"{quantity(value)} MB",
     )
-    return _svg("".join(out), WIDTH, HEIGHT, title, described, name)
+    _sensitivity(found, many, lines)
+    return found
 
 
-def marker(x: float, y: float, line: Line, lines: Sequence[Line], note: str) -> str:
-    """A row's mark: shape by network, colour by precision, filled for ONNX Runtime and hollow for LiteRT."""
-    drawn = glyph(shape_of(line.network, lines), f"{precision_class(line)}{hollow(line)}", x, y)
-    return f"<g><title>{escape(f'{full_name(line)}, {note}')}</title>{drawn}</g>"
+def _label(line: Line, lines: Sequence[Line]) -> str:
+    text = f"{_short_network(line, lines)} {line.precision} · {line.runtime}"
+    if has_threads(lines):
+        text += f" · {line.row.threads} thread{'s' if line.row.threads > 1 else ''}"
+    return text + (f" · {line.row.batch} at a time" if has_batches(lines) else "")
 
 
-def hollow(line: Line) -> str:
-    """The style class, after a space, that tells LiteRT's marks from those of the other runtimes."""
-    return " hollow" if line.row.runtime == "litert" else ""
-
-
-def glyph(shape: str, classes: str, x: float, y: float) -> str:
-    """One of `SHAPES` around a point, all of about the same area."""
-    r, style = MARKER, f'class="mark {classes}"'
-    if shape == "circle":
-        return f'<circle {style} cx="{x:.1f}" cy="{y:.1f}" r="{r * 0.93:.1f}"/>'
-    corners = {
-        "square": ((-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)),
-        "triangle": ((0, -1.15), (1.08, 0.8), (-1.08, 0.8)),
-        "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
-    }[shape]
-    points = " ".join(f"{x + across * r:.1f},{y + down * r:.1f}" for across, down in corners)
-    return f'<polygon {style} points="{points}"/>'
-
-
-def memory_bars(lines: Sequence[Line], name: str) -> str:
-    """Peak memory a row, the bare runtime's part apart from the network's; empty if it was not measured."""
-    rows = [(line, value) for line in lines if (value := MEMORY.value(line.row)) is not None]
-    if not rows:
-        return ""
-    networks = list(dict.fromkeys(line.network for line, _ in rows))
-    label_width, value_width, bar, gap, heading = 170, 130, 16, 10, 26
-    width = 760
-    scale = (width - label_width - value_width) / max(value for _, value in rows)
-    out, y = [], 4.0
-    for network in networks:
-        out.append(f'<text class="strong" x="0" y="{y + 14:.0f}">{escape(network)}</text>')
-        y += heading
-        for line, value in rows:
-            if line.network != network:
-                continue
-            own = min(line.row.runtime_memory_bytes or 0, value)
-            label = f"{line.runtime} {line.precision}"
-            out.append(f'<text class="tick" x="0" y="{y + 13:.0f}">{escape(label)}</text>')
-            parts = f"{megabytes(value)} MB, of it {megabytes(own)} MB bare runtime"
-            out.append(f"<g><title>{escape(full_name(line))}: {parts}</title>")
-            out.append(f'<rect class="bare" x="{label_width}" y="{y:.0f}" width="{own * scale:.1f}" height="{bar}"/>')
-            out.append(
-                f'<rect class="bar {precision_class(line)}" x="{label_width + own * scale:.1f}" y="{y:.0f}" '
-                f'width="{max((value - own) * scale, 0.5):.1f}" height="{bar}"/></g>'
-            )
-            relation = MEMORY.relation(line.row, line.base)
-            out.append(
-                f'<text class="label" x="{label_width + value * scale + 8:.1f}" y="{y + 13:.0f}">{megabytes(value)} MB'
-                f'<tspan class="soft" dx="7">{escape(relation)}</tspan></text>'
-            )
-            y += bar + gap
-        y += 8
-    largest = max(rows, key=lambda pair: pair[1])
-    smallest = min(rows, key=lambda pair: pair[1])
-    described = (
-        f"Most: {full_name(largest[0])}, {megabytes(largest[1])} MB. Least: {full_name(smallest[0])}, "
-        f"{megabytes(smallest[1])} MB. The table holds every figure."
-    )
-    return _svg("".join(out), width, round(y), "Peak memory of each row", described, name)
-
-
-def precision_class(line: Line) -> str:
-    """The style class that colours a precision; one class for those without a colour of their own."""
-    return line.row.precision if line.row.precision in ("fp32", "int8", "int4") else "other"
-
-
-def full_name(line: Line) -> str:
-    """A row's name where it stands alone."""
-    return f"{line.network} {line.precision} in {line.runtime}"
-
-
-def _svg(inside: str, width: int, height: int, title: str, described: str, name: str) -> str:
-    return (
-        f'<svg role="img" viewBox="0 0 {width} {height}" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(described)}</desc>{inside}</svg>'
-    )
-
-
-def _labels(marks: Sequence[Mark], lines: Sequence[Line]) -> list[str]:
-    """A label beside each mark; marks of the same network and precision that stand together share one."""
-    groups: list[list[Mark]] = []
-    for mark in marks:
-        for group in groups:
-            near = any(math.hypot(mark.x - other.x, mark.y - other.y) < 26 for other in group)
-            first = group[0].line
-            if near and (first.network, first.precision) == (mark.line.network, mark.line.precision):
-                group.append(mark)
-                break
-        else:
-            groups.append([mark])
-    frame = Box(LEFT, TOP - 6, WIDTH - 4, HEIGHT - BOTTOM + 4)
-    taken = [Box(mark.x - MARKER - 2, mark.y - MARKER - 2, mark.x + MARKER + 2, mark.y + MARKER + 2) for mark in marks]
-    out = []
-    for group in sorted(groups, key=lambda group: group[0].x):
-        x, y = (sum(getattr(mark, axis) for mark in group) / len(group) for axis in ("x", "y"))
-        reach = max(abs(mark.x - x) for mark in group) + MARKER + 5
-        text = f"{_short(_chart_name(group[0].line, lines), 24)} {group[0].line.precision}"
-        width, height = len(text) * CHARACTER, FONT + 2
-        candidates = []
-        for far in (0, 14, 28, 44):
-            rise = MARKER + 5 + far
-            candidates += [
-                (x + reach + far, y - height / 2),
-                (x - reach - far - width, y - height / 2),
-                (x - width / 2, y - rise - height),
-                (x - width / 2, y + rise),
-                (x + reach / 2, y - rise - height),
-                (x - reach / 2 - width, y - rise - height),
-                (x + reach / 2, y + rise),
-                (x - reach / 2 - width, y + rise),
-            ]
-
-        def cost(index: int, left: float, top: float) -> float:
-            box = Box(left, top, left + width, top + height)  # noqa: B023
-            outside = width * height - box.overlap(frame)  # noqa: B023
-            return 4 * outside + 3 * sum(box.overlap(other) for other in taken) + index
-
-        index, (left, top) = min(enumerate(candidates), key=lambda pair: cost(pair[0], *pair[1]))
-        taken.append(Box(left, top, left + width, top + height))
-        if index >= 8:
-            end_x, end_y = min(max(x, left), left + width), top if top > y else top + height
-            out.append(f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{end_x:.1f}" y2="{end_y:.1f}"/>')
-        out.append(f'<text class="label" x="{left:.1f}" y="{top + FONT - 1:.1f}">{escape(text)}</text>')
-    return out
-
-
-def _chart_name(line: Line, lines: Sequence[Line]) -> str:
+def _short_network(line: Line, lines: Sequence[Line]) -> str:
     """The network without its preset, where that is the same for all."""
     presets = {other.row.preset for other in lines}
     return line.network.removesuffix(f" {line.row.preset}") if len(presets) == 1 else line.network
 
 
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+def _scatter(
+    name: str,
+    title: str,
+    axis: str,
+    shown: Sequence[tuple[int, Line]],
+    lines: Sequence[Line],
+    value: Callable[[Line], float | None],
+    write: Callable[[float], str],
+) -> list[Chart]:
+    """GAP@20 against a figure on a logarithmic axis, with its Pareto front; none if no row has both."""
+    rows: list[Datum] = []
+    for index, line in shown:
+        x, y = value(line), GAP.value(line.row)
+        if x is None or x <= 0 or y is None:
+            continue
+        low, high = line.row.gap_at_20_interval or (y, y)
+        rows.append(
+            {
+                "id": index,
+                "x": x,
+                "y": y,
+                "low": low,
+                "high": high,
+                "network": line.network,
+                "precision": line.precision,
+                "runtime": line.runtime,
+                "hollow": line.row.runtime == "litert",
+                "label": f"{_short_network(line, lines)} {line.precision}",
+                "text": f"{_label(line, lines)}: {write(x)}, GAP@20 {y:.4f}",
+            }
+        )
+    if not rows:
+        return []
+    order = sorted(rows, key=lambda row: (row["x"], -row["y"]))
+    front = [row for index, row in enumerate(order) if all(row["y"] > other["y"] for other in order[:index])]
+    described = f"{len(rows)} points. On the Pareto front: {'; '.join(row['text'] for row in front)}."
+    note = "Up and to the left is better. On the line, the Pareto front: nothing else here is both cheaper and better. "
+    note += "Paler: dominated."
+    if any(row["low"] != row["high"] for row in rows):
+        note += " Upright lines: 95 % of a bootstrap over the videos."
+    return [Chart(name, title, note, described, scatter_spec(title, axis, described, rows), {"rows": rows})]
 
 
-def _linear_axis(values: Sequence[float]) -> tuple[float, float, float]:
-    """Bottom, top and step of round numbers around the values, wide enough that noise does not look like a gap."""
-    low, high = min(values), max(values)
-    span = max(high - low, 0.02)
-    low, high = (low + high) / 2 - 0.75 * span, (low + high) / 2 + 0.75 * span
-    raw = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
-    return max(0.0, math.floor(low / step) * step), math.ceil(high / step) * step, step
+def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
+    """Where each row's timed inferences lie; none if no row kept them."""
+    rows: list[Datum] = []
+    bins: list[Datum] = []
+    slow: list[Datum] = []
+    for index, line in shown:
+        raw, latency = line.row.latency_raw_us, line.row.latency_ms
+        if not raw or latency is None:
+            continue
+        values = np.maximum(np.asarray(raw, np.float64), 0.5) / 1e3
+        label = _label(line, lines)
+        text = f"p50 {quantity(latency.p50)} ms, p99 {quantity(latency.p99)} ms"
+        rows.append(
+            {
+                "id": index,
+                "label": label,
+                "precision": line.precision,
+                "p50": latency.p50,
+                "note": f"p50 {quantity(latency.p50)} ms",
+                "text": f"{label}: {text}, slowest {quantity(float(values.max()))} ms, {len(values):,} inferences",
+            }
+        )
+        numbers, counts = np.unique(np.floor(np.log10(values) * BINS_PER_DECADE), return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            bins.append(
+                {
+                    "id": index,
+                    "from": _rounded(10 ** (number / BINS_PER_DECADE)),
+                    "to": _rounded(10 ** ((number + 1) / BINS_PER_DECADE)),
+                    # Of the fullest bin, so that a row of a thousand and one of ten thousand look alike.
+                    "share": _rounded(count / counts.max()),
+                }
+            )
+        late = values[values > np.quantile(values, SLOWEST)]
+        slow += [{"id": index, "ms": _rounded(value)} for value in sorted({*late.tolist()})]
+    if not rows:
+        return []
+    fastest, slowest = (choose(rows, key=lambda row: row["p50"]) for choose in (min, max))
+    described = f"{len(rows)} rows. Fastest: {fastest['text']}. Slowest: {slowest['text']}."
+    note = "The higher the bar, the more inferences took that long. Long tick: the p50. Dots: the slowest one in a hundred."
+    return [
+        Chart(
+            name,
+            title,
+            note,
+            described,
+            latency_spec(title, described, rows),
+            {"rows": rows, "bins": bins, "slow": slow},
+        )
+    ]
 
 
-def _tick(value: float, step: float) -> str:
-    return f"{value:.{max(2, 1 - math.floor(math.log10(step)))}f}".rstrip("0").ljust(4, "0")
+def _memory(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
+    """Each row's peak memory by what it is made of; none if it was not measured."""
+    rows: list[Datum] = []
+    parts: list[Datum] = []
+    for index, line in shown:
+        peak = MEMORY.value(line.row)
+        if peak is None:
+            continue
+        own = memory_parts(line, int(peak))
+        label, relation = _label(line, lines), MEMORY.relation(line.row, line.base)
+        spelled = ", ".join(f"{PARTS[part][0]} {megabytes(held)}" for part, held in own.items() if held)
+        rows.append(
+            {
+                "id": index,
+                "label": label,
+                "peak": peak / 1e6,
+                "bare": line.row.bare_memory_bytes / 1e6 if line.row.bare_memory_bytes else None,
+                "note": f"{megabytes(peak)} MB" + (f", {relation}" if relation else ""),
+                "text": f"{label}: {megabytes(peak)} MB, of it MB: {spelled}",
+            }
+        )
+        start = 0
+        for part, held in own.items():
+            parts.append(
+                {
+                    "id": index,
+                    "from": start / 1e6,
+                    "to": (start + held) / 1e6,
+                    "part": PARTS[part][0],
+                    "text": f"{label}, {PARTS[part][0]}: {megabytes(held)} MB of {megabytes(peak)} MB",
+                }
+            )
+            start += held
+    if not rows:
+        return []
+    least, most = (choose(rows, key=lambda row: row["peak"]) for choose in (min, max))
+    described = f"{len(rows)} rows. Least: {least['text']}. Most: {most['text']}."
+    note = "The most a process held at once. Files that are mapped can be dropped and read again; what is allocated cannot."
+    if any(row["bare"] for row in rows):
+        note += " Upright tick: the same with an empty model."
+    present = [(title, colour) for title, colour in PARTS.values() if any(part["part"] == title for part in parts)]
+    return [Chart(name, title, note, described, memory_spec(title, described, present), {"rows": rows, "parts": parts})]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [factor * 10.0**power for power in powers for factor in factors]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= 8:
-            break
-    return ticks
+def memory_parts(line: Line, peak: int) -> dict[str, int]:
+    """Bytes of the peak by part, keys of `PARTS`; their sum is the peak.
+
+    The bare runtime is what was resident before the network was loaded. What came on top, mapped and allocated, is as
+    counted after the last inference; the rest of the peak was given back before then.
+    """
+    before, after = ((line.row.memory or {}).get(when) for when in ("before_load", "after_run"))
+    if (
+        before is None
+        or after is None
+        or None in (before.resident, before.file_backed, before.anonymous, after.file_backed, after.anonymous)
+    ):
+        bare = min(line.row.runtime_memory_bytes or 0, peak)
+        return {"bare": bare, "network": peak - bare}
+    assert before.resident is not None and before.file_backed is not None and before.anonymous is not None
+    assert after.file_backed is not None and after.anonymous is not None
+    found, left = {}, peak
+    for part, held in (
+        ("bare", before.resident),
+        ("file", after.file_backed - before.file_backed),
+        ("anonymous", after.anonymous - before.anonymous),
+    ):
+        found[part] = min(max(held, 0), left)
+        left -= found[part]
+    return {**found, "passing": left}
+
+
+def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) -> None:
+    """A chart for each network, format, precision and recipe whose layers were quantised one at a time; adds facets."""
+    groups: dict[tuple[str, ...], list[Sensitivity]] = {}
+    for results in many:
+        for one in results.sensitivity:
+            group = groups.setdefault((one.artifact, one.model, one.preset, one.format, one.precision, one.recipe), [])
+            # Several devices measure the same files, whose sensitivity is the same.
+            if one.layer not in [other.layer for other in group]:
+                group.append(one)
+    for number, ((artifact, model, preset, form, precision, recipe), layers) in enumerate(groups.items()):
+        network = next(
+            (
+                line.network
+                for line in lines
+                if (line.row.artifact, line.row.model, line.row.preset) == (artifact, model, preset)
+            ),
+            f"{MODEL_NAMES.get(model, model)} {preset}",
+        )
+        runtime = {"onnx": "onnxruntime", "tflite": "litert"}.get(form)
+        facets = {"network": network, "precision": precision.upper()}
+        if runtime is not None:
+            facets["runtime"] = RUNTIME_NAMES[runtime]
+        found.facets.append(facets)
+        rows: list[Datum] = []
+        for one in layers:
+            noise = f"{one.snr_db:.1f} dB" if one.snr_db is not None else "no noise"
+            drop = f", GAP {signed(-one.gap_at_20_drop)}" if one.gap_at_20_drop is not None else ""
+            rows.append(
+                {
+                    "id": len(found.facets) - 1,
+                    "label": one.layer,
+                    "precision": precision.upper(),
+                    "snr": one.snr_db,
+                    "note": f"{noise}{drop}",
+                    "text": f"{one.layer}: {noise}{drop}, {megabytes(one.weight_bytes)} MB of weights",
+                }
+            )
+        rows.sort(key=lambda row: math.inf if row["snr"] is None else row["snr"])
+        title = f"{network} {precision.upper()}, {form.upper()}, {recipe}"
+        described = f"{len(rows)} layers. Most sensitive: {rows[0]['text']}."
+        found.sensitivity.append(
+            Chart(
+                f"chart-sensitivity-{number}",
+                title,
+                "Each layer quantised alone: how far the signal stands above the noise at the logits. Most sensitive first; "
+                "shorter is worse.",
+                described,
+                sensitivity_spec(title, described, rows),
+                {"rows": rows},
+            )
+        )  # fmt: skip
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -43,6 +43,11 @@ class Line:
         return self.row.precision.upper()
 
     @property
+    def name(self) -> str:
+        """The row's name where it stands alone."""
+        return f"{self.network} {self.precision} in {self.runtime}"
+
+    @property
     def is_baseline(self) -> bool:
         return self.base is self.row
 
@@ -93,7 +98,7 @@ def compare(many: Sequence[Results]) -> list[Line]:
         same_device = [other for other in many if other is not results and other.device.label == results.device.label]
         for other in (results, *same_device):
             for found in other.rows:
-                if (found.runtime, found.threads) == (row.runtime, row.threads) and (
+                if (found.runtime, found.threads, found.batch) == (row.runtime, row.threads, row.batch) and (
                     found.artifact, found.model, found.preset, found.precision
                 ) == wanted:  # fmt: skip
                     return found
@@ -121,6 +126,7 @@ def compare(many: Sequence[Results]) -> list[Line]:
             devices.index(line.device),
             list(RUNTIME_NAMES).index(line.row.runtime) if line.row.runtime in RUNTIME_NAMES else 99,
             line.row.threads,
+            line.row.batch,
             PRECISION_ORDER.index(line.row.precision) if line.row.precision in PRECISION_ORDER else 99,
         ),
     )
@@ -148,6 +154,11 @@ def has_threads(lines: Sequence[Line]) -> bool:
     return len({line.row.threads for line in lines}) > 1
 
 
+def has_batches(lines: Sequence[Line]) -> bool:
+    """Whether rows differ in their videos an inference, so that it must be shown."""
+    return len({line.row.batch for line in lines}) > 1
+
+
 def _identity(row: Row) -> tuple[str, str, str]:
     return row.artifact, row.model, row.preset
 
@@ -165,6 +176,25 @@ def signed(difference: float) -> str:
     if float(text) == 0:
         return "±0"
     return f"+{text}" if difference > 0 else f"−{text}"
+
+
+def gap_to_fp32(line: Line) -> float | None:
+    """GAP@20 less that of the same network in FP32: as the bench paired it, or the difference of the two rows."""
+    if line.row.gap_at_20_delta is not None:
+        return line.row.gap_at_20_delta.value
+    own = line.fp32.gap_at_20 if line.fp32 is not None and line.fp32 is not line.row else None
+    return line.row.gap_at_20 - own if line.row.gap_at_20 is not None and own is not None else None
+
+
+def gap_interval(line: Line) -> str:
+    """`[−0.0003, +0.0005]`, the 95 % interval of `gap_to_fp32`; empty if none was measured."""
+    delta = line.row.gap_at_20_delta
+    return f"[{signed(delta.low)}, {signed(delta.high)}]" if delta is not None else ""
+
+
+def percent(share: float) -> str:
+    """`34 %`, and below 10 % `3.4 %`."""
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
 
 
 def factor(ratio: float) -> str:
@@ -214,22 +244,28 @@ PARAMS = Column("params", "Parameters", "M", lambda row: row.params, lambda valu
 SIZE = Column("size_bytes", "File", "MB", lambda row: row.size_bytes, megabytes, True)
 P50 = Column("p50", "p50", "ms", _latency(lambda latency: latency.p50), quantity, True)
 P90 = Column("p90", "p90", "ms", _latency(lambda latency: latency.p90), quantity, True)
-MEMORY = Column("peak_memory_bytes", "Peak memory", "MB", lambda row: row.peak_memory_bytes, megabytes, True)
+MEMORY = Column("peak_memory_bytes", "Memory", "MB", lambda row: row.peak_memory_bytes, megabytes, True)
+
+LIMIT = Column("limit_share", "Of the limit", "", lambda row: row.limit_share, percent, False)
 
 MAIN_COLUMNS = (GAP, F1, SIZE, P50, P90, MEMORY)
-"""Of the comparison. Parameters are a network's and stand with its name."""
+"""Of the comparison, each with its relation. Parameters are a network's and stand with its name."""
 
 MORE_COLUMNS = (
+    Column("f1_macro", "Macro F1", "", lambda row: row.f1_macro, _four, False),
     Column("f1_micro_at_half", "F1 at 0.5", "", lambda row: row.f1_micro_at_half, _four, False),
     Column("f1_threshold", "F1 threshold", "", lambda row: row.f1_threshold, _four, False),
     Column("hit_at_1", "Hit@1", "", lambda row: row.hit_at_1, _four, False),
     Column("perr", "PERR", "", lambda row: row.perr, _four, False),
     Column("map", "mAP", "", lambda row: row.map, _four, False),
+    Column("ties_share", "Ties", "", lambda row: row.ties_share, percent, False),
     Column("p99", "p99", "ms", _latency(lambda latency: latency.p99), quantity, True),
     Column("mean", "Mean", "ms", _latency(lambda latency: latency.mean), quantity, True),
     Column("n", "Inferences", "", _latency(lambda latency: latency.n), lambda value: f"{value:,.0f}", True),
     Column("load_ms", "Load", "ms", lambda row: row.load_ms, quantity, True),
     Column("first_ms", "First", "ms", lambda row: row.first_ms, quantity, True),
+    Column("videos_per_s", "Videos", "a second", lambda row: row.videos_per_s, quantity, True),
+    Column("limit_ms", "Limit", "ms", lambda row: row.limit_ms, quantity, True),
     Column("runtime_memory_bytes", "Bare runtime", "MB", lambda row: row.runtime_memory_bytes, megabytes, True),
 )
 """The rest of what was measured."""
@@ -246,8 +282,6 @@ def summary(line: Line) -> dict[str, object]:
         value, reference = column.value(line.row), column.value(base) if base is not None else None
         if value is not None and reference is not None and (reference or not column.is_ratio):
             relation[column.key] = value / reference if column.is_ratio else value - reference
-    own = line.fp32.gap_at_20 if line.fp32 is not None else None
-    delta = line.row.gap_at_20 - own if line.row.gap_at_20 is not None and own is not None else None
     return {
         **row,
         "device": line.device,
@@ -255,7 +289,7 @@ def summary(line: Line) -> dict[str, object]:
         "quick": line.results.quick,
         "is_baseline": line.is_baseline,
         "to_baseline": relation,
-        "gap_at_20_to_fp32": delta,
+        "gap_at_20_to_fp32": gap_to_fp32(line),
     }
 
 
@@ -275,6 +309,8 @@ def caveats(many: Sequence[Results]) -> list[str]:
             found.append(
                 f"Made for another kind of processor than {kind}, and slower here for it: {', '.join(others)}."
             )
+        where = f"{results.device.label}: " if len({other.device.label for other in many}) > 1 else ""
+        found += [where + text for text in results.warnings]
     if any(results.data is None for results in many):
         found.append("No evaluation data was given: no accuracy, and latency was measured on random values.")
     if len({results.data for results in many if results.data is not None}) > 1:

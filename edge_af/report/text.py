@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge_af.bench.results import Results
 from edge_af.report.comparison import (
     GAP,
+    LIMIT,
     MAIN_COLUMNS,
+    P90,
     Line,
     caveats,
     compare,
     data_text,
     devices_of,
+    gap_interval,
+    gap_to_fp32,
+    has_batches,
     has_threads,
     method_text,
     parameters,
     parameters_relation,
+    signed,
 )
 
 
 def table(many: Sequence[Results]) -> str:
-    """The comparison for a terminal, some 125 columns wide: a heading a network, a line a row, relations beside figures."""
+    """The comparison for a terminal, some 135 columns wide: a heading a network, a line a row, relations beside figures."""
     lines = compare(many)
-    devices, threads = devices_of(lines), has_threads(lines)
-    titles = ["runtime", "precision", *(["threads"] if threads else [])]
+    devices, limits = devices_of(lines), any(line.row.limit_share is not None for line in lines)
+    titles = ["runtime", "precision", *[title.lower() for title, _ in _settings(lines)]]
     for column in MAIN_COLUMNS:
         titles.append(f"{column.title} {column.unit}".strip())
         if column is GAP:
             titles.append("to FP32")
-    cells = [_cells(line, threads) for line in lines]
+        if column is P90 and limits:
+            titles.append("limit")
+    cells = [_cells(line, lines, limits) for line in lines]
     widths = [_widths(title, [row[i] for row in cells]) for i, title in enumerate(titles)]
     out = [_join([(title, "") for title in titles], [(total, 0, total) for _, _, total in widths])]
     notes: list[str] = []
@@ -51,6 +59,12 @@ def table(many: Sequence[Results]) -> str:
     notes += [f"! {text}" for text in caveats(many)]
     out += ["", *notes, *([""] if notes else [])]
     out.append("Beside a figure: factor of, or difference to, the baseline in the same runtime.")
+    if any(line.row.gap_at_20_delta is not None for line in lines):
+        out.append(
+            "To FP32: ΔGAP against the same network in FP32; after ±, how far its 95 % interval reaches at most."
+        )
+    if limits:
+        out.append("Limit: the share that the time to read the weights once is of the p50.")
     out += [f"{results.device.label}. Evaluation data: {data_text(results)}." for results in many]
     # Names may come from a file that others wrote: no escape sequence in them reaches the terminal.
     return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in text) for text in out)
@@ -60,13 +74,35 @@ Cell = tuple[str, str]
 """A figure and its relation."""
 
 
-def _cells(line: Line, threads: bool) -> list[Cell]:
-    cells = [(line.runtime, ""), (line.precision, ""), *([(str(line.row.threads), "")] if threads else [])]
+def _settings(lines: Sequence[Line]) -> list[tuple[str, Callable[[Line], str]]]:
+    """Columns for what rows of one network, runtime and precision still differ in."""
+    found: list[tuple[str, Callable[[Line], str]]] = []
+    if has_threads(lines):
+        found.append(("Threads", lambda line: str(line.row.threads)))
+    if has_batches(lines):
+        found.append(("Batch", lambda line: str(line.row.batch)))
+    return found
+
+
+def _cells(line: Line, lines: Sequence[Line], limits: bool) -> list[Cell]:
+    cells = [(line.runtime, ""), (line.precision, ""), *[(write(line), "") for _, write in _settings(lines)]]
     for column in MAIN_COLUMNS:
         cells.append((column.text(line.row) or "–", column.relation(line.row, line.base)))
         if column is GAP:
-            cells.append((column.relation(line.row, line.fp32), ""))
+            cells.append(_to_fp32(line))
+        if column is P90 and limits:
+            cells.append((LIMIT.text(line.row), ""))
     return cells
+
+
+def _to_fp32(line: Line) -> Cell:
+    difference, interval = gap_to_fp32(line), line.row.gap_at_20_delta
+    if difference is None:
+        return "", ""
+    if interval is None:
+        return signed(difference), ""
+    # The interval as one figure, which keeps the table narrow: the further of its ends.
+    return signed(difference), f"±{max(interval.high - interval.value, interval.value - interval.low):.4f}"
 
 
 def _widths(title: str, cells: Sequence[Cell]) -> tuple[int, int, int]:
@@ -86,19 +122,22 @@ def _join(cells: Sequence[Cell], widths: Sequence[tuple[int, int, int]]) -> str:
 def markdown_table(many: Sequence[Results]) -> str:
     """The comparison in Markdown, with what a reader must know of how it came about."""
     lines = compare(many)
-    devices, threads = devices_of(lines), has_threads(lines)
+    devices, settings = devices_of(lines), _settings(lines)
+    limits = any(line.row.limit_share is not None for line in lines)
     header = [
         "Network",
         *(["Device"] if len(devices) > 1 else []),
         "Runtime",
         "Precision",
-        *(["Threads"] if threads else []),
+        *[title for title, _ in settings],
     ]
     left = len(header)
     for column in MAIN_COLUMNS:
         header.append(f"{column.title}, {column.unit}" if column.unit else column.title)
         if column is GAP:
             header.append("ΔGAP to own FP32")
+        if column is P90 and limits:
+            header.append("Share of limit")
     header.insert(left, "Parameters")
     rows = [[*header], [*[":--"] * left, *["--:"] * (len(header) - left)]]
     for line in lines:
@@ -107,16 +146,21 @@ def markdown_table(many: Sequence[Results]) -> str:
             *([_escape(line.device)] if len(devices) > 1 else []),
             _escape(line.runtime),
             _escape(line.precision),
-            *([str(line.row.threads)] if threads else []),
+            *[write(line) for _, write in settings],
             _with_relation(parameters(line.row), parameters_relation(line)),
         ]
         for column in MAIN_COLUMNS:
             cells.append(_with_relation(column.text(line.row) or "–", column.relation(line.row, line.base)))
             if column is GAP:
-                cells.append(column.relation(line.row, line.fp32))
+                difference = gap_to_fp32(line)
+                cells.append("" if difference is None else f"{signed(difference)} {gap_interval(line)}".strip())
+            if column is P90 and limits:
+                cells.append(LIMIT.text(line.row))
         rows.append(cells)
     out = ["| " + " | ".join(cells) + " |" for cells in rows]
     out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
+    if any(line.row.gap_at_20_delta is not None for line in lines):
+        out += ["", "In square brackets: 95 % of a paired bootstrap over the videos."]
     problems = [
         f"* {_escape(line.network)}, {_escape(line.runtime)} {_escape(line.precision)}: {_escape(line.problem)}"
         for line in lines

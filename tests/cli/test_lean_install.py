@@ -20,7 +20,7 @@ from edge_af.models.run import SCHEMA_VERSION, Run
 
 HEAVY = (
     "torch", "tensorflow", "onnx", "onnxscript", "onnx_ir", "flatbuffers", "safetensors", "jax", "google.protobuf",
-    "pytest", "matplotlib", "PIL", "pandas", "scipy", "psutil", "jsonschema",
+    "pytest", "matplotlib", "PIL", "pandas", "scipy", "psutil", "jsonschema", "vl_convert",
 )  # fmt: skip
 
 BLOCKER = f"""

@@ -40,6 +40,9 @@ def random_network(model: str, seed: int = 0) -> nn.Module:
     for name, parameter in network.named_parameters():
         if name.endswith("position"):
             nn.init.normal_(parameter, std=0.3)
+        # What it adds to a hidden vector is the smaller part, as in a trained network.
+        if name.endswith("attention.out.weight"):
+            nn.init.normal_(parameter, std=0.3 * parameter.shape[1] ** -0.5)
     return network.eval()
 
 

@@ -188,7 +188,7 @@ def test_a_layer_that_falls_back_to_float_fails_the_export(graph: Graph, ranges:
     """ONNX Runtime fuses a ReLU with a float output into a float Gemm, silently: the proof has to see it."""
     made = plan(graph, RECIPES["static"], ranges)
     written = quantize_graph(graph, made, "x86-64")
-    relu = [node for node in written.nodes if node.op == "Relu"][-1]
+    relu = next(node for node in written.nodes if node.op == "Relu")
     freed = f"{relu.outputs[0]}.dequantized"
     nodes = tuple(
         replace(node, inputs=tuple(relu.outputs[0] if name == freed else name for name in node.inputs))

@@ -13,10 +13,20 @@ from pathlib import Path
 import pytest
 
 from edge_af.bench.device import Device
-from edge_af.bench.results import Baseline, Data, Latency, Method, Results, Row, write_results
+from edge_af.bench.memory import MemoryReading
+from edge_af.bench.results import Baseline, Data, Delta, Latency, Method, Results, Row, write_results
+from edge_af.report.charts import charts, memory_parts
 from edge_af.report.comparison import GAP, MEMORY, P50, SIZE, compare, factor, quantity, signed, summary
-from edge_af.report.page import page
+from edge_af.report.page import page as whole_page
 from edge_af.report.text import markdown_table, table
+
+
+def page(many: list[Results]) -> str:
+    """The page without the library's own text, which is a megabyte and seconds; test_page_in_chromium.py looks at it all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_af.report.page.library", lambda: "0;")
+        return whole_page(many)
+
 
 HOSTILE = '<img src=x onerror="alert(1)">|`[a](http://example.com)'
 
@@ -103,7 +113,11 @@ def test_a_devices_rows_are_set_beside_that_devices_baseline():
             assert MEMORY.relation(line.row, line.base) == ("" if line.is_baseline else "1.00×")
     assert f"on {PI.label}" in table([results(), slow])
     assert "| Device |" in markdown_table([results(), slow])
-    assert page([results(), slow]).count("<svg role") == 5
+    assert [chart.name for chart in charts([results(), slow]).accuracy] == [
+        "chart-latency-0",
+        "chart-latency-1",
+        "chart-bytes",
+    ]
 
 
 def test_networks_of_two_files_from_one_device_share_a_baseline():
@@ -205,7 +219,7 @@ def hostile() -> str:
 
 def test_names_that_are_markup_stay_text(hostile: str):
     reader = Reader(hostile)
-    assert not reader.of("img") and not reader.of("script") and not reader.of("a")
+    assert not reader.of("img") and len(reader.of("script")) == 3 and not reader.of("a")
     assert reader.text.count('<img src=x onerror="alert(1)">') > 10
     assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
     assert "default-src 'none'" in (reader.of("meta")[3]["content"] or "")
@@ -227,29 +241,63 @@ def test_escape_sequences_do_not_reach_the_terminal():
 def test_the_page_needs_nothing_from_elsewhere_and_can_be_read_without_eyes(many: list[Results]):
     text = page(many)
     reader = Reader(text)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(|src=|href=", text)
+    # The specifications name their schema, which nothing loads.
+    assert not re.search(
+        r"https?:|@import|url\(|src=|href=", text.replace("https://vega.github.io/schema/vega/v6.json", "")
+    )
     assert reader.of("html")[0]["lang"] == "en" and any(m.get("name") == "viewport" for m in reader.of("meta"))
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in reader.tags:
         for name in (attributes.get("aria-labelledby") or "").split():
             assert name in ids
-    assert len(reader.of("table")) == len(reader.of("caption")) == 2
+    assert len(reader.of("table")) == len(reader.of("caption")) == 1
     assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in reader.of("th"))
-    charts = [svg for svg in reader.of("svg") if svg.get("role") == "img"]
-    assert len(charts) >= 3 and all(svg["aria-labelledby"] for svg in charts)
-    assert all(svg.get("role") == "img" or svg.get("aria-hidden") == "true" for svg in reader.of("svg"))
     assert next(name for name, _ in reader.tags if re.fullmatch("h[1-6]", name)) == "h1"
-    assert "prefers-color-scheme: dark" in text
+    assert "color-scheme: light dark" in text and "light-dark(" in text
 
 
-def test_every_row_has_its_mark_in_the_charts():
-    reader = Reader(page([results()]))
-    marks = [attributes for _, attributes in reader.tags if (attributes.get("class") or "").startswith("mark ")]
-    drawn = [attributes for attributes in marks if "plain" not in (attributes["class"] or "")]
-    assert len(drawn) == 16
-    assert sum("hollow" in (attributes["class"] or "") for attributes in drawn) == 8
-    assert all(0 <= float(circle["cx"] or -1) <= 560 for circle in reader.of("circle"))
+def test_a_chart_has_each_row_once_and_a_front_has_each_file_once():
+    found = charts([results(), results(PI)])
+    assert [len(chart.data["rows"]) for chart in found.accuracy] == [8, 8, 4]
+    assert {datum["id"] for chart in found.accuracy[:2] for datum in chart.data["rows"]} == set(range(16))
+    assert len(found.facets) == 16 and not found.latency and not found.sensitivity
+    described = found.accuracy[0].described
+    assert "On the Pareto front: Attend-Fusion INT8 · LiteRT: 0.250 ms, GAP@20 0.6398." in described
+
+
+def test_parts_of_memory_make_up_the_peak():
+    before, after = MemoryReading(50, 50, 20, 30), MemoryReading(200, 170, 100, 70)
+    line = find([results()], "attend-fusion", "litert", "int8")
+    whole = dataclasses.replace(
+        line, row=dataclasses.replace(line.row, memory={"before_load": before, "after_run": after})
+    )
+    assert memory_parts(whole, 200) == {"bare": 50, "file": 80, "anonymous": 40, "passing": 30}
+    assert memory_parts(line, 50_000_000) == {"bare": 40_000_000, "network": 10_000_000}
+
+
+def test_without_the_charts_library_the_page_says_what_to_install():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_af.report.page.library", lambda: None)
+        text = whole_page([results()])
+    reader = Reader(text)
+    assert "pip install 'edge-af[report]'" in reader.text and len(text) < 100_000
+    assert "chart" not in [attributes.get("class") for attributes in reader.of("div")]
+
+
+def test_intervals_and_limits_stand_in_every_form():
+    one = results()
+    rows = [
+        dataclasses.replace(
+            r, limit_share=0.42, gap_at_20_delta=Delta(0.0008, -0.0002, 0.0019) if r.precision == "int8" else None
+        )
+        for r in one.rows
+    ]
+    many = [dataclasses.replace(one, rows=rows)]
+    assert "+0.0008 ±0.0011" in table(many) and "42 %" in table(many)
+    assert max(map(len, table(many).splitlines())) <= 140
+    for text in (markdown_table(many).replace("\\", ""), page(many)):
+        assert "[−0.0002, +0.0019]" in text and "42 %" in text
 
 
 def test_equal_gaps_and_zero_gaps_can_be_drawn():
@@ -279,7 +327,8 @@ def test_report_writes_what_is_asked_for(tmp_path: Path):
     write_results(two, results(PI))
     done = edge_af(one, two, "--html", tmp_path / "new/page.html", "--markdown", tmp_path / "table.md")
     assert done.returncode == 0 and done.stdout.strip() == table([results(), results(PI)])
-    assert (tmp_path / "new/page.html").read_text() == page([results(), results(PI)])
+    written = (tmp_path / "new/page.html").read_text()
+    assert Reader(written).of("table") and "FC Late Fusion small" in written
     assert (tmp_path / "table.md").read_text() == markdown_table([results(), results(PI)])
     done = edge_af(one, two, "--json")
     assert len(json.loads(done.stdout)["rows"]) == 16

@@ -1,0 +1,209 @@
+"""The comparison as an HTML table that can be sorted by every column, and the filters that choose its rows and the charts'.
+
+What the table holds is there without the page's script; the script only moves and hides rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from edge_af.report.charts import Charts
+from edge_af.report.comparison import (
+    F1,
+    GAP,
+    LIMIT,
+    MEMORY,
+    MORE_COLUMNS,
+    P50,
+    P90,
+    PRECISION_ORDER,
+    SIZE,
+    Column,
+    Line,
+    device_names,
+    devices_of,
+    gap_interval,
+    gap_to_fp32,
+    has_batches,
+    has_threads,
+    parameters,
+    parameters_relation,
+    signed,
+)
+from edge_af.report.specs import PRECISIONS
+
+SORTED_UP = (GAP, F1, LIMIT)
+"""More is better; of the others less."""
+
+ABSENT = '<td data-value="">–</td>'
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column of the page's table."""
+
+    title: str
+    unit: str
+    cell: Callable[[Line], str]
+    """The whole `td` with the value that it is sorted by."""
+    is_text: bool = False
+    more_first: bool = False
+    """Sorting begins with the largest."""
+    is_more: bool = False
+    """Shown only when all figures are asked for."""
+
+
+def filters(found: Charts) -> str:
+    """A group of check boxes for everything that rows differ in; empty if they differ in nothing."""
+    titles = {
+        "network": "Network",
+        "precision": "Precision",
+        "runtime": "Runtime",
+        "device": "Device",
+        "threads": "Threads",
+        "batch": "Videos an inference",
+    }
+    groups = []
+    for key, title in titles.items():
+        values = list(dict.fromkeys(facets[key] for facets in found.facets if key in facets))
+        if key == "precision":
+            values.sort(key=lambda value: (_order(value), value))
+        if key in ("threads", "batch"):
+            values.sort(key=int)
+        if len(values) < 2:
+            continue
+        boxes = "".join(
+            f'<label><input type="checkbox" name="{key}" value="{escape(value)}" checked autocomplete="off">'
+            f"<span>{escape(value)}</span></label>"
+            for value in values
+        )
+        groups.append(f"<fieldset><legend>{title}</legend>{boxes}</fieldset>")
+    if not groups:
+        return ""
+    return (
+        f'<form id="filters" aria-label="Filters of the table and the charts">{"".join(groups)}'
+        '<button type="reset" class="plain">Show all</button></form>'
+    )
+
+
+def comparison_table(lines: Sequence[Line]) -> str:
+    """The table, in a box that scrolls sideways where the screen is narrow; a sentence if there are no lines."""
+    if not lines:
+        return "<p>No row was measured.</p>"
+    columns = _columns(lines)
+    head = "".join(
+        f'<th scope="col" aria-sort="none"{_classes(column)} data-first="{"descending" if column.more_first else "ascending"}">'
+        f'<button type="button"><span>{escape(column.title)}'
+        f"{f'<small>{escape(column.unit)}</small>' if column.unit else ''}</span></button></th>"
+        for column in columns
+    )  # fmt: skip
+    rows = []
+    for index, line in enumerate(lines):
+        cells = "".join(column.cell(line) for column in columns)
+        new = " class=first" if index and lines[index - 1].network != line.network else ""
+        rows.append(f'<tr data-id="{index}"{new}>{_row_head(line)}{cells}</tr>')
+    return (
+        '<div class="scroll" id="table" role="region" aria-label="Table of the comparison" tabindex="0"><table>'
+        f"<caption><span>{escape(_caption(lines))}</span></caption>"
+        '<thead><tr><th scope="col" aria-sort="none" class="text" data-first="ascending">'
+        f'<button type="button"><span>Network</span></button></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _caption(lines: Sequence[Line]) -> str:
+    text = (
+        "Small figures: factor of, or difference to, the baseline in the same runtime. Bars: the figure itself, the column's "
+        "largest being full width; shorter is better."
+    )
+    if any(line.row.gap_at_20_delta is not None for line in lines):
+        text += " ΔGAP: against the same network in FP32, with the 95 % interval of a paired bootstrap over the videos."
+    if any(line.row.limit_share is not None for line in lines):
+        text += " Of the limit: the share that the time to read the weights once is of the p50."
+    return text
+
+
+def _columns(lines: Sequence[Line]) -> list[Shown]:
+    names, several = device_names(lines), len(devices_of(lines)) > 1
+    device = Shown("Device", "", lambda line: _text_cell(names[line.device]), is_text=True)
+    found = [
+        Shown("Precision", "", _precision_cell, is_text=True),
+        Shown("Runtime", "", lambda line: _text_cell(line.runtime), is_text=True),
+        *([device] if several else []),
+    ]
+    if has_threads(lines):
+        found.append(Shown("Threads", "", lambda line: _cell(line.row.threads, str(line.row.threads))))
+    if has_batches(lines):
+        found.append(Shown("Batch", "videos", lambda line: _cell(line.row.batch, str(line.row.batch))))
+    found.append(
+        Shown("Parameters", "", lambda line: _cell(line.row.params, parameters(line.row), parameters_relation(line)))
+    )
+    for column in (GAP, F1, SIZE, P50, P90, LIMIT, MEMORY):
+        found.append(_shown(column, lines))
+        if column is GAP and any(gap_to_fp32(line) is not None for line in lines):
+            found.append(Shown("ΔGAP", "to own FP32", _delta_cell, more_first=True))
+    for column in MORE_COLUMNS:
+        more_first = column.unit == "a second" or not (column.unit or column.key in ("ties_share", "f1_threshold"))
+        shown = _shown(column, lines, bars=False)
+        found.append(Shown(shown.title, shown.unit, shown.cell, more_first=more_first, is_more=True))
+    return found if several else [*found, device]
+
+
+def _shown(column: Column, lines: Sequence[Line], bars: bool = True) -> Shown:
+    largest = max((column.value(line.row) or 0.0 for line in lines), default=0.0) if bars and column.is_ratio else 0.0
+
+    def cell(line: Line) -> str:
+        value = column.value(line.row)
+        if value is None:
+            return ABSENT if bars else ABSENT.replace("<td", '<td class="more"')
+        relation = column.relation(line.row, line.base) if bars and column is not LIMIT else ""
+        share = max(0.0, min(1.0, value / largest)) if largest else None
+        return _cell(value, column.text(line.row), relation, share, precision_class(line), "" if bars else "more")
+
+    return Shown(column.title, column.unit, cell, more_first=column in SORTED_UP)
+
+
+def _cell(
+    value: float, text: str, below: str = "", share: float | None = None, colour: str = "", style: str = ""
+) -> str:
+    small = f"<small>{escape(below)}</small>" if below else ""
+    bar = "" if share is None else f'<i class="{colour}" aria-hidden="true" style="width:{100 * share:.2f}%"></i>'
+    classes = f' class="{style}"' if style else ""
+    return f'<td{classes} data-value="{value!r}">{escape(text)}{small}{bar}</td>'
+
+
+def _text_cell(text: str) -> str:
+    return f'<td class="text" data-value="{escape(text)}">{escape(text)}</td>'
+
+
+def _precision_cell(line: Line) -> str:
+    order = f"{_order(line.precision)}{line.precision}"
+    chip = f'<span class="chip {precision_class(line)}">{escape(line.precision)}</span>'
+    return f'<td class="text" data-value="{escape(order)}">{chip}</td>'
+
+
+def _delta_cell(line: Line) -> str:
+    delta = gap_to_fp32(line)
+    return ABSENT if delta is None else _cell(delta, signed(delta), gap_interval(line))
+
+
+def _row_head(line: Line) -> str:
+    tag = '<span class="tag">baseline</span>' if line.is_baseline else ""
+    problem = f'<span class="problem">{escape(line.problem)}</span>' if line.problem else ""
+    return f'<th scope="row" data-value="{escape(line.network)}"><span>{escape(line.network)}</span>{tag}{problem}</th>'
+
+
+def _classes(column: Shown) -> str:
+    names = [name for name, has in (("text", column.is_text), ("more", column.is_more)) if has]
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _order(precision: str) -> int:
+    return PRECISION_ORDER.index(precision.lower()) if precision.lower() in PRECISION_ORDER else len(PRECISION_ORDER)
+
+
+def precision_class(line: Line) -> str:
+    """The style class that colours a precision; one class for those without a colour of their own."""
+    return line.row.precision if line.precision in PRECISIONS else "other"
