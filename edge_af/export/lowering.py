@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_af.errors import EdgeAfError
 from edge_af.export.flatbuffer import TfliteModel
 from edge_af.export.graph import Graph, Node, Shape
-from edge_af.export.quantize import Affine, Layer, Plan, fused_relu
+from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
 
 NO_INPUT = -1
 """TFLite's mark for an optional input that is left out."""
@@ -55,7 +55,7 @@ def unsupported(node: Node, why: str) -> EdgeAfError:
 
 class _Lowering:
     def __init__(self, graph: Graph, plan: Plan, integer_io: bool) -> None:
-        self.graph, self.plan, self.model = graph, plan, TfliteModel()
+        self.graph, self.plan, self.model = with_biases(graph, plan), plan, TfliteModel()
         self.batch_one, batch_two = graph.shapes(1), graph.shapes(2)
         self.shapes: dict[str, Shape] = {
             name: tuple(dim if dim == batch_two[name][axis] else None for axis, dim in enumerate(shape))

@@ -293,6 +293,12 @@ def quantize_layer(
     return Layer(form, integers, scale, bias, np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32))
 
 
+def with_biases(graph: Graph, plan: Plan) -> Graph:
+    """The graph with the biases that its plan's layers have, which rounding may have corrected."""
+    biases = {gemm.inputs[2]: plan.layers[gemm.name].bias for gemm in graph.gemms() if gemm.name in plan.layers}
+    return replace(graph, constants={**graph.constants, **biases})
+
+
 def fused_relu(graph: Graph, gemm: Node) -> Node | None:
     """The ReLU that alone reads a Gemm's output, and so becomes part of the layer."""
     if gemm.outputs[0] in graph.outputs:

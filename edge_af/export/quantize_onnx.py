@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
-from edge_af.export.quantize import Affine, Layer, Plan, fused_relu
+from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
 
 ACTIVATION_TYPE: dict[str, type[np.uint8] | type[np.int8]] = {"x86-64": np.uint8, "arm64": np.int8}
 """What INT8 activations are held as. x86's dot product takes unsigned by signed bytes; on signed by signed ONNX Runtime
@@ -55,6 +55,7 @@ def this_cpu() -> str:
 
 def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
     """The graph with the layers of `plan` in their integer form, for `cpu` (a key of `ACTIVATION_TYPE`)."""
+    graph = with_biases(graph, plan)
     constants = dict(graph.constants)
     nodes: list[Node] = []
     quantised: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph
+from edge_af.export.pipeline import write_file
 from edge_af.export.quantize import WEIGHT_LIMIT, dequantize, plan, quantize_weight, spread
-from edge_af.export.recipes import Form, Recipe
+from edge_af.export.ranges import Ranges
+from edge_af.export.recipes import Form, RangeChoice, Recipe
 from edge_af.export.rounding import Rounder, corrected_bias, gptq, layer_inputs
+from edge_af.runtime import load, score_all
 
 RANDOM = np.random.default_rng(3)
 
@@ -122,3 +126,27 @@ def test_a_recipe_that_needs_inputs_says_so(graph: Graph, dataset: Dataset, tmp_
     assert not recipe(weights="int4", activations="dynamic").needs_inputs
     with pytest.raises(EdgeAfError, match="--calibration-data"):
         plan(graph, recipe(weights="int4", activations="dynamic", rounding="gptq"))
+
+
+@pytest.mark.parametrize("form", [("int8", "static"), ("int8", "dynamic"), ("int8", "float"), ("int4", "dynamic")])
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_corrected_biases_reach_the_file(
+    graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, form: tuple[str, str], format: str
+) -> None:
+    """Shifted by hand, so that what is seen is the bias and nothing else."""
+    made = plan(graph, Recipe("test", "", Form(*form), RangeChoice("mse")), ranges)
+    layer = made.layers["head"]
+    step = layer.bias + np.float32(1.5)
+    whole = None
+    if layer.integer_bias is not None:
+        (head,) = (gemm for gemm in graph.gemms() if gemm.name == "head")
+        whole = np.rint(step / (layer.weight_scale * made.tensors[head.inputs[0]].scale)).astype(np.int32)
+    shifted = replace(made, layers={**made.layers, "head": replace(layer, bias=step, integer_bias=whole)})
+    scores = []
+    for name, one in {"a": made, "b": shifted}.items():
+        write_file(graph, one, format, tmp_path / f"{name}.{format}", "x86-64")
+        scores.append(score_all(load(tmp_path / f"{name}.{format}"), *dataset.features(np.arange(8))))
+    before, after = (np.log(part / (1 - part)) for part in scores)
+    inside = (scores[0] > 1e-3) & (scores[1] < 1 - 1e-3)
+    assert inside.sum() > 50
+    np.testing.assert_allclose((after - before)[inside], 1.5, atol=0.02)
