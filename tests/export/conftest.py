@@ -15,6 +15,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
 from edge_af.export.onnx_graph import trace
 from edge_af.export.ranges import Ranges, find_ranges
+from edge_af.export.rounding import Rounder, layer_inputs
 from edge_af.models.networks import count_params
 from edge_af.models.run import Run, save_run
 
@@ -40,6 +41,12 @@ def graph(network: nn.Module) -> Graph:
 def ranges(graph: Graph, dataset: Dataset) -> Ranges:
     """Of `graph` over 100 videos."""
     return find_ranges(graph, dataset, np.arange(100), seed=0)
+
+
+@pytest.fixture(scope="session")
+def rounder(graph: Graph, dataset: Dataset) -> Rounder:
+    """Rounds by what the layers of `graph` read on 100 videos, as recipes with `rounding: gptq` want it."""
+    return Rounder(layer_inputs(graph, dataset, np.arange(100), [gemm.name for gemm in graph.gemms()]))
 
 
 @pytest.fixture
