@@ -227,9 +227,16 @@ def test_rows_are_saved_as_they_come(exports: Path):
 def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     # The first row ends soon, the second would take until the time limit.
-    arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--timeout", 10, "--out", out]
+    arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--timeout", 5, "--out", out]
     command = [sys.executable, "-m", "edge_af", "bench", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     _wait_for(out.exists)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     _wait_for(lambda: children.read_text().split() != [])
