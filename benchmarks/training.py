@@ -26,7 +26,8 @@ from edge_af.files import read_json, write_atomic, write_json
 SCHEMA_VERSION = 1
 ATTEND, LATE = "attend-fusion", "fc-late-fusion"
 CARE = ("--epochs", "6", "--batch", "256", "--lr", "1e-3")
-"""The same for every network."""
+"""The same for every network but the linear one, whose held-out GAP@20 it would leave at 0.6547: 0.6790 with 3e-3, 0.6599
+with 1e-2."""
 TEACHER = "fc-late-fusion"
 TABLE_COLUMNS = ("gap_at_20", "f1_micro", "f1_micro_at_half", "hit_at_1", "perr", "map")
 
@@ -56,7 +57,7 @@ class Wanted:
 ROWS = (
     Wanted("attend-fusion", "Attend-Fusion", ATTEND, "paper"),
     Wanted(TEACHER, "FC Late Fusion", LATE, "paper"),
-    Wanted("linear", "Linear model", LATE, "linear"),
+    Wanted("linear", "Linear model", LATE, "linear", ("--lr", "3e-3")),
     Wanted("without-attention", "Attend-Fusion without attention", ATTEND, "paper", ("--ablate", "attention")),
     Wanted("without-audio", "Attend-Fusion without audio", ATTEND, "paper", ("--ablate", "audio")),
     Wanted("without-visual", "Attend-Fusion without visual", ATTEND, "paper", ("--ablate", "visual")),

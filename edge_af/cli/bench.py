@@ -139,8 +139,9 @@ def command(
             else "interrupted before the first row."
         )
         raise
-    for text in results.warnings:
-        warn(text)
+    if as_json:  # The table has them below it.
+        for text in results.warnings:
+            warn(text)
     click.echo(dump_results(results) if as_json else table([results]), nl=not as_json)
     say(f"results: {out}")
     write_reports([results], markdown=markdown, html=html)
