@@ -30,6 +30,8 @@ PICKED = {
     "fp16": {"onnx": "fp16", "tflite": "fp16"},
 }
 """The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
+ON_VIDEOS = {"int4": "int4-block32-dynamic-gptq-corrected"}
+"""What stands in for a pick where there is calibration data, which that recipe's rounding needs."""
 INTEGER_IO = "int8-static"
 """The same for INT8 TFLite with integer inputs and outputs, which need static activations."""
 
@@ -40,7 +42,9 @@ INTEGER_IO = "int8-static"
 @click.option(
     "--int8", is_flag=True, help="INT8 files beside the FP32 ones, by the recipe that does best in each format."
 )
-@click.option("--int4", is_flag=True, help="INT4 files likewise.")
+@click.option(
+    "--int4", is_flag=True, help="INT4 files likewise; rounded on the calibration videos where there are some."
+)
 @click.option("--fp16", is_flag=True, help="FP16 files likewise.")
 @click.option(
     "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Only this format; may be given again."
@@ -132,7 +136,8 @@ def command(
     from edge_af.data.dataset import open_dataset
 
     flags = {"int8": int8, "int4": int4, "fp16": fp16}
-    recipes = _recipes(chosen, recipe_names, [precision for precision, given in flags.items() if given], io)
+    precisions = [precision for precision, given in flags.items() if given]
+    recipes = _recipes(chosen, recipe_names, precisions, io, on_videos=calibration_data is not None)
     static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
     if static and calibration_data is None and ranges_file is None:
         raise click.UsageError(
@@ -250,7 +255,7 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
 
 
 def _recipes(
-    formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str], io: str
+    formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str], io: str, on_videos: bool
 ) -> dict[str, tuple[Recipe, ...]]:
     """Format to its recipes: those given (`NAME` is for all formats, `FORMAT=NAME` for one), and for each precision that
     none of them is of, the recipe that its flag stands for.
@@ -269,9 +274,7 @@ def _recipes(
             chosen[one].append(recipe)
     for precision in precisions:
         picked = {
-            format: load_recipe(
-                INTEGER_IO if (format, precision, io) == ("tflite", "int8", "int8") else PICKED[precision][format]
-            )
+            format: load_recipe(_pick(precision, format, io, on_videos))
             for format in formats
             if precision not in [recipe.precision for recipe in chosen[format]]
         }
@@ -280,6 +283,14 @@ def _recipes(
         if picked:
             say(f"--{precision}: {', '.join(f'{recipe.name} for {format}' for format, recipe in picked.items())}")
     return {format: tuple(recipes) for format, recipes in chosen.items()}
+
+
+def _pick(precision: str, format: str, io: str, on_videos: bool) -> str:
+    if (format, precision, io) == ("tflite", "int8", "int8"):
+        return INTEGER_IO
+    if on_videos and precision in ON_VIDEOS:
+        return ON_VIDEOS[precision]
+    return PICKED[precision][format]
 
 
 def _table(manifest: Manifest) -> list[str]:

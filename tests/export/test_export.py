@@ -208,6 +208,17 @@ def test_a_flag_says_which_recipe_it_picked(
     assert "--int8: int8-static for onnx, int8-dynamic for tflite" in capsys.readouterr().err
 
 
+def test_int4_is_rounded_on_videos_where_there_are_some(
+    make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--int4", "--format", "tflite", "--sensitivity-videos", "0")
+    run = make_run("attend-fusion")
+    run_verb(capsys, run, "--out", tmp_path / "without", *flags)
+    run_verb(capsys, run, "--out", tmp_path / "with", *flags, "--calibration-data", dataset.folder)
+    recipes = {name: read_manifest(tmp_path / name).files[-1].recipe for name in ("without", "with")}
+    assert recipes == {"without": "int4-block32-dynamic", "with": "int4-block32-dynamic-gptq-corrected"}
+
+
 def test_integer_inputs_and_outputs(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
