@@ -5,6 +5,8 @@
 exports each run by every recipe, scores all evaluation videos with each file, times each file against FP32 in the same
 runtime, and writes `recipes.json` and `recipes.md`. The two are timed in turns within one process, a few inferences at a
 time, and whoever went first goes second in the next round: what else the machine does meets both alike.
+
+Interrupted and started again, it goes on: a file that is recorded with the same bytes is not measured again.
 """
 
 from __future__ import annotations
@@ -15,27 +17,33 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, read_manifest
 from edge_af.bench.device import this_device
 from edge_af.console import say
 from edge_af.data.dataset import Dataset, open_dataset
-from edge_af.files import write_atomic, write_json
-from edge_af.runtime import RUNTIME_OF_SUFFIX, Scorer, load
+from edge_af.files import read_json, write_atomic, write_json
+from edge_af.runtime import RUNTIME_OF_SUFFIX, Scorer, load, score_all
 from edge_af.runtime.accuracy import accuracy
 
+SCHEMA_VERSION = 2
 TURN = 10
 """Timed inferences before it is the other one's turn."""
 WARM_UP = 3
 """Inferences at the start of a turn that do not count: they find the other network's weights in the caches."""
 VIDEOS = 64
 """Different videos that are timed."""
+COMPARED = 1000
+"""Videos whose scores are compared with PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Row:
     precision: str
     recipe: str | None
     file: str
+    sha256: str
     size_bytes: int
     size_share: float
     """Of FP32's bytes in the same format."""
@@ -56,6 +65,8 @@ class Row:
     gap_at_20_change: float
     """From FP32 in the same format."""
     f1_micro: float
+    max_difference: float
+    """Of any score from the run's in PyTorch, over the first `COMPARED` videos."""
     integer_share: float | None
     latency_ms_p50: float
     fp32_latency_ms_p50: float
@@ -64,42 +75,63 @@ class Row:
     """Median, over pairs of neighbouring turns, of FP32's time by this file's."""
 
 
-def rows_of(folder: Path, dataset: Dataset, threads: int, rounds: int) -> list[Row]:
-    """Measure every file of an export's folder."""
+@dataclass(frozen=True)
+class Setting:
+    """How every file is measured."""
+
+    dataset: Dataset
+    threads: int
+    rounds: int
+    known: dict[str, Row]
+    """Rows of an earlier start, by the file's SHA-256."""
+    save: Callable[[Row], None]
+    """Told each row as it is found."""
+
+
+def measure(run: Path, folder: Path, setting: Setting) -> None:
+    """Measure every file of a run's export."""
     manifest = read_manifest(folder)
-    rows = []
+    todo = [file for file in manifest.files if file.sha256 not in setting.known]
+    expected = _compared(load(run, threads=2), setting.dataset) if todo else None
+    gc.collect()
     for suffix in RUNTIME_OF_SUFFIX:
         files = [file for file in manifest.files if Path(file.path).suffix == suffix]
         (reference,) = (file for file in files if file.recipe is None)
         reference_gap = None
         for file in (reference, *(file for file in files if file is not reference)):
-            scorer = load(folder / file.path, threads=threads)
-            found = accuracy(scorer, folder / file.path, dataset, manifest.f1_threshold).as_dict()
-            gap = float(found["gap_at_20"])
-            reference_gap = gap if reference_gap is None else reference_gap
-            # Where the file is FP32 itself, it is timed against a second one, which shows how far noise goes.
-            other = load(folder / reference.path, threads=threads)
-            own, fp32, speedup = in_turns(scorer, other, dataset, rounds)
-            del scorer, other
-            gc.collect()
-            rows.append(
-                _row(manifest, file, reference, gap, gap - reference_gap, float(found["f1_micro"]), own, fp32, speedup)
-            )
-            say(f"{file.path}: GAP {gap:.4f}, {own:.3f} ms, {speedup:.1f} times as fast as FP32")
-    return rows
+            row = setting.known.get(file.sha256)
+            if row is None:
+                assert expected is not None
+                row = _row(manifest, folder, file, reference, reference_gap, expected, setting)
+                setting.save(row)
+            reference_gap = row.gap_at_20 if file is reference else reference_gap
+
+
+def _compared(scorer: Scorer, dataset: Dataset) -> NDArray[np.float32]:
+    rows = slice(COMPARED)
+    return score_all(scorer, dataset.visual[rows], dataset.audio[rows])
 
 
 def _row(
     manifest: Manifest,
+    folder: Path,
     file: ArtifactFile,
     reference: ArtifactFile,
-    gap: float,
-    change: float,
-    f1: float,
-    own: float,
-    fp32: float,
-    speedup: float,
+    reference_gap: float | None,
+    expected: NDArray[np.float32],
+    setting: Setting,
 ) -> Row:
+    dataset = setting.dataset
+    scorer = load(folder / file.path, threads=setting.threads)
+    found = accuracy(scorer, folder / file.path, dataset, manifest.f1_threshold).as_dict()
+    gap = float(found["gap_at_20"])
+    difference = float(np.abs(_compared(scorer, dataset) - expected).max())
+    # Where the file is FP32 itself, it is timed against a second one, which shows how far noise goes.
+    other = load(folder / reference.path, threads=setting.threads)
+    own, fp32, speedup = in_turns(scorer, other, dataset, setting.rounds)
+    del scorer, other
+    gc.collect()
+    say(f"{file.path}: GAP {gap:.4f}, {own:.3f} ms, {speedup:.1f} times as fast as FP32, off by {difference:.1e}")
     return Row(
         model=manifest.model,
         preset=manifest.preset,
@@ -108,11 +140,13 @@ def _row(
         precision=file.precision,
         recipe=file.recipe,
         file=file.path,
+        sha256=file.sha256,
         size_bytes=file.size_bytes,
         size_share=file.size_bytes / reference.size_bytes,
         gap_at_20=gap,
-        gap_at_20_change=change,
-        f1_micro=f1,
+        gap_at_20_change=gap - (reference_gap if reference_gap is not None else gap),
+        f1_micro=float(found["f1_micro"]),
+        max_difference=difference,
         integer_share=file.integer_share,
         latency_ms_p50=own,
         fp32_latency_ms_p50=fp32,
@@ -150,17 +184,18 @@ def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[f
 def markdown(rows: list[Row], note: str) -> str:
     """The table, a part for each network."""
     lines = ["# Recipes", "", note]
-    head = "| runtime | recipe | bytes | of FP32 | GAP@20 | change | F1 | p50, ms | FP32's | times as fast | integer share |"
+    head = "| runtime | recipe | bytes | of FP32 | GAP@20 | change | F1 | p50, ms | FP32's | times as fast | integer share "
+    head += "| largest score difference |"
     for model, preset in dict.fromkeys((row.model, row.preset) for row in rows):
         own = [row for row in rows if (row.model, row.preset) == (model, preset)]
         lines += ["", f"## {model}, {preset}, {own[0].params:,} parameters", "", head]
-        lines.append("|---|---|" + "---:|" * 9)
+        lines.append("|---|---|" + "---:|" * 10)
         for row in own:
             share = "" if row.integer_share is None else f"{row.integer_share:.1%}"
             lines.append(
                 f"| {row.runtime} | {row.recipe or 'FP32'} | {row.size_bytes:,} | {row.size_share:.1%} | {row.gap_at_20:.4f} "
                 f"| {row.gap_at_20_change:+.4f} | {row.f1_micro:.4f} | {row.latency_ms_p50:.3f} "
-                f"| {row.fp32_latency_ms_p50:.3f} | {row.speedup:.1f} | {share} |"
+                f"| {row.fp32_latency_ms_p50:.3f} | {row.speedup:.1f} | {share} | {row.max_difference:.1e} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -194,38 +229,43 @@ def main(
     from edge_af.export.recipes import known_recipes
 
     dataset = open_dataset(data)
-    rows: list[Row] = []
-    for run in runs:
-        folder = artifacts / run.name
-        if not (folder / MANIFEST).is_file():
-            words = ["export", run, "--out", folder, "--calibration-data", calibration_data]
-            words += ["--any-calibration-data"] if any_calibration_data else []
-            words += [word for name in recipes or known_recipes() for word in ("--recipe", name)]
-            # In a process of its own, so that its memory is free again before anything is measured.
-            subprocess.run([sys.executable, "-m", "edge_af", *map(str, words)], check=True)
-        rows += rows_of(folder, dataset, threads, rounds)
     device = this_device()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     command = "python -m benchmarks.recipes " + shlex.join(sys.argv[1:])
     note = (
         f"Made by `{command}` at commit {commit} on {device.label}, {threads} thread{'s' if threads > 1 else ''}; "
-        f"{dataset.videos:,} videos of {dataset.folder.resolve().name}. "
-        "Each file is timed in turns with FP32 in the same runtime."
+        f"{dataset.videos:,} videos of {dataset.folder.resolve().name}. Each file is timed in turns with FP32 in the same "
+        f"runtime. Score differences are from PyTorch's, over {min(COMPARED, dataset.videos):,} videos."
     )
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    value = {
-        "schema_version": 1,
-        "created": created,
-        "command": command,
-        "commit": commit,
-        "device": asdict(device),
-        "threads": threads,
-        "videos": dataset.videos,
-        "rows": [asdict(row) for row in rows],
-    }
-    write_json(out.with_suffix(".json"), value)
-    write_atomic(out.with_suffix(".md"), markdown(rows, note))
-    click.echo(json.dumps({"json": str(out.with_suffix(".json")), "markdown": str(out.with_suffix(".md"))}))
+    about = {"schema_version": SCHEMA_VERSION, "command": command, "commit": commit, "device": asdict(device)}
+    about |= {"threads": threads, "videos": dataset.videos}
+    path = out.with_suffix(".json")
+    rows = _earlier(path, about) if path.exists() else []
+
+    def save(row: Row) -> None:
+        rows.append(row)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(path, {**about, "created": created, "rows": [asdict(row) for row in rows]})
+        write_atomic(out.with_suffix(".md"), markdown(rows, note))
+
+    for run in runs:
+        folder = artifacts / run.name
+        if not (folder / MANIFEST).is_file():
+            words = ["export", run, "--out", folder, "--calibration-data", calibration_data, "--sensitivity-videos", 0]
+            words += ["--any-calibration-data"] if any_calibration_data else []
+            words += [word for name in recipes or known_recipes() for word in ("--recipe", name)]
+            # In a process of its own, so that its memory is free again before anything is measured.
+            subprocess.run([sys.executable, "-m", "edge_af", *map(str, words)], check=True)
+        measure(run, folder, Setting(dataset, threads, rounds, {row.sha256: row for row in rows}, save))
+    click.echo(json.dumps({"json": str(path), "markdown": str(out.with_suffix(".md"))}))
+
+
+def _earlier(path: Path, about: dict[str, Any]) -> list[Row]:
+    """The rows of an earlier start with the same options, at the same commit, on the same machine."""
+    value = read_json(path, "file of results")
+    if any(value.get(name) != about[name] for name in about):
+        return []
+    return [Row(**row) for row in value["rows"]]
 
 
 if __name__ == "__main__":
