@@ -11,7 +11,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.export.pipeline import CalibrationData, export_network
 from edge_af.export.recipes import load_recipe
 from edge_af.models.networks import build, count_params
-from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
+from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
 from edge_af.models.run import Run
 
 CONFIGS = {
@@ -21,12 +21,19 @@ CONFIGS = {
 
 
 def export_tiny(
-    model: str, out: Path, dataset: Dataset, *, name: str = "int8-dynamic", integer_io: bool = False
+    model: str,
+    out: Path,
+    dataset: Dataset,
+    *,
+    name: str = "int8-dynamic",
+    integer_io: bool = False,
+    config: ModelConfig | None = None,
 ) -> Path:
-    """The folder `out` with an untrained network's four files, FP32 and INT8 by the recipe `name`, and their manifest."""
+    """The folder `out` with an untrained network's four files, FP32 and those of the recipe `name`, and their manifest."""
     torch.manual_seed(0)
-    network = build(CONFIGS[model], dataset.classes).eval()
-    run = Run("tiny", CONFIGS[model], dataset.classes, count_params(network), 0.25, dataset.class_names, weights="")
+    config = config or CONFIGS[model]
+    network = build(config, dataset.classes).eval()
+    run = Run("tiny", config, dataset.classes, count_params(network), 0.25, dataset.class_names, weights="")
     recipe = load_recipe(name)
     calibration = CalibrationData(dataset, np.arange(64), 0)
     export_network(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder
 from edge_af.runtime import MissingRuntime
+from edge_af.runtime.packed_onnx import align_packed
 from edge_af.runtime.probe import OUTPUT, check_names, has_operator
 
 
@@ -34,6 +36,8 @@ def onnxruntime_module() -> Any:
 
 PACKED = "packed.onnx"
 """In the folder of packed weights: the graph as onnxruntime optimised it, its weights in a file beside it."""
+SAME_SCORES = 1e-5
+"""How far scores from packed weights may be from the file's: another order of the same sums."""
 
 
 class OnnxScorer:
@@ -56,6 +60,8 @@ class OnnxScorer:
                 options.enable_cpu_mem_arena = False
             file = path if packed is None else packed / PACKED
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except EdgeAfError:
+            raise
         except Exception as error:  # onnxruntime has no common base for what a damaged file raises
             raise EdgeAfError(f"{path}: onnxruntime cannot load this file: {_first_line(error)}") from None
         outputs = {value.name: value.shape for value in self._session.get_outputs()}
@@ -76,7 +82,11 @@ class OnnxScorer:
 
 
 def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
-    """Write the optimised graph to `folder`, its weights beside it both as they were and as the kernels want them."""
+    """Write the optimised graph to `folder`, its weights beside it both as they were and as the kernels want them.
+
+    Raises:
+        EdgeAfError: scores from the packed weights are not those of the file.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     with staged_folder(folder, (PACKED, f"{PACKED}.data")) as stage:
@@ -87,7 +97,24 @@ def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
             "save_external_prepacked_constant_initializers": "1",
         }.items():
             options.add_session_config_entry(f"session.{name}", value)
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        align_packed(stage / PACKED, stage / f"{PACKED}.data")
+        mapped = onnxruntime.SessionOptions()
+        mapped.log_severity_level = 3
+        packed = onnxruntime.InferenceSession(str(stage / PACKED), mapped, providers=["CPUExecutionProvider"])
+        random = np.random.default_rng(0)
+        visual, audio = (
+            random.uniform(-2, 2, (2, width)).astype(np.float32) for width in (VISUAL_FEATURES, AUDIO_FEATURES)
+        )
+        for videos in (1, 2):
+            one, two = (
+                each.run([OUTPUT], {"visual": visual[:videos], "audio": audio[:videos]})[0]
+                for each in (session, packed)
+            )
+            if not np.allclose(one, two, rtol=0, atol=SAME_SCORES):
+                raise EdgeAfError(
+                    f"{path}: this onnxruntime scores differently from packed weights; load it without them."
+                )
 
 
 def _first_line(error: Exception) -> str:

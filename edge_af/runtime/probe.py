@@ -114,16 +114,16 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | 
     """The protobuf fields in data[start:end]: (number, integer) or (number, (start, end) of its bytes)."""
     at = start
     while at < end:
-        key, at = _varint(data, at)
+        key, at = read_varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0:
             raise ValueError(f"no protobuf at byte {at}")
         if wire == 0:
-            value, at = _varint(data, at)
+            value, at = read_varint(data, at)
             yield number, value
             continue
         if wire == 2:
-            length, at = _varint(data, at)
+            length, at = read_varint(data, at)
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
@@ -134,7 +134,12 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | 
         at += length
 
 
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def read_varint(data: mmap.mmap | bytes, at: int) -> tuple[int, int]:
+    """The protobuf integer at a place, and where what follows it starts.
+
+    Raises:
+        ValueError, IndexError: there is none.
+    """
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tiny_export import export_tiny
 
 import edge_af
 from edge_af.data.dataset import Dataset
+from edge_af.models.presets import AttendFusionConfig
 from edge_af.runtime import load, score_all
 from edge_af.runtime.probe import weight_bytes
 
@@ -32,6 +36,33 @@ def test_packed_weights_give_the_same_scores(
     np.testing.assert_array_equal(score_all(again, *features, batch=7), expected)
     np.testing.assert_array_equal(again.score(features[0][:1], features[1][:1]), expected[:1])
     assert {file.name: file.stat().st_mtime_ns for file in packed.iterdir()} == made
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_packed_weights_of_odd_sizes_lie_where_the_kernels_need_them(
+    dataset: Dataset, eval_dataset: Dataset, tmp_path: Path, precision: str
+):
+    """onnxruntime writes them one behind the other, and its kernels then crash or read scales from the wrong place."""
+    config = AttendFusionConfig(tokens=5, token_width=60, heads=4, dropout=0.0)
+    out = export_tiny("attend-fusion", tmp_path / "out", dataset, name="int4-block32-dynamic", config=config)
+    path, packed = out / f"attend-fusion-{precision}.onnx", tmp_path / "packed"
+    # In a process of its own, as the wrong place can end in SIGSEGV.
+    np.savez(tmp_path / "features.npz", *eval_dataset.features(slice(20)))
+    program = (
+        "import sys, numpy as np; from edge_af.runtime import load, score_all\n"
+        "features = np.load(sys.argv[3]); features = features['arr_0'], features['arr_1']\n"
+        "one, two = load(sys.argv[1]), load(sys.argv[1], packed=sys.argv[2])\n"
+        "for n in (1, 20):\n"
+        "    np.testing.assert_array_equal(*(score_all(each, features[0][:n], features[1][:n]) for each in (one, two)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path, packed, tmp_path / "features.npz"], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+    model = onnx.load(packed / "packed.onnx", load_external_data=False)
+    outside = [{e.key: e.value for e in tensor.external_data} for tensor in model.graph.initializer]
+    blobs = [value for entries in outside for key, value in entries.items() if key.startswith("prepacked_")]
+    places = [int(buffer.split(";")[0]) for blob in blobs for buffer in blob.split("|")[1:]]
+    assert len(places) >= 5 and all(place % 64 == 0 for place in places)
 
 
 def test_packed_weights_of_a_file_with_integer_inputs(dataset: Dataset, tmp_path: Path):

@@ -1,0 +1,127 @@
+"""Lays out anew what onnxruntime wrote of packed weights, so that each piece starts where its kernels need it.
+
+onnxruntime 1.31 starts tensors of over a megabyte at a page and puts all else right behind what came before. Its kernels
+take packed weights for aligned to a cache line: from elsewhere they read a vector with an aligned load (SIGSEGV), or
+compute the place of the scales from the address and find other bytes there (wrong scores, no word). Widths that are no
+multiple of 64, such as the attention's 244 and a head of 3,862 classes, come to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from edge_af.runtime.probe import read_varint
+
+LINE, PAGE = 64, 4096
+LARGE = 1 << 20
+"""From so many bytes on a tensor starts at a page."""
+# Field numbers in onnx.proto: ModelProto, GraphProto, TensorProto, StringStringEntryProto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_EXTERNAL, _ENTRY_KEY, _ENTRY_VALUE = 7, 5, 13, 1, 2
+_PREPACKED = "prepacked_"
+_CHUNK = 1 << 24
+
+
+def align_packed(model: Path, data: Path) -> None:
+    """Rewrite an optimised ONNX file and the file of its weights with every tensor and packed weight aligned.
+
+    Args:
+        model: the ONNX file; all its initializers outside it lie in `data`.
+        data: the file of weights. Both are replaced.
+    """
+    aligned = data.with_name(f"{data.name}.aligned")
+    with data.open("rb") as source, aligned.open("wb") as target:
+        move = _mover(source, target)
+        text = _changed(
+            model.read_bytes(),
+            _MODEL_GRAPH,
+            lambda graph: _changed(graph, _GRAPH_INITIALIZER, lambda tensor: _moved_tensor(tensor, move)),
+        )
+    aligned.replace(data)
+    model.write_bytes(text)
+
+
+def _mover(source: IO[bytes], target: IO[bytes]) -> Callable[[int, int, int], int]:
+    """A function that copies `length` bytes at `offset` to the next place of an alignment, and returns where that is."""
+
+    def move(offset: int, length: int, alignment: int) -> int:
+        place = -(-target.tell() // alignment) * alignment
+        target.write(bytes(place - target.tell()))
+        source.seek(offset)
+        left = length
+        while left:
+            part = source.read(min(left, _CHUNK))
+            if not part:
+                raise ValueError(f"{length:,} bytes at {offset:,} pass the end of the weights")
+            target.write(part)
+            left -= len(part)
+        return place
+
+    return move
+
+
+def _moved_tensor(tensor: bytes, move: Callable[[int, int, int], int]) -> bytes:
+    """A TensorProto whose data, if it lies outside, was moved, with what kernels packed of it."""
+    entries: dict[str, str] = {}
+    for number, _, inner in _fields(tensor):
+        if number == _TENSOR_EXTERNAL:
+            pair = {key: value.decode() for key, _, value in _fields(inner)}
+            entries[pair[_ENTRY_KEY]] = pair.get(_ENTRY_VALUE, "")
+    if "offset" not in entries:
+        return tensor
+    length = int(entries["length"])
+    entries["offset"] = str(move(int(entries["offset"]), length, PAGE if length >= LARGE else LINE))
+    for key in entries:
+        if key.startswith(_PREPACKED):
+            # The kernel's key, then offset;length;checksum of each of its buffers, all parted by bars.
+            name, *buffers = entries[key].split("|")
+            for at, buffer in enumerate(buffers):
+                start, size, rest = buffer.split(";", 2)
+                buffers[at] = f"{move(int(start), int(size), LINE)};{size};{rest}"
+            entries[key] = "|".join([name, *buffers])
+    kept = b"".join(whole for number, whole, _ in _fields(tensor) if number != _TENSOR_EXTERNAL)
+    return kept + b"".join(
+        _field(_TENSOR_EXTERNAL, _field(_ENTRY_KEY, key.encode()) + _field(_ENTRY_VALUE, value.encode()))
+        for key, value in entries.items()
+    )
+
+
+def _changed(message: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
+    """A message in which every field of that number holds what `change` makes of it."""
+    return b"".join(
+        _field(number, change(inner)) if found == number else whole for found, whole, inner in _fields(message)
+    )
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number, all bytes, and content of each protobuf field; the content of one that is a number alone is empty."""
+    at = 0
+    while at < len(message):
+        key, start = read_varint(message, at)
+        wire, end = key & 7, start
+        if wire == 2:
+            length, start = read_varint(message, start)
+            end = start + length
+        elif wire == 0:
+            _, end = read_varint(message, start)
+        elif wire in (1, 5):
+            end = start + (8 if wire == 1 else 4)
+        else:
+            raise ValueError(f"no protobuf at byte {at}")
+        if end > len(message):
+            raise ValueError(f"a field at byte {at:,} passes the end")
+        yield key >> 3, message[at:end], message[start:end] if wire == 2 else b""
+        at = end
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _as_varint(number << 3 | 2) + _as_varint(len(content)) + content
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
