@@ -166,7 +166,13 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
         weight = lowering.model.int4(weight_name, layer.weight, layer.weight_scale)
         inputs = [lowering.real(data), weight, lowering.real(bias_name)]
         lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options, version=12)
-    elif layer.form.activations == "static" and output in lowering.plan.tensors:
+    elif layer.form.activations == "dynamic":
+        options.asymmetricQuantizeInputs = True
+        weight = lowering.model.constant(weight_name, layer.weight, layer.weight_scale)
+        inputs = [lowering.real(data), weight, lowering.real(bias_name)]
+        # With this version a runtime that knows no scale a feature refuses the file; see `_hybrid_layer`.
+        lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options, version=12)
+    elif output in lowering.plan.tensors:
         _integer_layer(lowering, node, layer, output, options)
     else:
         _hybrid_layer(lowering, node, layer, output, activation)
@@ -198,11 +204,12 @@ def _integer_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, o
 
 
 def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, activation: int) -> None:
-    """A layer that quantises its float input at run time, with the weights' scales as a multiplication of their own.
+    """A static recipe's layer whose output stays in float: it quantises its input at run time, with the weights' scales as
+    a multiplication of their own.
 
     FULLY_CONNECTED on a float input can hold a scale for each output feature only in recent runtimes; older ones, such as
     tflite-runtime 2.14, take the first scale for all of them without a word. With one scale of 1 in the layer and the
-    real ones behind it, every runtime computes the same.
+    real ones behind it, every runtime that a static file is for computes the same.
     """
     data, weight_name, bias_name = node.inputs
     options = schema.FullyConnectedOptionsT()
