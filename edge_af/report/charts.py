@@ -315,15 +315,16 @@ def memory_parts(line: Line, peak: int) -> dict[str, int]:
 
 
 def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) -> None:
-    """A chart for each network, format, precision and recipe whose layers were quantised one at a time; adds facets."""
+    """A chart for each network, format and recipe whose layers were quantised one at a time; adds facets."""
     groups: dict[tuple[str, ...], list[Sensitivity]] = {}
     for results in many:
         for one in results.sensitivity:
-            group = groups.setdefault((one.artifact, one.model, one.preset, one.format, one.precision, one.recipe), [])
+            group = groups.setdefault((one.artifact, one.model, one.preset, one.format, one.recipe), [])
             # Several devices measure the same files, whose sensitivity is the same.
             if one.layer not in [other.layer for other in group]:
                 group.append(one)
-    for number, ((artifact, model, preset, form, precision, recipe), layers) in enumerate(groups.items()):
+    for number, ((artifact, model, preset, form, recipe), layers) in enumerate(groups.items()):
+        precision = _main_precision(layers)
         network = next(
             (
                 line.network
@@ -344,8 +345,8 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
             rows.append(
                 {
                     "id": len(found.facets) - 1,
-                    "label": one.layer,
-                    "precision": precision.upper(),
+                    "label": one.layer if one.precision == precision else f"{one.layer} ({one.precision.upper()})",
+                    "precision": one.precision.upper(),
                     "snr": one.snr_db,
                     "note": f"{noise}{drop}",
                     "text": f"{one.layer}: {noise}{drop}, {megabytes(one.weight_bytes)} MB of weights",
@@ -365,6 +366,14 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
                 {"rows": rows},
             )
         )  # fmt: skip
+
+
+def _main_precision(layers: Sequence[Sensitivity]) -> str:
+    """What most of a file's weights are: a recipe may hold some layers otherwise."""
+    held: dict[str, int] = {}
+    for one in layers:
+        held[one.precision] = held.get(one.precision, 0) + one.weight_bytes
+    return max(held, key=lambda precision: held[precision])
 
 
 def _rounded(value: float) -> float:

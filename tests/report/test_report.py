@@ -14,7 +14,7 @@ import pytest
 
 from edge_af.bench.device import Device
 from edge_af.bench.memory import MemoryReading
-from edge_af.bench.results import Baseline, Data, Delta, Latency, Method, Results, Row, write_results
+from edge_af.bench.results import Baseline, Data, Delta, Latency, Method, Results, Row, Sensitivity, write_results
 from edge_af.report.charts import charts, memory_parts
 from edge_af.report.comparison import GAP, MEMORY, P50, SIZE, compare, factor, quantity, signed, summary
 from edge_af.report.page import page as whole_page
@@ -255,6 +255,21 @@ def test_the_page_needs_nothing_from_elsewhere_and_can_be_read_without_eyes(many
     assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in reader.of("th"))
     assert next(name for name, _ in reader.tags if re.fullmatch("h[1-6]", name)) == "h1"
     assert "color-scheme: light dark" in text and "light-dark(" in text
+
+
+def test_layers_that_a_recipe_holds_otherwise_stand_in_its_chart():
+    layers = [
+        Sensitivity("attend-fusion", "attend-fusion", "small", "onnx", "int4-block32-dynamic", precision, name, size, 30.0, None)
+        for name, precision, size in (("fc1", "int4", 10**6), ("qkv", "int8", 10**3), ("out", "int8", 10**3))
+    ]  # fmt: skip
+    found = charts([dataclasses.replace(results(), sensitivity=layers)])
+    (chart,) = found.sensitivity
+    assert "INT4, ONNX, int4-block32-dynamic" in chart.title
+    assert [(row["label"], row["precision"]) for row in chart.data["rows"]] == [
+        ("fc1", "INT4"),
+        ("qkv (INT8)", "INT8"),
+        ("out (INT8)", "INT8"),
+    ]
 
 
 def test_a_chart_has_each_row_once_and_a_front_has_each_file_once():
