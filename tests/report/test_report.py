@@ -258,10 +258,11 @@ def test_the_page_needs_nothing_from_elsewhere_and_can_be_read_without_eyes(many
 
 
 def test_layers_that_a_recipe_holds_otherwise_stand_in_its_chart():
+    file = ("attend-fusion", "attend-fusion", "small", "onnx", "int4-block32-dynamic")
     layers = [
-        Sensitivity("attend-fusion", "attend-fusion", "small", "onnx", "int4-block32-dynamic", precision, name, size, 30.0, None)
+        Sensitivity(*file, precision, name, size, 30.0, None)
         for name, precision, size in (("fc1", "int4", 10**6), ("qkv", "int8", 10**3), ("out", "int8", 10**3))
-    ]  # fmt: skip
+    ]
     found = charts([dataclasses.replace(results(), sensitivity=layers)])
     (chart,) = found.sensitivity
     assert "INT4, ONNX, int4-block32-dynamic" in chart.title
