@@ -202,10 +202,15 @@ def markdown(found: dict[str, Any]) -> str:
         f"Three seeds of ours lie between {min(own):.4f} and {max(own):.4f}; `to ours` is to seed 0, as all others have. "
         f"{found['options']['epochs']} epochs, {found['videos']:,} videos to train and choose on.",
         "",
-        f"Made by `{found['command']}` at commit {found['commit']} on {found['device']['cpu']}, "
+        f"Made by `{found['command']}` at {_commits(rows)} on {found['device']['cpu']}, "
         f"{found['device']['cores']} cores. Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _commits(rows: list[dict[str, Any]]) -> str:
+    found = list(dict.fromkeys(str(row["commit"]) for row in rows))
+    return f"commit{'s' if len(found) > 1 else ''} {', '.join(found)}"
 
 
 def main() -> None:
@@ -221,7 +226,6 @@ def main() -> None:
     found: dict[str, Any] = {
         "schema_version": 1,
         "command": f"python benchmarks/architecture.py --data {given.data} --out {given.out}",
-        "commit": commit.stdout.strip() or None,
         "device": asdict(this_device()),
         "options": asdict(OPTIONS),
         "videos": dataset.videos,
@@ -231,7 +235,7 @@ def main() -> None:
         if (variant.choice, variant.name) in {(row["choice"], row["name"]) for row in found["rows"]}:
             continue
         say(f"\n{variant.choice}: {variant.name}")
-        found["rows"].append(tried(variant, dataset))
+        found["rows"].append({**tried(variant, dataset), "commit": commit.stdout.strip() or None})
         write_json(path, found)
         write_atomic(given.out.with_suffix(".md"), markdown(found))
 
