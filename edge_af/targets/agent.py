@@ -83,10 +83,18 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
         "libc": libc,
         "libc_version": version,
         "system": system.get("PRETTY_NAME", platform.system()),
-        "venv": importlib.util.find_spec("venv") is not None,
-        "ensurepip": importlib.util.find_spec("ensurepip") is not None,
+        "venv": has_module("venv"),
+        "ensurepip": has_module("ensurepip"),
         "folder": str(home()),
     }
+
+
+def has_module(name: str) -> bool:
+    """Whether Python finds a module, without importing it."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:  # Finders may raise what they do not find.
+        return False
 
 
 def missing(request: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,47 @@ class Refused(EdgeAfError):
         self.kind = kind
 
 
+def send(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Write to a process. If it has hung up nothing happens: it has said why, or the connection's end says it."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        process.stdin.write(data)
+        process.stdin.flush()
+
+
+class _Replies:
+    """What the agent says, from its mark on; what stands before that is the login shell's."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._rest = b""
+        self._begun = False
+
+    def last(self, on_line: Callable[[str], None]) -> dict[str, Any] | None:
+        """Its last word, once it comes; None if the connection ends before it. Meanwhile it gets signs of life."""
+        assert self._process.stdout is not None
+        stream, beat = self._process.stdout.fileno(), time.monotonic()
+        while True:
+            ready = select.select([stream], [], [], BEAT_SECONDS)[0]
+            if time.monotonic() - beat >= BEAT_SECONDS:
+                beat = time.monotonic()
+                send(self._process, b".")
+            if not ready:
+                continue
+            part = os.read(stream, 1 << 16)
+            if not part:
+                return None
+            *lines, self._rest = (self._rest + part).split(b"\n")
+            for line in lines:
+                if not self._begun:
+                    self._begun = line.strip() == MARK.encode()
+                    continue
+                value = json.loads(line)
+                if "say" not in value:
+                    return dict(value)
+                on_line(value["say"])
+
+
 class Connection:
     """A connection to one target. A context manager: nothing of it is left when the block ends."""
 
@@ -192,18 +233,19 @@ class Connection:
         source = resources.files("edge_af.targets").joinpath("agent.py").read_bytes()
         with tempfile.TemporaryFile() as errors:
             process = self._start(["-o", "ControlMaster=no"], START_AGENT, errors)
+            replies = _Replies(process)
             try:
                 try:
                     opening = b"%d\n%s%s\n" % (len(source), source, json.dumps(request).encode())
-                    self._send(process, opening)
+                    send(process, opening)
                     for block in payload:
-                        self._send(process, block)
-                    answer = self._answer(process, on_line)
+                        send(process, block)
+                    answer = replies.last(on_line)
                 except KeyboardInterrupt:
                     say(f"{self.target.label}: stopping.")
                     # Without standard input the agent stops what it does and tells what came of it.
                     self._hang_up(process)
-                    raise KeyboardInterrupt(self._answer(process, lambda line: None)) from None
+                    raise KeyboardInterrupt(replies.last(lambda line: None)) from None
                 if answer is None:
                     process.wait()
                     raise self._explained(errors, process.returncode)
@@ -215,37 +257,6 @@ class Connection:
             raise Refused(answer["error"], f"{self.target.label}: {answer['message']}.")
         done: dict[str, Any] = answer["done"]
         return done
-
-    def _answer(self, process: subprocess.Popen[bytes], on_line: Callable[[str], None]) -> dict[str, Any] | None:
-        """The agent's last word; None if the connection ended before it."""
-        assert process.stdout is not None
-        rest, begun, stream = b"", False, process.stdout.fileno()
-        while True:
-            if not select.select([stream], [], [], BEAT_SECONDS)[0]:
-                self._send(process, b".")
-                continue
-            part = os.read(stream, 1 << 16)
-            if not part:
-                return None
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                if not begun:
-                    begun = line.strip() == MARK.encode()
-                    continue
-                value = json.loads(line)
-                if "say" not in value:
-                    return dict(value)
-                on_line(value["say"])
-            # Lines may come without a pause: the sign of life must not wait for one.
-            self._send(process, b".")
-
-    @staticmethod
-    def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
-        assert process.stdin is not None
-        # Who hangs up has said why, or the connection's end says it.
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            process.stdin.write(data)
-            process.stdin.flush()
 
     @staticmethod
     def _hang_up(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,189 @@
+"""`edge-af bench --target ssh://…` against a real OpenSSH server: the whole way, interruptions, broken connections."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from loopback import LoopbackBoard
+
+from edge_af.bench.results import read_results
+from edge_af.data.dataset import Dataset
+
+QUICKLY = ("--runs", 3, "--rounds", 1, "--no-packed")
+HOSTILE = """it's $(touch pwned) `touch pwned` "q" ; touch pwned \\
+& | * -rf"""
+
+
+def test_the_results_are_those_of_a_bench_there(
+    board: LoopbackBoard, exports: Path, eval_dataset: Dataset, tmp_path: Path
+):
+    """Under names that no shell would survive."""
+    networks, data, out = tmp_path / HOSTILE, tmp_path / f"-{HOSTILE}", tmp_path / "results 'of it'.json"
+    shutil.copytree(exports / "attend-fusion", networks)
+    shutil.copytree(eval_dataset.folder, data)
+    arguments = (networks, "--data", data, *QUICKLY, "--runtime", "litert", "--threads", 1, "--threads", 2)
+    done = board.bench(*arguments, "--out", out, "--markdown", tmp_path / "table.md", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = read_results(out)
+    assert [(row.precision, row.threads) for row in results.rows] == [
+        ("fp32", 1),
+        ("fp32", 2),
+        ("int8", 1),
+        ("int8", 2),
+    ]
+    assert {row.artifact for row in results.rows} == {HOSTILE} and results.data is not None
+    assert results.data.name == f"-{HOSTILE}" and results.data.fingerprint == eval_dataset.fingerprint()
+    assert all(row.status == "ok" and row.gap_at_20 is not None and row.latency_ms.n == 3 for row in results.rows)
+    assert "Attend-Fusion tiny" in done.stdout and "LiteRT" in (tmp_path / "table.md").read_text()
+    assert f"127.0.0.1:{board.port}: bench: 4 measurements" in done.stderr
+    assert f"copying to 127.0.0.1:{board.port}" in done.stderr and "Welcome" not in done.stderr
+
+    # What is there is not copied again, even under another name, and even if some of it got damaged meanwhile.
+    damaged = next(path for path in (board.cache / "files").iterdir() if path.stat().st_size < 50_000)
+    damaged.chmod(0o600)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    done = board.bench(exports / "attend-fusion", *arguments[1:], "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"copying to 127.0.0.1:{board.port}: 0 MB" in done.stderr
+    done = board.bench(exports / "attend-fusion", *arguments[1:], "--out", out)
+    assert done.returncode == 0 and "copying" not in done.stderr
+
+    assert board.is_quiet()
+    assert not list((board.cache / "sessions").iterdir()) and not list((board.folder / "tmp").iterdir())
+    assert not [path for path in tmp_path.rglob("pwned")]
+    assert board.cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_files_for_another_processor_are_named(board: LoopbackBoard, own_exports: Path, tmp_path: Path):
+    manifest = own_exports / "attend-fusion/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"cpu": "x86-64"', '"cpu": "arm64"'))
+    file = own_exports / "attend-fusion/attend-fusion-int8.onnx"
+    done = board.bench(file, *QUICKLY, "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    if os.uname().machine == "x86_64":
+        assert "attend-fusion-int8.onnx: made for arm64" in done.stderr
+        assert "Made for another kind of processor" in done.stdout
+
+
+def test_a_suite_is_chosen_for_the_machine_that_runs_it(board: LoopbackBoard, exports: Path, tmp_path: Path):
+    suite = tmp_path / "suite.yaml"
+    text = (
+        "name: one\nnetworks: [{model: attend-fusion}]\nprecisions: [int8]\nruntimes: [litert]\n"
+        "method: {inferences: 2, rounds: 1, packed: false}\ndevices: [%s]\n"
+    )
+    suite.write_text(text % os.uname().machine)
+    done = board.bench(exports, "--suite", suite, "--no-packed", "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    results = read_results(tmp_path / "r.json")
+    assert results.suite == "one" and [row.file for row in results.rows] == ["attend-fusion-int8.tflite"]
+    suite.write_text(text % "riscv64")
+    done = board.bench(exports, "--suite", suite, "--out", tmp_path / "none.json")
+    assert done.returncode == 2 and f"the target is {os.uname().machine}" in done.stderr
+
+
+def test_nothing_measured_there_is_nothing_measured_here(board: LoopbackBoard, exports: Path, tmp_path: Path):
+    (board.home / "sitecustomize.py").write_text("")
+    python = next((board.cache / "environments").glob("*/bin/python"))
+    script = python.read_text().replace("exec", "ulimit -v 400000\nexec")
+    python.write_text(script)
+    done = board.bench(exports / "fc-late-fusion/fc-late-fusion-int8.onnx", *QUICKLY, "--out", tmp_path / "r.json")
+    assert (done.returncode == 2 and "nothing could be measured" in done.stderr) or done.returncode == 0
+
+
+class Started:
+    """A bench under way, its lines as they come."""
+
+    def __init__(self, board: LoopbackBoard, *arguments: object) -> None:
+        self.process = subprocess.Popen(
+            board.command(*arguments),
+            env=board.client_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+
+    def end(self) -> tuple[int, str, str]:
+        """Status, standard output, standard error."""
+        assert self.process.stdout is not None
+        said = self.process.stdout.read()
+        status = self.process.wait()
+        self._reader.join()
+        return status, said, "\n".join(self.lines)
+
+
+def wait_for(condition: Callable[[], object], started: Started) -> None:
+    pause = threading.Event()
+    while not condition():
+        assert started.process.poll() is None, started.lines
+        pause.wait(0.05)
+
+
+def finished_rows(board: LoopbackBoard) -> int:
+    """Of the bench under way on the board."""
+    for path in (board.cache / "sessions").glob("*/results.json"):
+        return len(read_results(path).rows)
+    return 0
+
+
+def test_ctrl_c_ends_both_sides_and_the_same_command_goes_on(board: LoopbackBoard, exports: Path, tmp_path: Path):
+    out = tmp_path / "r.json"
+    arguments = (exports / "attend-fusion", "--runs", 2000, "--rounds", 2, "--no-packed", "--out", out)
+    started = Started(board, *arguments)
+    wait_for(lambda: finished_rows(board) >= 1, started)
+    started.process.send_signal(signal.SIGINT)
+    status, said, news = started.end()
+    assert status == 130 and said == "", news
+    assert "rows are kept in" in news and "Traceback" not in news
+    begun = read_results(out)
+    assert 1 <= len(begun.rows) <= 4 and not begun.is_complete
+    assert board.is_quiet() and not list((board.folder / "tmp").iterdir())
+
+    done = board.bench(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "going on:" in done.stderr
+    results = read_results(out)
+    assert results.is_complete and len(results.rows) == 4 and results.created == begun.created
+    assert results.rows[0].latency_raw_us[:20] == begun.rows[0].latency_raw_us[:20]
+
+
+def test_a_connection_that_breaks_is_made_again_and_the_bench_goes_on(
+    board: LoopbackBoard, exports: Path, tmp_path: Path
+):
+    out = tmp_path / "r.json"
+    started = Started(
+        board, exports / "attend-fusion", "--runs", 2000, "--rounds", 2, "--no-packed", "--fresh", "--out", out
+    )
+    wait_for(lambda: finished_rows(board) >= 2, started)
+    board.drop()
+    status, _, news = started.end()
+    assert status == 0, news
+    assert "the connection broke; trying again" in news and "going on:" in news
+    results = read_results(out)
+    assert results.is_complete and len(results.rows) == 4 and results.continued
+    assert board.is_quiet() and not list((board.cache / "sessions").iterdir())
+
+
+def test_a_client_that_is_killed_leaves_nothing_running(board: LoopbackBoard, exports: Path, tmp_path: Path):
+    started = Started(board, exports / "attend-fusion", "--runs", 10**6, "--no-packed", "--out", tmp_path / "r.json")
+    wait_for(lambda: any("worker" in line for line in board.processes()), started)
+    # One board measures one thing at a time.
+    busy = board.bench(exports / "fc-late-fusion", *QUICKLY, "--out", tmp_path / "other.json")
+    assert busy.returncode == 2 and "a bench runs here since" in busy.stderr
+    started.process.kill()
+    started.end()
+    assert board.is_quiet()
