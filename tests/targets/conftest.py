@@ -47,7 +47,8 @@ def board(make_board: Callable[..., LoopbackBoard], monkeypatch: pytest.MonkeyPa
         environment = agent.environment_folder(requirement_groups())
     python = environment / "bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    # A board has little memory, and the speed of little memory is soon measured.
+    python.write_text(f'#!/bin/sh\nulimit -v 900000\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     (environment / "complete.json").write_text('{"left_out": []}')
     return made
