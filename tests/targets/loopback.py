@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -139,6 +141,43 @@ class LoopbackBoard:
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+
+class Started:
+    """A bench under way, its lines as they come."""
+
+    def __init__(self, board: LoopbackBoard, *arguments: object) -> None:
+        self.process = subprocess.Popen(
+            board.command(*arguments),
+            env=board.client_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+
+    def end(self) -> tuple[int, str, str]:
+        """Status, standard output, standard error."""
+        assert self.process.stdout is not None
+        said = self.process.stdout.read()
+        status = self.process.wait()
+        self._reader.join()
+        return status, said, "\n".join(self.lines)
+
+
+def wait_for(condition: Callable[[], object], started: Started) -> None:
+    pause = threading.Event()
+    while not condition():
+        assert started.process.poll() is None, started.lines
+        pause.wait(0.05)
 
 
 def _children(pid: int) -> list[int]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
-from loopback import LoopbackBoard
+from loopback import LoopbackBoard, Started, wait_for
 
 from edge_af.bench.results import read_results
 from edge_af.data.dataset import Dataset
@@ -27,7 +24,7 @@ def test_the_results_are_those_of_a_bench_there(
     networks, data, out = tmp_path / HOSTILE, tmp_path / f"-{HOSTILE}", tmp_path / "results 'of it'.json"
     shutil.copytree(exports / "attend-fusion", networks)
     shutil.copytree(eval_dataset.folder, data)
-    arguments = (networks, "--data", data, *QUICKLY, "--runtime", "litert", "--threads", 1, "--threads", 2)
+    arguments = (networks, "--data", data, *QUICKLY, "--runtime", "litert", "--threads", 2)
     done = board.bench(*arguments, "--out", out, "--markdown", tmp_path / "table.md", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = read_results(out)
@@ -41,7 +38,7 @@ def test_the_results_are_those_of_a_bench_there(
     assert results.data.name == f"-{HOSTILE}" and results.data.fingerprint == eval_dataset.fingerprint()
     assert all(row.status == "ok" and row.gap_at_20 is not None and row.latency_ms.n == 3 for row in results.rows)
     assert "Attend-Fusion tiny" in done.stdout and "LiteRT" in (tmp_path / "table.md").read_text()
-    assert f"127.0.0.1:{board.port}: bench: 4 measurements" in done.stderr
+    assert f"127.0.0.1:{board.port}: bench: 2 measurements" in done.stderr
     assert f"copying to 127.0.0.1:{board.port}" in done.stderr and "Welcome" not in done.stderr
 
     # What is there is not copied again, even under another name, and even if some of it got damaged meanwhile.
@@ -99,43 +96,6 @@ def test_nothing_measured_there_is_nothing_measured_here(board: LoopbackBoard, e
     assert done.returncode == 2 and "nothing could be measured" in done.stderr
     (row,) = read_results(tmp_path / "r.json").rows
     assert row.status == "crashed" and "SIGILL" in (row.reason or "")
-
-
-class Started:
-    """A bench under way, its lines as they come."""
-
-    def __init__(self, board: LoopbackBoard, *arguments: object) -> None:
-        self.process = subprocess.Popen(
-            board.command(*arguments),
-            env=board.client_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-
-    def end(self) -> tuple[int, str, str]:
-        """Status, standard output, standard error."""
-        assert self.process.stdout is not None
-        said = self.process.stdout.read()
-        status = self.process.wait()
-        self._reader.join()
-        return status, said, "\n".join(self.lines)
-
-
-def wait_for(condition: Callable[[], object], started: Started) -> None:
-    pause = threading.Event()
-    while not condition():
-        assert started.process.poll() is None, started.lines
-        pause.wait(0.05)
 
 
 def finished_rows(board: LoopbackBoard) -> int:
