@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]", help="Measure on that machine: see docs/targets.md."
 )
+@click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
 @click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
 @click.option("--fresh", is_flag=True, help="Start over, and do not go on with an interrupted bench of the same --out.")
 @click.option("--out", type=FILE, default=Path("results.json"), show_default=True, help="The results file.")
@@ -74,6 +76,7 @@ def command(
     packed: bool,
     timeout: float,
     target_text: str | None,
+    fleet_file: Path | None,
     offline: bool,
     fresh: bool,
     out: Path,
@@ -102,7 +105,9 @@ def command(
     if suite_file is not None and (runtimes or threads or batches):
         raise click.UsageError("--suite says which runtimes, threads and batches: leave the options out.")
     if offline and target_text is None:
-        raise click.UsageError("--offline is about a --target.")
+        raise click.UsageError("--offline is about a --target; a --target-file says it of each.")
+    if target_text is not None and fleet_file is not None:
+        raise click.UsageError("--target and --target-file exclude each other.")
     target = parse_target(target_text) if target_text is not None else None
     method = dataclasses.replace(QUICK if quick else STANDARD, timeout_seconds=timeout, packed=packed)
     suite = read_suite(suite_file) if suite_file is not None else None
@@ -117,10 +122,16 @@ def command(
         check_writable(path)
     subjects = subjects_of(list(paths), runtimes)
     dataset = open_dataset(data) if data is not None else None
+    arguments = _options(threads, batches, runs, rounds, quick, packed, timeout)
+    if fleet_file is not None:
+        named = [("--data", data), ("--suite", suite_file), *(("--runtime", one) for one in runtimes)]
+        arguments += [text for name, value in named if value is not None for text in (name, str(value))]
+        arguments += ["--fresh"] if fresh else []
+        _bench_fleet(fleet_file, [*arguments, "--", *map(str, paths)], out, markdown, html, as_json)
+        return
     if target is not None:
         from edge_af.targets.bench import Interrupted, bench_on_target
 
-        arguments = _options(threads, batches, runs, rounds, quick, packed, timeout)
         try:
             results = bench_on_target(
                 target, subjects, dataset, arguments,
@@ -190,6 +201,43 @@ def _bench_here(
     except KeyboardInterrupt:
         _say_what_is_kept(kept, out)
         raise
+
+
+def _bench_fleet(
+    fleet_file: Path, arguments: list[str], out: Path, markdown: Path | None, html: Path | None, as_json: bool
+) -> None:
+    """Bench every machine of a fleet, and put what was measured into one table; those that failed stand below it."""
+    from edge_af.errors import EdgeAfError
+    from edge_af.report import write_reports
+    from edge_af.report.text import table
+    from edge_af.targets.fleet import bench_fleet, read_fleet
+
+    members = read_fleet(fleet_file)
+    outcomes = bench_fleet(members, arguments, out)
+    measured = [outcome.results for outcome in outcomes if outcome.results is not None]
+    failed = [outcome for outcome in outcomes if outcome.results is None]
+    if as_json:
+        value = [
+            {
+                "target": outcome.member.target.label,
+                "results": outcome.results.as_dict() if outcome.results is not None else None,
+                "reason": outcome.reason,
+            }
+            for outcome in outcomes
+        ]
+        click.echo(json.dumps({"targets": value}, indent=2, ensure_ascii=False))
+    else:
+        if measured:
+            click.echo(table(measured))
+        for outcome in failed:
+            click.echo(f"{outcome.member.target.label}: not measured: {outcome.reason}")
+    for outcome in outcomes:
+        if outcome.results is not None:
+            say(f"results: {outcome.member.out(out)}")
+    if measured:
+        write_reports(measured, markdown=markdown, html=html)
+    if failed:
+        raise EdgeAfError(f"{len(failed)} of {len(outcomes)} targets gave no results.")
 
 
 def _say_what_is_kept(results: Results | None, out: Path) -> None:

@@ -126,8 +126,10 @@ class LoopbackBoard:
             "XDG_CACHE_HOME": str(self.folder / "client-cache"),
         }
 
-    def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "edge_af", "bench", *map(str, arguments), "--target", self.target]
+    def command(self, *arguments: object, where: tuple[object, ...] = ()) -> list[str]:
+        """Of a bench on this board, or on what `where` says."""
+        where = where or ("--target", self.target)
+        return [sys.executable, "-m", "edge_af", "bench", *map(str, (*arguments, *where))]
 
     def bench(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """`edge-af bench … --target` this board."""
@@ -146,9 +148,9 @@ class LoopbackBoard:
 class Started:
     """A bench under way, its lines as they come."""
 
-    def __init__(self, board: LoopbackBoard, *arguments: object) -> None:
+    def __init__(self, board: LoopbackBoard, *arguments: object, where: tuple[object, ...] = ()) -> None:
         self.process = subprocess.Popen(
-            board.command(*arguments),
+            board.command(*arguments, where=where),
             env=board.client_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
