@@ -262,7 +262,7 @@ def _options(
     named += [(name, value) for name, value in (("--runs", runs), ("--rounds", rounds)) if value is not None]
     found = [text for name, value in named for text in (name, str(value))]
     found += ["--quick"] if quick else []
-    return [*found, "--packed" if packed else "--no-packed", "--timeout", f"{timeout:g}"]
+    return [*found, "--packed" if packed else "--no-packed", "--timeout", str(timeout)]
 
 
 def _interrupted(out: Path, scratch: Path) -> Results | None:

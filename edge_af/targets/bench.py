@@ -16,7 +16,7 @@ from edge_af.bench.device import project_commit
 from edge_af.bench.health import no_wheels
 from edge_af.bench.process import signal_in_words
 from edge_af.bench.results import Results, read_results
-from edge_af.bench.subject import SENSITIVITY, Subject
+from edge_af.bench.subject import SENSITIVITY, Subject, check_classes
 from edge_af.bench.suite import Suite
 from edge_af.console import Progress, say, warn
 from edge_af.data.dataset import ARRAYS, INDEX, Dataset
@@ -101,6 +101,9 @@ def bench_on_target(
         EdgeAfError: the machine cannot be reached or cannot run edge-af, or the bench there gave no results.
         Interrupted: by Ctrl-C; nothing goes on there.
     """
+    if dataset is not None:
+        for subject in subjects:
+            check_classes(subject.path, subject.classes, dataset)
     client = uuid.uuid4().hex
     with Connection(target) as connection:
         found = connection.persist(lambda: connection.call({"do": "probe"}))
@@ -127,17 +130,14 @@ def bench_on_target(
             "app": app.sha256,
             "python": python,
             "layout": named,
-            "fresh": fresh,
         }
-        first = [fresh]
 
         def run() -> dict[str, Any]:
-            # Of a bench that is gone on with after the connection broke, nothing is thrown away.
-            anew = ["--fresh"] if first.pop() else []
-            first.append(False)
-            answer = connection.call(
-                {**request, "fresh": bool(anew), "arguments": [*names, *options, *anew]}, on_line=_relay(target)
-            )
+            nonlocal fresh
+            # Once: of a bench that is gone on with after the connection broke, nothing is thrown away.
+            anew, fresh = fresh, False
+            line = [*names, *options, *(["--fresh"] if anew else [])]
+            answer = connection.call({**request, "fresh": anew, "arguments": line}, on_line=_relay(target))
             if answer["interrupted"]:
                 raise Unreachable(f"{target.label}: heard nothing of this machine for a minute and stopped.")
             return answer
@@ -256,7 +256,10 @@ def _copy(connection: Connection, uploads: Sequence[Upload]) -> None:
     with Progress(f"copying to {connection.target.label}", round(total / 1e6) or 1, "MB") as progress:
 
         def send() -> None:
-            uploads = [(by_hash[sha256], held) for sha256, held in missing().items()]
+            nonlocal lacking
+            # After a broken connection it is asked again.
+            uploads = [(by_hash[sha256], held) for sha256, held in (lacking or missing()).items()]
+            lacking = {}
             sent = counted = 0
 
             def payload() -> Iterator[bytes]:

@@ -66,17 +66,6 @@ _REASONS = (
     ),
     (("Could not resolve hostname",), "there is no host of that name"),
 )
-_UNREACHABLE = (
-    *(
-        "Connection refused",
-        "timed out",
-        "No route to host",
-        "Network is unreachable",
-        "Host is down",
-        "Connection reset",
-    ),
-    *("Connection closed", "kex_exchange_identification", "Broken pipe", "not responding"),
-)
 
 
 class Unreachable(EdgeAfError):
@@ -191,12 +180,17 @@ class Connection:
         """Do something that can be done again; where the connection breaks, connect and do it again.
 
         Raises:
-            Unreachable: the target could not be reached for `RETRY_SECONDS`.
+            Unreachable: the target could not be reached for `RETRY_SECONDS`, or the connection breaks again and again at once.
         """
+        soon = 0
         while True:
+            begun = time.monotonic()
             try:
                 return action()
             except Unreachable as error:
+                soon = soon + 1 if time.monotonic() - begun < 30 else 0
+                if soon == 5:
+                    raise
                 say(f"{self.target.label}: the connection broke; trying again.")
                 self._reopen(error)
 
@@ -292,7 +286,7 @@ class Connection:
             if any(mark in text for mark in marks):
                 return EdgeAfError(f"{label}: {reason.replace('HOST', host)}.")
         last = lines[-1] if lines else "the connection ended without a word"
-        if status == 255 and (not lines or any(mark in text for mark in _UNREACHABLE)):
+        if status == 255:  # ssh's own, whatever it or the remote shell said
             return Unreachable(f"{label}: cannot be reached ({last}).")
         return EdgeAfError(f"{label}: {last}")
 
