@@ -13,6 +13,7 @@ from edge_af.bench.results import read_results
 from edge_af.data.dataset import Dataset
 
 QUICKLY = ("--runs", 3, "--rounds", 1, "--no-packed")
+IN_TWO_ROUNDS = ("--runs", 2000, "--rounds", 2, "--no-packed", "--runtime", "litert")
 HOSTILE = """it's $(touch pwned) `touch pwned` "q" ; touch pwned \\
 & | * -rf"""
 
@@ -107,7 +108,7 @@ def finished_rows(board: LoopbackBoard) -> int:
 
 def test_ctrl_c_ends_both_sides_and_the_same_command_goes_on(board: LoopbackBoard, exports: Path, tmp_path: Path):
     out = tmp_path / "r.json"
-    arguments = (exports / "attend-fusion", "--runs", 2000, "--rounds", 2, "--no-packed", "--out", out)
+    arguments = (exports / "attend-fusion", *IN_TWO_ROUNDS, "--out", out)
     started = Started(board, *arguments)
     wait_for(lambda: finished_rows(board) >= 1, started)
     started.process.send_signal(signal.SIGINT)
@@ -115,14 +116,14 @@ def test_ctrl_c_ends_both_sides_and_the_same_command_goes_on(board: LoopbackBoar
     assert status == 130 and said == "", news
     assert "rows are kept in" in news and "Traceback" not in news
     begun = read_results(out)
-    assert 1 <= len(begun.rows) <= 4 and not begun.is_complete
+    assert 1 <= len(begun.rows) <= 2 and not begun.is_complete
     assert board.is_quiet() and not list((board.folder / "tmp").iterdir())
 
     done = board.bench(*arguments)
     assert done.returncode == 0, done.stderr
     assert "going on:" in done.stderr
     results = read_results(out)
-    assert results.is_complete and len(results.rows) == 4 and results.created == begun.created
+    assert results.is_complete and len(results.rows) == 2 and results.created == begun.created
     assert results.rows[0].latency_raw_us[:20] == begun.rows[0].latency_raw_us[:20]
 
 
@@ -130,16 +131,14 @@ def test_a_connection_that_breaks_is_made_again_and_the_bench_goes_on(
     board: LoopbackBoard, exports: Path, tmp_path: Path
 ):
     out = tmp_path / "r.json"
-    started = Started(
-        board, exports / "attend-fusion", "--runs", 2000, "--rounds", 2, "--no-packed", "--fresh", "--out", out
-    )
-    wait_for(lambda: finished_rows(board) >= 2, started)
+    started = Started(board, exports / "attend-fusion", *IN_TWO_ROUNDS, "--fresh", "--out", out)
+    wait_for(lambda: finished_rows(board) >= 1, started)
     board.drop()
     status, _, news = started.end()
     assert status == 0, news
     assert "the connection broke; trying again" in news and "going on:" in news
     results = read_results(out)
-    assert results.is_complete and len(results.rows) == 4 and results.continued
+    assert results.is_complete and len(results.rows) == 2 and results.continued
     assert board.is_quiet() and not list((board.cache / "sessions").iterdir())
 
 
