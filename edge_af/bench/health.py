@@ -156,7 +156,8 @@ def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seco
     version = device.versions[installed] if installed else None
     name = f"{installed} {version}" if installed else PACKAGES_OF[runtime][0]
     if numpy is not None:
-        status, reason = (CRASHED if numpy.startswith("SIG") else FAILED), f"it needs numpy: {numpy}"
+        absent = MISSING_RUNTIME if numpy.endswith("is not installed") else FAILED
+        status, reason = (CRASHED if numpy.startswith("SIG") else absent), f"it needs numpy: {numpy}"
         name = f"numpy {device.versions.get('numpy', '')}".strip()
     else:
         from edge_af.bench.worker import Job

@@ -22,8 +22,12 @@ WIDTH = 110
     show_default=True,
     help="Seconds that trying one package may take.",
 )
+@click.option(
+    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]", help="Look at that machine: see docs/targets.md."
+)
+@click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def command(timeout: float, as_json: bool) -> None:
+def command(timeout: float, target_text: str | None, offline: bool, as_json: bool) -> None:
     """Say what this machine can run, and why not.
 
     Each runtime is imported and run on a tiny network in a process of its own: one that the processor cannot run is named,
@@ -31,14 +35,30 @@ def command(timeout: float, as_json: bool) -> None:
     """
     from edge_af.bench.health import check_health
     from edge_af.console import Progress
-    from edge_af.errors import GateFailed
+    from edge_af.errors import EdgeAfError, GateFailed
 
+    nothing_runs = "no runtime works{}, so no exported file can be run or measured{}."
+    if offline and target_text is None:
+        raise click.UsageError("--offline is about a --target.")
+    if target_text is not None:
+        from edge_af.targets import parse_target
+        from edge_af.targets.bench import doctor_on_target
+
+        target = parse_target(target_text)
+        arguments = ["--timeout", str(timeout), *(["--json"] if as_json else [])]
+        status, output = doctor_on_target(target, arguments, offline=offline)
+        click.echo(output, nl=False)
+        if status == 1:
+            raise GateFailed(nothing_runs.format(f" on {target.label}", " there"))
+        if status:
+            raise EdgeAfError(f"{target.label}: `edge-af doctor` there ended with status {status}.")
+        return
     with Progress("doctor", None, "checks") as progress:
         health = check_health(timeout, on_step=lambda step: progress.update(1, f"trying {step}"))
         progress.update(0, note="")
     click.echo(json.dumps(health.as_dict(), indent=2, ensure_ascii=False) if as_json else _text(health))
     if not health.runs:
-        raise GateFailed("no runtime works here, so no exported file can be run or measured on this machine.")
+        raise GateFailed(nothing_runs.format(" here", " on this machine"))
 
 
 def _text(health: Health) -> str:

@@ -33,11 +33,12 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MARK = "edge-af agent"
 """The first line of ours on standard output; what stands before it is the login shell's."""
@@ -260,19 +261,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             (files / name).parent.mkdir(parents=True, exist_ok=True)
             link(home() / "files" / sha256, files / name)
         os.utime(session)
-        app = unpacked(request["app"])
-        command = [request["python"], "-P", "-m", "edge_af", "bench", *request["arguments"], "--out", str(results)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        process = subprocess.Popen(
-            command,
-            cwd=files,
-            env={**environment, "PYTHONPATH": str(app), "PYTHONUTF8": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
+        process = started(request, ["bench", *request["arguments"], "--out", str(results)], files, subprocess.DEVNULL)
         interrupted = True
         try:
             for line in relayed(process):
@@ -287,6 +276,37 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         if not interrupted:
             ended.write_text(json.dumps(found))
         return {**found, "results": results.read_text() if results.is_file() else None}
+
+
+def doctor(request: dict[str, Any]) -> dict[str, Any]:
+    """Run `edge_af doctor`, and return its status and what it prints."""
+    with tempfile.TemporaryFile() as output:
+        process = started(request, ["doctor", *request["arguments"]], home(), output)
+        try:
+            for line in relayed(process):
+                emit({"say": line})
+            process.wait()
+        finally:
+            stop(process)
+        output.seek(0)
+        return {"status": process.returncode, "output": output.read().decode(errors="replace")}
+
+
+def started(
+    request: dict[str, Any], arguments: list[str], folder: Path, output: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """A verb of edge-af under way in `folder`, of the wheel `request["app"]` in the environment `request["python"]`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.Popen(
+        [request["python"], "-P", "-m", "edge_af", *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(unpacked(request["app"])), "PYTHONUTF8": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
 
 
 def forget(request: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +333,7 @@ def unpacked(sha256: str) -> Path:
 
 def relayed(process: subprocess.Popen[bytes]) -> Iterator[str]:
     """The lines that a process says, for as long as the workstation is there. Raises EOFError when it is not."""
-    stream = process.stdout or process.stderr
+    stream = process.stderr or process.stdout
     assert stream is not None
     heard, rest, said = time.monotonic(), b"", stream.fileno()
     while True:
@@ -423,7 +443,9 @@ def leave(number: int, frame: Any) -> None:
 
 def main() -> None:
     """Do what the request says, and tell how it ended."""
-    operations = {operation.__name__: operation for operation in (probe, missing, put, environment, run, forget)}
+    operations = {
+        operation.__name__: operation for operation in (probe, missing, put, environment, run, doctor, forget)
+    }
     signal.signal(signal.SIGTERM, leave)
     sys.stdout.write(f"\n{MARK}\n")
     sys.stdout.flush()

@@ -106,14 +106,11 @@ def bench_on_target(
             check_classes(subject.path, subject.classes, dataset)
     client = uuid.uuid4().hex
     with Connection(target) as connection:
-        found = connection.persist(lambda: connection.call({"do": "probe"}))
-        board = Board(**{**found, "python": tuple(found["python"])})
-        _check(board, target)
+        board = _probed(connection)
         if suite is not None and suite_file is not None:
             subjects = suite.choose(subjects, suite_file, machine=board.machine)
         _warn_of_other_processors(subjects, board, target)
-        wheel = build_wheel()
-        app = Upload(sha256_of(wheel), len(wheel), wheel)
+        app = _app()
         layout = _layout(subjects, dataset, suite_file)
         python = _environment(connection, board, client, offline)
         _copy(connection, [app, *layout.values()])
@@ -152,6 +149,37 @@ def bench_on_target(
             raise EdgeAfError(f"{target.label}: {_ended(found['status'])}")
         connection.persist(lambda: connection.call({"do": "forget", "session": session}))
         return results
+
+
+def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bool = False) -> tuple[int, str]:
+    """Run `edge-af doctor` with these arguments on another machine.
+
+    Returns:
+        its exit status and what it printed.
+
+    Raises:
+        EdgeAfError: the machine cannot be reached, or cannot have the packages that edge-af needs.
+    """
+    with Connection(target) as connection:
+        board, app = _probed(connection), _app()
+        python = _environment(connection, board, uuid.uuid4().hex, offline)
+        _copy(connection, [app])
+        request = {"do": "doctor", "app": app.sha256, "python": python, "arguments": list(arguments)}
+        found = connection.persist(lambda: connection.call(request))
+        return found["status"], found["output"]
+
+
+def _probed(connection: Connection) -> Board:
+    """What the machine says of itself, once it is known that edge-af can run there."""
+    found = connection.persist(lambda: connection.call({"do": "probe"}))
+    board = Board(**{**found, "python": tuple(found["python"])})
+    _check(board, connection.target)
+    return board
+
+
+def _app() -> Upload:
+    wheel = build_wheel()
+    return Upload(sha256_of(wheel), len(wheel), wheel)
 
 
 def _check(board: Board, target: SshTarget) -> None:

@@ -117,7 +117,7 @@ def test_it_speaks_where_numpy_cannot(tmp_path: Path, numpy: str | None):
     assert done.returncode == 1, done.stderr
     for one in found(done)[0].values():
         assert one["reason"].startswith("it needs numpy: ") and "numpy" in one["advice"]
-        assert one["status"] == ("crashed" if numpy else "failed")
+        assert one["status"] == ("crashed" if numpy else "missing-runtime")
 
 
 @pytest.mark.parametrize(

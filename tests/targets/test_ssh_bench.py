@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from loopback import LoopbackBoard, Started, wait_for
@@ -151,3 +154,28 @@ def test_a_client_that_is_killed_leaves_nothing_running(board: LoopbackBoard, ex
     started.process.kill()
     started.end()
     assert board.is_quiet()
+
+
+def test_the_doctor_goes_there_too(board: LoopbackBoard):
+    def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge_af", "doctor", "--target", board.target, *arguments]
+        return subprocess.run(command, env=board.client_environment(), capture_output=True, text=True, timeout=600)
+
+    # Of all that may be imported there, only what tells this machine's health is of interest here.
+    python = next((board.cache / "environments").glob("*/bin/python"))
+    block = board.home / "block"
+    block.mkdir()
+    names = "torch", "tensorflow", "onnx", "safetensors"
+    (block / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({names!r}))\n")
+    text = python.read_text()
+    python.write_text(text.replace("exec", f'PYTHONPATH="$PYTHONPATH:{block}" exec'))
+    done = doctor("--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["status"] for one in found["runtimes"]] == ["ok", "ok"] and "ulimit -v" in found["memory_limits"]
+    for name in ("onnxruntime", "ai_edge_litert"):
+        (block / name).mkdir()
+        (block / name / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    done = doctor()
+    assert done.returncode == 1 and "SIGILL" in done.stdout
+    assert f"no runtime works on 127.0.0.1:{board.port}" in done.stderr and board.is_quiet()
