@@ -13,6 +13,7 @@ DEMO_FLAGS ?=
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
 
+# Tests of `--target` want the system's OpenSSH server (Debian: apt install openssh-server) and are skipped without it.
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow and not browser"
 

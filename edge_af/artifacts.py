@@ -18,6 +18,9 @@ READS = (1, SCHEMA_VERSION)
 
 FORMATS = ("onnx", "tflite")
 
+CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
+"""What the kernel calls a machine -> what a manifest calls its kind of processor."""
+
 T = TypeVar("T")
 
 

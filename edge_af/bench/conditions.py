@@ -140,25 +140,35 @@ def _text(path: Path) -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process could still get: what the machine has free, within the limits set on it; None if not known.
+    """Bytes that this process could still get: what the machine has free, within the limits set on it; None if not known."""
+    held = meminfo()
+    bounds = list(memory_limits().values())
+    if "MemAvailable" in held:
+        bounds.append(held["MemAvailable"] + held.get("SwapFree", 0))
+    return max(0, min(bounds)) if bounds else None
+
+
+def memory_limits() -> dict[str, int]:
+    """What each limit on this process still leaves it, in bytes, by the limit's name; empty where there are none.
 
     Limits are the process's address space and data (`ulimit -v`, `-d`) and its control group's memory.
     """
-    held = meminfo()
-    bounds = []
-    if "MemAvailable" in held:
-        bounds.append(held["MemAvailable"] + held.get("SwapFree", 0))
+    found = {}
     status = {}
     for line in _text(Path("/proc/self/status")).splitlines():
         name, _, rest = line.partition(":")
         if rest.strip().endswith("kB"):
             status[name] = int(rest.split()[0]) * 1024
-    for limit, taken in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+    for limit, taken, name in (
+        (resource.RLIMIT_AS, "VmSize", "ulimit -v"),
+        (resource.RLIMIT_DATA, "VmData", "ulimit -d"),
+    ):
         soft = resource.getrlimit(limit)[0]
         if soft != resource.RLIM_INFINITY and taken in status:
-            bounds.append(soft - status[taken])
-    bounds += filter(None, [_left_in_group()])
-    return max(0, min(bounds)) if bounds else None
+            found[name] = soft - status[taken]
+    if (left := _left_in_group()) is not None:
+        found["control group"] = left
+    return found
 
 
 def _left_in_group() -> int | None:

@@ -14,16 +14,21 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import edge_af
 from edge_af.bench.conditions import Activity
 from edge_af.bench.results import CRASHED, DOES_NOT_FIT, FAILED, TIMEOUT
-from edge_af.bench.worker import Job
 from edge_af.errors import EdgeAfError
+
+if TYPE_CHECKING:  # It needs numpy, and what is told of ends here must be told where numpy is what ends.
+    from edge_af.bench.worker import Job
 
 # -P: a file in the working directory must not stand in for a package.
 WORKER = (sys.executable, "-P", "-m", "edge_af.bench.worker")
+
+EMPTY = {"onnxruntime": "empty.onnx", "litert": "empty.tflite"}
+"""A layer from 1,152 features to one class, which shows what a runtime takes by itself and whether it runs at all."""
 
 # What the kernel's signal most often means here; `signal.strsignal` says only what it is.
 _MEANING: dict[int, str] = {
@@ -126,10 +131,16 @@ def _how_it_ended(
         }
     last = _last_line(chatter)
     if status < 0:
-        names = {int(number): number.name for number in signal.Signals}
-        meaning = _MEANING.get(-status) or last or signal.strsignal(-status) or "no more is known"
-        return {"status": CRASHED, "reason": f"{names.get(-status, f'signal {-status}')} while {stage}: {meaning}"}
+        name, meaning = signal_in_words(-status, last)
+        return {"status": CRASHED, "reason": f"{name} while {stage}: {meaning}"}
     return {"status": FAILED, "reason": f"ended with status {status} while {stage}: {last or 'no message'}"}
+
+
+def signal_in_words(number: int, last_line: str) -> tuple[str, str]:
+    """The name of a signal that ended a process, and what it most likely means; `last_line` is what the process said last."""
+    names = {int(known): known.name for known in signal.Signals}
+    meaning = _MEANING.get(number) or last_line or signal.strsignal(number) or "no more is known"
+    return names.get(number, f"signal {number}"), meaning
 
 
 def _in_words(found: dict[str, Any], stage: str, killed: bool) -> dict[str, Any]:

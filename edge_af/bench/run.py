@@ -19,7 +19,7 @@ from edge_af.bench.accuracy import Judge
 from edge_af.bench.bandwidth import buffers, measure_apart
 from edge_af.bench.conditions import Activity, conditions, remarks
 from edge_af.bench.device import project_commit, this_device
-from edge_af.bench.process import environment, run_worker
+from edge_af.bench.process import EMPTY, environment, run_worker
 from edge_af.bench.results import OK, Baseline, Data, Latency, Method, Results, Row, row_from_dict
 from edge_af.bench.subject import Subject, check_classes, sensitivity_of
 from edge_af.bench.worker import Job, latency_of
@@ -35,9 +35,6 @@ STANDARD = Method(rounds=4, packed=True)
 
 QUICK = Method(inferences=200, seconds=2.0, packed=True)
 """What `--quick` measures: enough to see that all is well, not enough to publish."""
-
-EMPTY = {"onnxruntime": "empty.onnx", "litert": "empty.tflite"}
-"""A layer from 1,152 features to one class, which shows what a runtime takes by itself."""
 
 
 @dataclass(frozen=True)

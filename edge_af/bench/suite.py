@@ -86,15 +86,21 @@ class Suite:
         """The standard method with what the suite says otherwise."""
         return dataclasses.replace(standard, **self.method)
 
-    def choose(self, subjects: Sequence[Subject], where: Path) -> list[Subject]:
+    def choose(self, subjects: Sequence[Subject], where: Path, machine: str | None = None) -> list[Subject]:
         """Of the files found, those that the suite compares, in its order.
 
+        Args:
+            subjects: the files.
+            where: the suite's file, for messages.
+            machine: the kind of machine that will run them, as `uname -m` names it; this one's when None.
+
         Raises:
-            EdgeAfError: this machine is none that it is meant for, or there is no file for one of its combinations.
+            EdgeAfError: the machine is none that it is meant for, or there is no file for one of its combinations.
         """
-        machine = platform.machine()
-        if self.devices and machine not in self.devices:
-            raise EdgeAfError(f"{where}: meant for {' and '.join(self.devices)}; this machine is {machine}.")
+        runs_on = machine or platform.machine()
+        if self.devices and runs_on not in self.devices:
+            which = "this machine" if machine is None else "the target"
+            raise EdgeAfError(f"{where}: meant for {' and '.join(self.devices)}; {which} is {runs_on}.")
         chosen: list[Subject] = []
         for network in self.networks:
             of_network = [one for one in subjects if one.model == network["model"]]

@@ -22,6 +22,7 @@ VERBS = {
     "bench": "Accuracy, size, latency and memory, side by side.",
     "report": "Make the table and the page from results.",
     "predict": "Label videos with a run, an ONNX or a TFLite file.",
+    "doctor": "What this machine can run, and why not.",
 }
 """Each verb is the module of that name in `edge_af.cli`, holding a command named `command`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,10 @@ import click
 from edge_af.console import say, warn
 
 if TYPE_CHECKING:
-    from edge_af.bench.results import Results
+    from edge_af.bench.results import Method, Results
+    from edge_af.bench.subject import Subject
+    from edge_af.bench.suite import Suite
+    from edge_af.data.dataset import Dataset
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -49,6 +53,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row's process may take."
 )
+@click.option(
+    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]", help="Measure on that machine: see docs/targets.md."
+)
+@click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
+@click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
 @click.option("--fresh", is_flag=True, help="Start over, and do not go on with an interrupted bench of the same --out.")
 @click.option("--out", type=FILE, default=Path("results.json"), show_default=True, help="The results file.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown too.")
@@ -66,6 +75,9 @@ def command(
     quick: bool,
     packed: bool,
     timeout: float,
+    target_text: str | None,
+    fleet_file: Path | None,
+    offline: bool,
     fresh: bool,
     out: Path,
     markdown: Path | None,
@@ -79,18 +91,24 @@ def command(
     rows are kept, and the same command goes on from there.
     """
     from edge_af.bench.results import OK, dump_results, write_results
-    from edge_af.bench.run import QUICK, STANDARD, bench
+    from edge_af.bench.run import QUICK, STANDARD
     from edge_af.bench.subject import subjects_of
     from edge_af.bench.suite import read_suite
     from edge_af.data.dataset import open_dataset
     from edge_af.errors import EdgeAfError
     from edge_af.report import check_writable, write_reports
     from edge_af.report.text import table
+    from edge_af.targets import parse_target
 
     if quick and runs is not None:
         raise click.UsageError("--quick and --runs exclude each other.")
     if suite_file is not None and (runtimes or threads or batches):
         raise click.UsageError("--suite says which runtimes, threads and batches: leave the options out.")
+    if offline and target_text is None:
+        raise click.UsageError("--offline is about a --target; a --target-file says it of each.")
+    if target_text is not None and fleet_file is not None:
+        raise click.UsageError("--target and --target-file exclude each other.")
+    target = parse_target(target_text) if target_text is not None else None
     method = dataclasses.replace(QUICK if quick else STANDARD, timeout_seconds=timeout, packed=packed)
     suite = read_suite(suite_file) if suite_file is not None else None
     if suite is not None and not quick:
@@ -100,27 +118,75 @@ def command(
     if rounds is not None:
         method = dataclasses.replace(method, rounds=rounds)
     method = dataclasses.replace(method, rounds=min(method.rounds, method.inferences))
-    for target in filter(None, (out, markdown, html)):
-        check_writable(target)
+    for path in filter(None, (out, markdown, html)):
+        check_writable(path)
     subjects = subjects_of(list(paths), runtimes)
-    if suite is not None and suite_file is not None:
-        subjects = suite.choose(subjects, suite_file)
     dataset = open_dataset(data) if data is not None else None
-    if dataset is None:
-        say("no --data: no accuracy, and latency is measured on random values.")
+    arguments = _options(threads, batches, runs, rounds, quick, packed, timeout)
+    if fleet_file is not None:
+        named = [("--data", data), ("--suite", suite_file), *(("--runtime", one) for one in runtimes)]
+        arguments += [text for name, value in named if value is not None for text in (name, str(value))]
+        arguments += ["--fresh"] if fresh else []
+        _bench_fleet(fleet_file, [*arguments, "--", *map(str, paths)], out, markdown, html, as_json)
+        return
+    if target is not None:
+        from edge_af.targets.bench import Interrupted, bench_on_target
+
+        try:
+            results = bench_on_target(
+                target, subjects, dataset, arguments,
+                suite=suite, suite_file=suite_file, fresh=fresh, offline=offline,
+            )  # fmt: skip
+            write_results(out, results)
+        except Interrupted as interruption:
+            if interruption.results is not None:
+                write_results(out, interruption.results)
+            _say_what_is_kept(interruption.results, out)
+            raise
+    else:
+        if suite is not None and suite_file is not None:
+            subjects = suite.choose(subjects, suite_file)
+        if dataset is None:
+            say("no --data: no accuracy, and latency is measured on random values.")
+        results = _bench_here(subjects, dataset, threads, batches, method, quick, suite, fresh, out)
+    if as_json:  # The table has them below it.
+        for text in results.warnings:
+            warn(text)
+    click.echo(dump_results(results) if as_json else table([results]), nl=not as_json)
+    say(f"results: {out}")
+    write_reports([results], markdown=markdown, html=html)
+    if not any(row.status == OK for row in results.rows):
+        raise EdgeAfError(f"nothing could be measured; the reasons stand in the table and in {out}.")
+
+
+def _bench_here(
+    subjects: list[Subject],
+    dataset: Dataset | None,
+    threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    method: Method,
+    quick: bool,
+    suite: Suite | None,
+    fresh: bool,
+    out: Path,
+) -> Results:
+    """Bench on this machine, going on with what `out` and the folder beside it hold of an interrupted bench."""
+    from edge_af.bench.results import write_results
+    from edge_af.bench.run import bench
+
     scratch = out.parent / f".{out.name}.bench"
     earlier = None if fresh else _interrupted(out, scratch)
     if earlier is None:
         shutil.rmtree(scratch, ignore_errors=True)
-    kept = 0
+    kept: Results | None = None
 
     def save(results: Results) -> None:
         nonlocal kept
         write_results(out, results)
-        kept = len(results.rows)
+        kept = results
 
     try:
-        results = bench(
+        return bench(
             subjects,
             dataset,
             threads=suite.threads if suite is not None else threads or (1,),
@@ -133,20 +199,70 @@ def command(
             save=save,
         )
     except KeyboardInterrupt:
-        say(
-            f"interrupted: {kept} finished rows are kept in {out}. The same command goes on from there."
-            if kept
-            else "interrupted before the first row."
-        )
+        _say_what_is_kept(kept, out)
         raise
-    if as_json:  # The table has them below it.
-        for text in results.warnings:
-            warn(text)
-    click.echo(dump_results(results) if as_json else table([results]), nl=not as_json)
-    say(f"results: {out}")
-    write_reports([results], markdown=markdown, html=html)
-    if not any(row.status == OK for row in results.rows):
-        raise EdgeAfError(f"nothing could be measured; the reasons stand in the table and in {out}.")
+
+
+def _bench_fleet(
+    fleet_file: Path, arguments: list[str], out: Path, markdown: Path | None, html: Path | None, as_json: bool
+) -> None:
+    """Bench every machine of a fleet, and put what was measured into one table; those that failed stand below it."""
+    from edge_af.errors import EdgeAfError
+    from edge_af.report import write_reports
+    from edge_af.report.text import table
+    from edge_af.targets.fleet import bench_fleet, read_fleet
+
+    members = read_fleet(fleet_file)
+    outcomes = bench_fleet(members, arguments, out)
+    measured = [outcome.results for outcome in outcomes if outcome.results is not None]
+    failed = [outcome for outcome in outcomes if outcome.results is None]
+    if as_json:
+        value = [
+            {
+                "target": outcome.member.target.label,
+                "results": outcome.results.as_dict() if outcome.results is not None else None,
+                "reason": outcome.reason,
+            }
+            for outcome in outcomes
+        ]
+        click.echo(json.dumps({"targets": value}, indent=2, ensure_ascii=False))
+    else:
+        if measured:
+            click.echo(table(measured))
+        for outcome in failed:
+            click.echo(f"{outcome.member.target.label}: not measured: {outcome.reason}")
+    for outcome in outcomes:
+        if outcome.results is not None:
+            say(f"results: {outcome.member.out(out)}")
+    if measured:
+        write_reports(measured, markdown=markdown, html=html)
+    if failed:
+        raise EdgeAfError(f"{len(failed)} of {len(outcomes)} targets gave no results.")
+
+
+def _say_what_is_kept(results: Results | None, out: Path) -> None:
+    say(
+        f"interrupted: {len(results.rows)} finished rows are kept in {out}. The same command goes on from there."
+        if results is not None and results.rows
+        else "interrupted before the first row."
+    )
+
+
+def _options(
+    threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    runs: int | None,
+    rounds: int | None,
+    quick: bool,
+    packed: bool,
+    timeout: float,
+) -> list[str]:
+    """The options that say how to measure, as the command line of a bench elsewhere."""
+    named = [("--threads", value) for value in threads] + [("--batch", value) for value in batches]
+    named += [(name, value) for name, value in (("--runs", runs), ("--rounds", rounds)) if value is not None]
+    found = [text for name, value in named for text in (name, str(value))]
+    found += ["--quick"] if quick else []
+    return [*found, "--packed" if packed else "--no-packed", "--timeout", str(timeout)]
 
 
 def _interrupted(out: Path, scratch: Path) -> Results | None:

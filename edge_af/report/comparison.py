@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edge_af.artifacts import CPU_OF_MACHINE
 from edge_af.bench.results import OK, Latency, Results, Row
 
 MODEL_NAMES = {"attend-fusion": "Attend-Fusion", "fc-late-fusion": "FC Late Fusion"}
 RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "torch": "PyTorch"}
-CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
-"""What the kernel calls a machine -> what a manifest calls its kind of processor."""
 PRECISION_ORDER = ("fp32", "fp16", "int8", "int4")
 
 

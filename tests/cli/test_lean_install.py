@@ -109,7 +109,7 @@ def test_bench_report_eval_and_predict_run(
 
 
 def test_no_verbs_help_needs_them(environment: dict[str, str]):
-    for verb in ("bench", "report", "eval", "predict"):
+    for verb in ("bench", "report", "eval", "predict", "doctor"):
         assert "Usage" in run(environment, "-m", "edge_af", verb, "--help")
 
 

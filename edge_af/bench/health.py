@@ -1,0 +1,290 @@
+"""What this machine can run, and why not: each runtime is imported and run in a process of its own.
+
+A wheel made for a newer processor dies of SIGILL and takes its process with it, so nothing here imports one, nor numpy:
+what is found out about a broken installation must not depend on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources, util
+from typing import Any
+
+from edge_af.bench.conditions import Conditions, available_memory, conditions, memory_limits
+from edge_af.bench.device import Device, this_device
+from edge_af.bench.process import EMPTY, environment, run_worker, signal_in_words
+from edge_af.bench.results import CRASHED, DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, TIMEOUT, Method
+
+SCHEMA_VERSION = 1
+PACKAGES_OF = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
+"""What a runtime is installed as; the first is the one to install."""
+FILES_OF = {"onnxruntime": ".onnx", "litert": ".tflite"}
+
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "train": ("train", ("torch", "safetensors")),
+    "data prepare": ("train", ("tensorflow",)),
+    "export": ("export", ("torch", "safetensors", "onnx", "onnxscript", "flatbuffers")),
+}
+"""Verb -> the extra that it needs, and what of it is imported. `export` runs what it made, in both runtimes."""
+
+RUNS_FILES = ("bench", "eval", "predict")
+"""Verbs that need no more than a runtime."""
+
+
+@dataclass(frozen=True)
+class RuntimeCheck:
+    """What became of importing a runtime and running a layer from 1,152 features to one class in it."""
+
+    runtime: str
+    package: str | None
+    """What is installed of `PACKAGES_OF`; None if nothing is."""
+    version: str | None
+    status: str
+    """As a row's of the results: `ok`, `missing-runtime`, `crashed`, `timeout`, `failed`, `does-not-fit`."""
+    reason: str | None
+    advice: str | None
+    """What to do about it."""
+
+
+@dataclass(frozen=True)
+class VerbCheck:
+    """Whether a verb works here."""
+
+    verb: str
+    works: bool
+    reason: str | None
+    extra: str | None
+    """The extra to install, as in `pip install 'edge-af[train]'`, if that is what it lacks."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """This machine, as far as running networks goes."""
+
+    device: Device
+    conditions: Conditions
+    bits: int
+    """Of this Python: 32 is possible on a 64-bit kernel."""
+    page_bytes: int
+    """Of a page of memory."""
+    available_memory_bytes: int | None
+    memory_limits: dict[str, int]
+    """What each limit on this process leaves it, in bytes."""
+    runtimes: list[RuntimeCheck]
+    verbs: list[VerbCheck]
+    remarks: list[str] = field(default_factory=list)
+    """What to know of this machine before measuring on it, in plain words."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether at least one runtime works."""
+        return any(check.status == OK for check in self.runtimes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object that `edge-af doctor --json` prints."""
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+
+def check_health(timeout_seconds: float = 120.0, on_step: Callable[[str], None] = lambda step: None) -> Health:
+    """Look at this machine and try everything, each in a process that has `timeout_seconds`; `on_step` hears what is tried."""
+    device, state = this_device(), conditions()
+    on_step("numpy")
+    numpy = try_import(("numpy",), timeout_seconds)
+    runtimes = []
+    for runtime in EMPTY:
+        on_step(runtime)
+        runtimes.append(_check_runtime(runtime, device, numpy, timeout_seconds))
+    bits, page = struct.calcsize("P") * 8, os.sysconf("SC_PAGE_SIZE")
+    return Health(
+        device=device,
+        conditions=state,
+        bits=bits,
+        page_bytes=page,
+        available_memory_bytes=available_memory(),
+        memory_limits=memory_limits(),
+        runtimes=runtimes,
+        verbs=[*_runtime_verbs(runtimes), *_verbs(runtimes, timeout_seconds, on_step)],
+        remarks=remarks(device, state, bits, page, libc=platform.libc_ver()[0]),
+    )
+
+
+def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
+    """Why these packages cannot all be imported, in a process of its own; None if they can."""
+    for package in packages:  # To find one costs nothing; to import some takes seconds.
+        if not _is_installed(package):
+            return f"{package} is not installed"
+    # -P: a file in the working directory must not stand in for a package.
+    command = [sys.executable, "-P", "-c", "; ".join(f"import {package}" for package in packages)]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return f"importing {', '.join(packages)} did not end within {timeout_seconds:g} s"
+    except OSError as error:
+        return f"cannot start a process to try it in: {error}"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    last = lines[-1][:200] if lines else ""
+    if done.returncode < 0:
+        name, meaning = signal_in_words(-done.returncode, last)
+        return f"{name} while importing {', '.join(packages)}: {meaning}"
+    return f"cannot be imported: {last or 'no message'}" if done.returncode else None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return util.find_spec(package) is not None
+    except (ImportError, ValueError):  # Finders may raise what they do not find.
+        return False
+
+
+def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seconds: float) -> RuntimeCheck:
+    installed = next((name for name in PACKAGES_OF[runtime] if name in device.versions), None)
+    version = device.versions[installed] if installed else None
+    name = f"{installed} {version}" if installed else PACKAGES_OF[runtime][0]
+    if numpy is not None:
+        absent = MISSING_RUNTIME if numpy.endswith("is not installed") else FAILED
+        status, reason = (CRASHED if numpy.startswith("SIG") else absent), f"it needs numpy: {numpy}"
+        name = f"numpy {device.versions.get('numpy', '')}".strip()
+    else:
+        from edge_af.bench.worker import Job
+
+        method = Method(inferences=1, warm_up=0, timeout_seconds=timeout_seconds)
+        with resources.as_file(resources.files("edge_af.bench").joinpath(EMPTY[runtime])) as path:
+            found = run_worker(Job(str(path), runtime, 1, None, 0.5, method, -1))
+        status, reason = found["status"], found["reason"]
+    advice = _advice(status, reason or "", name, runtime, device.machine)
+    return RuntimeCheck(runtime, installed, version, status, reason, advice)
+
+
+def _advice(status: str, reason: str, name: str, runtime: str, machine: str) -> str | None:
+    """What to do about a runtime that does not run; `name` is its package with the version."""
+    package, _, version = name.partition(" ")
+    other = next(suffix for known, suffix in FILES_OF.items() if known != runtime)
+    another = f"install another version of it (pip install '{package}!={version}'), or use {other} files"
+    if status == OK:
+        if package == "tflite-runtime":
+            return "Its successor is several times as fast and runs 4-bit files too: pip install ai-edge-litert"
+        return None
+    if (wheels := no_wheels(machine, struct.calcsize("P") * 8)) and status in (MISSING_RUNTIME, FAILED):
+        return wheels
+    if "GLIBC" in reason:
+        return f"This system's C library is older than {name} needs. Install an older version of it, or a newer system."
+    if "ELF load command" in reason or "page-aligned" in reason:
+        return f"{name} was built for smaller pages of memory than this kernel's: {another}."
+    if "cannot open shared object file" in reason:
+        return f"{name} needs a library of the system that is missing: install the one that the message names."
+    if "SIGILL" in reason:
+        return f"{name} was built for a newer processor than this {machine}: {another}."
+    if status == CRASHED:
+        return (
+            f"Reinstall it (pip install --force-reinstall --no-cache-dir {package}). Where it crashes again: {another}."
+        )
+    if status == TIMEOUT:
+        return "Give it longer (--timeout), or see what else keeps this machine busy."
+    if status == DOES_NOT_FIT:
+        return "Free memory, raise the limit on it, or add swap."
+    if status == MISSING_RUNTIME and not version:
+        return f"Install it with: pip install {package}"
+    return f"Reinstall it: pip install --force-reinstall {package}"
+
+
+def no_wheels(machine: str, bits: int) -> str | None:
+    """Why no runtime can be installed on a 32-bit system; None on others.
+
+    What is said of packages was looked up in November 2026, for Python 3.11 and 3.13.
+    """
+    if bits == 64:
+        return None
+    if machine in ("aarch64", "arm64", "x86_64"):
+        return (
+            f"This Python is 32-bit, on a 64-bit kernel ({machine}). onnxruntime, ai-edge-litert and numpy have no "
+            "32-bit wheels: install the 64-bit system (Raspberry Pi OS, 64-bit)."
+        )
+    if machine.startswith("arm"):
+        return (
+            f"This system is 32-bit ({machine}). onnxruntime and ai-edge-litert have no wheels for it; tflite-runtime "
+            "2.14.0 has one for armv7l, for Python 3.11 or older and numpy below 2, and edge-af needs numpy 2. From the "
+            "Raspberry Pi 3 and Zero 2 on, install the 64-bit system; older boards cannot run edge-af."
+        )
+    return (
+        f"This system is 32-bit ({machine}). onnxruntime, ai-edge-litert, tflite-runtime and numpy have no wheels for it: "
+        "install a 64-bit system, if the processor is one."
+    )
+
+
+def _runtime_verbs(runtimes: Sequence[RuntimeCheck]) -> list[VerbCheck]:
+    working = [check.runtime for check in runtimes if check.status == OK]
+    reason = None
+    if not working:
+        reason = "no runtime works"
+    elif len(working) < len(runtimes):
+        reason = f"for {' and '.join(FILES_OF[name] for name in working)} files only"
+    return [VerbCheck(verb, bool(working), reason, None) for verb in RUNS_FILES]
+
+
+def _verbs(runtimes: Sequence[RuntimeCheck], timeout_seconds: float, on_step: Callable[[str], None]) -> list[VerbCheck]:
+    found = []
+    for verb, (extra, packages) in NEEDS.items():
+        on_step(verb)
+        reason = try_import(packages, timeout_seconds)
+        absent = reason is not None and reason.endswith("is not installed")
+        broken = [check.runtime for check in runtimes if check.status != OK]
+        if reason is None and verb == "export" and broken:
+            reason = f"it runs what it made, and {' and '.join(broken)} does not work"
+        found.append(VerbCheck(verb, reason is None, reason, extra if absent else None))
+    return found
+
+
+def remarks(device: Device, state: Conditions, bits: int, page_bytes: int, libc: str) -> list[str]:
+    """What to know of a machine before measuring on it."""
+    found = []
+    features = set(device.features or ())
+    if (wheels := no_wheels(device.machine, bits)) is not None:
+        found.append(wheels)
+    if libc != "glibc":
+        found.append(
+            f"The C library is not glibc ({libc or 'not known'}): onnxruntime's and LiteRT's wheels for Linux need glibc. "
+            "On Alpine or in Termux, run a Debian in a container or under proot."
+        )
+    if page_bytes > 4096:
+        found.append(
+            f"Pages of memory are {page_bytes // 1024} KiB (Raspberry Pi OS's kernel for the Pi 5 has 16): a library built for "
+            "pages of 4 KiB alone does not load. The 64-bit ARM wheels of numpy, onnxruntime and LiteRT are built for 64 KiB "
+            "and load. Whatever is mapped takes whole pages, so peak memory is a little higher than on a kernel with 4 KiB "
+            "(on a Pi 5: kernel=kernel8.img in /boot/firmware/config.txt)."
+        )
+    if device.machine in ("aarch64", "arm64") and features and "asimddp" not in features:
+        found.append(
+            "The processor has no dot-product instruction (asimddp), as a Raspberry Pi 4 and older: INT8 gains less "
+            "speed over FP32 than on a Pi 5. Its gain in memory is the same."
+        )
+    if device.machine == "x86_64" and features and not features & {"avx512_vnni", "avx_vnni"}:
+        found.append(
+            "The processor has no VNNI: INT8 ONNX files made for x86-64 can saturate 16-bit sums here, and their accuracy "
+            "says nothing of a machine with VNNI or of ARM."
+        )
+    if state.governor not in (None, "performance"):
+        found.append(
+            f"The clock follows the load (governor {state.governor}): the first inferences are slower. To measure: "
+            "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        )
+    if state.throttled:
+        found.append(
+            f"The firmware reports: {', '.join(state.throttled)}. Under-voltage wants a stronger power supply, "
+            "throttling a heat sink or a fan; until then latencies are not to be published."
+        )
+    return found

@@ -1,0 +1,468 @@
+"""What runs on the board: sent there anew with each request, and needing nothing but Python 3.11.
+
+It reads one request, a JSON object on a line, from standard input, does it, and writes JSON objects, one a line, to standard
+output: `{"say": …}` for the person at the workstation, and last `{"done": …}` or `{"error": …, "message": …}`. No text of the
+user's ever passes through a shell.
+
+Everything lies in one folder, `~/.cache/edge-af`:
+
+| in it | what |
+|---|---|
+| `files/SHA256` | exported files, data and wheels, by content; `.part` while on the way |
+| `environments/KEY` | a virtual environment with the packages that a plain install of edge-af needs |
+| `apps/SHA256` | edge-af itself, unpacked from its wheel |
+| `sessions/KEY` | a bench under way: its files by name, its results, what going on needs |
+| `lock` | held while a bench runs or an environment is made |
+
+What has not been used for 30 days is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+MARK = "edge-af agent"
+"""The first line of ours on standard output; what stands before it is the login shell's."""
+
+SILENCE_SECONDS = 60.0
+"""The workstation gives a sign of life every few seconds; without one for so long, the bench is stopped."""
+
+KEEP_SECONDS = 30 * 86400
+BLOCK = 1 << 20
+
+
+class Refused(Exception):
+    """The request cannot be met: `kind` is for the program, the text for the user."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def emit(value: dict[str, Any]) -> None:
+    """One JSON object to the workstation."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def home() -> Path:
+    """The private folder, made if it is not there."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-af"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def probe(request: dict[str, Any]) -> dict[str, Any]:
+    """What must be known of this machine before anything is sent."""
+    system = {}
+    with contextlib.suppress(OSError):
+        system = platform.freedesktop_os_release()
+    libc, version = platform.libc_ver()
+    return {
+        "machine": platform.machine(),
+        "bits": struct.calcsize("P") * 8,
+        "python": list(sys.version_info[:2]),
+        "libc": libc,
+        "libc_version": version,
+        "system": system.get("PRETTY_NAME", platform.system()),
+        "venv": has_module("venv"),
+        "ensurepip": has_module("ensurepip"),
+        "folder": str(home()),
+    }
+
+
+def has_module(name: str) -> bool:
+    """Whether Python finds a module, without importing it."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:  # Finders may raise what they do not find.
+        return False
+
+
+def missing(request: dict[str, Any]) -> dict[str, Any]:
+    """Of the files asked for, by SHA-256, those that are not here, with how many bytes of each are.
+
+    What is here is read again: a worn memory card loses bits.
+    """
+    folder = home() / "files"
+    prune()
+    wanted: dict[str, int] = {}
+    for sha256 in request["files"]:
+        path, part = folder / sha256, folder / f"{sha256}.part"
+        if path.is_file():
+            if hash_of(path) == sha256:
+                os.utime(path)
+                continue
+            path.unlink()
+        wanted[sha256] = part.stat().st_size if part.is_file() else 0
+    return {"missing": wanted}
+
+
+def put(request: dict[str, Any]) -> dict[str, Any]:
+    """Take files, given as [SHA-256, size, bytes that are here already], whose bytes follow one another on standard input."""
+    folder = home() / "files"
+    folder.mkdir(exist_ok=True)
+    needed = sum(size - offset for _, size, offset in request["files"])
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise Refused(
+            "disk-full", f"{needed / 1e6:,.0f} MB are to be copied to {folder}, and {free / 1e6:,.0f} MB are free there"
+        )
+    for sha256, size, offset in request["files"]:
+        part = folder / f"{sha256}.part"
+        with part.open("r+b" if offset else "wb") as file:
+            file.seek(offset)
+            left = size - offset
+            while left:
+                block = sys.stdin.buffer.read(min(left, BLOCK))
+                if not block:
+                    raise Refused("cut-off", "the connection ended in the middle of a file")
+                file.write(block)
+                left -= len(block)
+            file.truncate(size)
+        if hash_of(part) != sha256:
+            part.unlink()
+            raise Refused("damaged", f"the file {sha256[:12]}… arrived damaged")
+        part.replace(folder / sha256)
+    return {}
+
+
+def environment(request: dict[str, Any]) -> dict[str, Any]:
+    """The environment with the packages asked for, made if it is not there.
+
+    `requirements` has a group `base`, which must be installed, and one for each runtime, of which one at least must.
+    `wheels` is None (only look), `"pip"` (this machine's own pip gets them), or [[name, SHA-256], …] of files that are here.
+    """
+    groups, wheels = request["requirements"], request["wheels"]
+    folder = environment_folder(groups)
+    done = folder / "complete.json"
+    if wheels is None and not done.is_file():
+        return {"python": None}
+    with held_lock(request["client"]):
+        if not done.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(exist_ok=True)
+            try:
+                left_out = make_environment(folder, groups, wheels)
+                done.write_text(json.dumps({"left_out": left_out}))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        os.utime(folder)
+    return {"python": str(folder / "bin/python"), **json.loads(done.read_text())}
+
+
+def environment_folder(groups: dict[str, list[str]]) -> Path:
+    """Where the environment with these packages lies; another for another Python."""
+    identity = [groups, os.path.realpath(sys.executable), list(sys.version_info[:2])]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return home() / "environments" / key
+
+
+def make_environment(folder: Path, groups: dict[str, list[str]], wheels: Any) -> list[str]:
+    """Make the environment; returns the runtimes for which there is no package."""
+    offline = wheels != "pip"
+    command = [sys.executable, "-m", "venv", *(["--without-pip"] if offline else []), str(folder)]
+    status, last = told(command, "")
+    if status:
+        raise Refused("venv", f"`{' '.join(command[:3])}` fails: {last}")
+    python = str(folder / "bin/python")
+    if offline:
+        store = folder / "wheels"
+        store.mkdir()
+        for name, sha256 in wheels:
+            link(home() / "files" / sha256, store / name)
+        pip = next(name for name, _ in wheels if name.startswith("pip-"))
+        # A wheel is an archive that Python runs from: pip need not be installed to install.
+        install = [python, str(store / pip / "pip"), "install", "--no-index", "--find-links", str(store)]
+    else:
+        install = [python, "-m", "pip", "install"]
+    install += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--only-binary", ":all:"]
+    left_out = []
+    for name, requirements in groups.items():
+        status, last = told([*install, *requirements], f"{name}: ")
+        if not status:
+            continue
+        if "no space left" in last.lower():
+            raise Refused("disk-full", f"{folder}: {last}")
+        if name == "base" or "No matching distribution" not in last:
+            raise Refused("packages", last)
+        left_out.append(name)
+    if len(left_out) == len(groups) - 1:
+        raise Refused("packages", f"there is no package of {' or '.join(left_out)} for this machine")
+    if offline:
+        shutil.rmtree(store)
+    return left_out
+
+
+def told(command: list[str], label: str) -> tuple[int, str]:
+    """Run a command, hand on what it says, and return its status and the last line that it said, of errors if there are any."""
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+    said: list[str] = []
+    try:
+        for line in relayed(process):
+            if line.strip():
+                said.append(line.strip())
+                if line.startswith(("Collecting", "Downloading", "  Downloading", "Installing", "ERROR", "WARNING")):
+                    emit({"say": label + line.strip()})
+        status = process.wait()
+    finally:
+        stop(process)
+    errors = [line for line in said if line.startswith("ERROR")]
+    return status, (errors or said or ["no message"])[-1].removeprefix("ERROR: ")
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Bench: lay the files out by name, run `edge_af bench` on them, hand on what it says, and return its results.
+
+    The session is the same for the same files and options, so that a bench that was interrupted goes on. When standard input
+    ends or falls silent, the bench is stopped; what it has measured by then is kept.
+    """
+    session = home() / "sessions" / request["session"]
+    results, ended = session / "results.json", session / "ended.json"
+    with held_lock(request["client"]):
+        if ended.is_file():
+            kept: dict[str, Any] = json.loads(ended.read_text())
+            if kept["client"] == request["client"] and not request["fresh"]:
+                return {**kept, "results": results.read_text() if results.is_file() else None}
+            shutil.rmtree(session)
+        files = session / "files"
+        shutil.rmtree(files, ignore_errors=True)
+        files.mkdir(parents=True)
+        for name, sha256 in request["layout"]:
+            (files / name).parent.mkdir(parents=True, exist_ok=True)
+            link(home() / "files" / sha256, files / name)
+        os.utime(session)
+        process = started(request, ["bench", *request["arguments"], "--out", str(results)], files, subprocess.DEVNULL)
+        interrupted = True
+        try:
+            for line in relayed(process):
+                emit({"say": line})
+            process.wait()
+            interrupted = False
+        except EOFError:
+            pass
+        finally:
+            stop(process)
+        found = {"status": process.returncode, "interrupted": interrupted, "client": request["client"]}
+        if not interrupted:
+            ended.write_text(json.dumps(found))
+        return {**found, "results": results.read_text() if results.is_file() else None}
+
+
+def doctor(request: dict[str, Any]) -> dict[str, Any]:
+    """Run `edge_af doctor`, and return its status and what it prints."""
+    with tempfile.TemporaryFile() as output:
+        process = started(request, ["doctor", *request["arguments"]], home(), output)
+        try:
+            for line in relayed(process):
+                emit({"say": line})
+            process.wait()
+        finally:
+            stop(process)
+        output.seek(0)
+        return {"status": process.returncode, "output": output.read().decode(errors="replace")}
+
+
+def started(
+    request: dict[str, Any], arguments: list[str], folder: Path, output: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """A verb of edge-af under way in `folder`, of the wheel `request["app"]` in the environment `request["python"]`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.Popen(
+        [request["python"], "-P", "-m", "edge_af", *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(unpacked(request["app"])), "PYTHONUTF8": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+
+
+def forget(request: dict[str, Any]) -> dict[str, Any]:
+    """Remove a session whose results have arrived."""
+    shutil.rmtree(home() / "sessions" / request["session"], ignore_errors=True)
+    return {}
+
+
+def unpacked(sha256: str) -> Path:
+    """The folder that edge-af's wheel is unpacked in."""
+    folder = home() / "apps" / sha256
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        stage = folder.with_name(f".{sha256}.{os.getpid()}")
+        try:
+            with zipfile.ZipFile(home() / "files" / sha256) as wheel:
+                wheel.extractall(stage)
+            stage.rename(folder)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    os.utime(folder)
+    return folder
+
+
+def relayed(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The lines that a process says, for as long as the workstation is there. Raises EOFError when it is not."""
+    stream = process.stderr or process.stdout
+    assert stream is not None
+    heard, rest, said = time.monotonic(), b"", stream.fileno()
+    while True:
+        ready = select.select([0, said], [], [], 1.0)[0]
+        if 0 in ready:
+            if not os.read(0, 4096):
+                raise EOFError
+            heard = time.monotonic()
+        if time.monotonic() - heard > SILENCE_SECONDS:
+            raise EOFError
+        if said in ready:
+            part = os.read(said, 65536)
+            *lines, rest = (rest + part).split(b"\n")
+            if not part:
+                lines.append(rest)
+            for line in lines:
+                if line:
+                    yield line.decode(errors="replace").rstrip("\r")
+            if not part:
+                return
+
+
+def end_with_parent() -> None:
+    """In a child of this process: end when it ends, and hear an interruption even if this process does not."""
+    import ctypes
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    PR_SET_PDEATHSIG = 1
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a process, so that it can put away what it has, and end it and its children if it takes its time."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def held_lock(client: str) -> Iterator[None]:
+    """Hold the board for one client. A leftover of the same client, whose connection broke, is ended.
+
+    Raises:
+        Refused: another client holds it.
+    """
+    with (home() / "lock").open("a+") as file:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                file.seek(0)
+                with contextlib.suppress(ValueError, ProcessLookupError):
+                    holder = json.loads(file.read())
+                    if holder["client"] != client or time.monotonic() > deadline:
+                        raise Refused("busy", f"a bench runs here since {holder['since']} (UTC)") from None
+                    os.kill(holder["pid"], signal.SIGTERM)
+                if time.monotonic() > deadline:
+                    raise Refused("busy", "a bench runs here already") from None
+                time.sleep(0.5)
+        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "client": client, "since": since}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def prune() -> None:
+    """Remove what has not been used for a month."""
+    for kind in ("files", "environments", "apps", "sessions"):
+        folder = home() / kind
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if time.time() - path.stat().st_mtime > KEEP_SECONDS:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def link(source: Path, place: Path) -> None:
+    """The same file under another name; a copy where the file system cannot."""
+    try:
+        os.link(source, place)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        shutil.copyfile(source, place)
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def leave(number: int, frame: Any) -> None:
+    """Put everything away and end, once: a leftover of a broken connection is told so by its successor, and more than once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """Do what the request says, and tell how it ended."""
+    operations = {
+        operation.__name__: operation for operation in (probe, missing, put, environment, run, doctor, forget)
+    }
+    signal.signal(signal.SIGTERM, leave)
+    sys.stdout.write(f"\n{MARK}\n")
+    sys.stdout.flush()
+    try:
+        request = json.loads(sys.stdin.buffer.readline())
+        emit({"done": operations[request["do"]](request)})
+    except Refused as error:
+        emit({"error": error.kind, "message": str(error)})
+    except EOFError:
+        emit({"error": "cut-off", "message": "the connection ended"})
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        where = f"{error.filename}: " if error.filename else ""
+        emit({"error": "disk-full" if full else "system", "message": f"{where}{error.strerror or error}"})
+
+
+if __name__ == "__main__":
+    main()

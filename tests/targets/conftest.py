@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from loopback import LoopbackBoard, why_not
+from tiny_export import tiny_exports
+
+from edge_af.data.dataset import Dataset
+from edge_af.targets import agent
+from edge_af.targets.wheel import requirement_groups
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """Both tiny networks as exported; not to be changed."""
+    return tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset)
+
+
+@pytest.fixture
+def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
+    """A board on the loopback, with what `LoopbackBoard` takes; it has nothing but Python yet."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    started = []
+
+    def make(**options: object) -> LoopbackBoard:
+        board = LoopbackBoard(tmp_path / f"board-{len(started)}", **options)  # type: ignore[arg-type]
+        started.append(board)
+        return board
+
+    yield make
+    for board in started:
+        board.stop()
+
+
+@pytest.fixture
+def board(make_board: Callable[..., LoopbackBoard], monkeypatch: pytest.MonkeyPatch) -> LoopbackBoard:
+    """A board that was benched on before: the packages are there. They are this interpreter's, which saves getting them."""
+    made = make_board()
+    with monkeypatch.context() as patched:
+        patched.setenv("HOME", str(made.home))
+        patched.delenv("XDG_CACHE_HOME", raising=False)
+        environment = agent.environment_folder(requirement_groups())
+    python = environment / "bin/python"
+    python.parent.mkdir(parents=True)
+    # A board has little memory, and the speed of little memory is soon measured.
+    python.write_text(f'#!/bin/sh\nulimit -v 900000\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (environment / "complete.json").write_text('{"left_out": []}')
+    return made
+
+
+@pytest.fixture
+def own_exports(exports: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(exports, tmp_path / "exports"))

@@ -1,0 +1,186 @@
+"""What a target may be called, what is said of one that cannot be benched on, and what travels there."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from loopback import LoopbackBoard
+
+import edge_af
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+from edge_af.targets import SshTarget, parse_target, ssh
+from edge_af.targets import bench as remote
+from edge_af.targets.bench import Upload
+from edge_af.targets.ssh import Connection, Refused
+from edge_af.targets.wheel import build_wheel, requirement_groups, sha256_of
+
+
+@pytest.mark.parametrize(
+    "text, target",
+    [
+        ("ssh://pi@raspberrypi.local", SshTarget("raspberrypi.local", "pi")),
+        ("ssh://Alias", SshTarget("Alias")),
+        ("ssh://me.too@10.0.0.7:2222/", SshTarget("10.0.0.7", "me.too", 2222)),
+        ("ssh://pi@[fe80::1%eth0]:22", SshTarget("fe80::1%eth0", "pi", 22)),
+        ("ssh://[::1]", SshTarget("::1")),
+    ],
+)
+def test_targets(text: str, target: SshTarget):
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pi@raspberrypi", "http://pi", "ssh://", "ssh://pi@", "ssh://-oProxyCommand=touch%20pwned", "ssh://-l@host",
+        "ssh://host:port", "ssh://host:99999", "ssh://pi:secret@host", "ssh://host/folder", "ssh://ho st", "ssh://ho\nst",
+        "ssh://$(touch pwned)", "ssh://a@`id`", "ssh://host;id", "ssh://h'ost", "ssh://host?x", "ssh://host#x", "ssh://[::1",
+    ],
+)  # fmt: skip
+def test_what_is_no_target(text: str):
+    with pytest.raises(EdgeAfError) as caught:
+        parse_target(text)
+    assert "ssh://[user@]host[:port]" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def refused(board: LoopbackBoard, exports: Path, out: Path) -> str:
+    """What is said, in a few lines and with nothing left behind, of a target that cannot be benched on."""
+    done = board.bench(exports / "attend-fusion/attend-fusion-int8.tflite", "--out", out)
+    assert done.returncode == 2 and done.stdout == "" and not out.exists()
+    assert not list((board.folder / "tmp").iterdir())
+    return done.stderr
+
+
+def test_who_cannot_be_reached_is_named_with_what_to_do(board: LoopbackBoard, exports: Path, tmp_path: Path):
+    out = tmp_path / "r.json"
+    key = (board.folder / "host.pub").read_text()
+    other = (board.folder / "key.pub").read_text()
+    board.know(other)
+    said = refused(board, exports, out)
+    assert "its key is not the one that is known here" in said and "ssh-keygen -R 127.0.0.1" in said
+    (board.folder / "known").write_text("")
+    assert "its key is not known here. Connect once by hand (ssh 127.0.0.1)" in refused(board, exports, out)
+    board.know(key)
+    config = board.folder / "ssh_config"
+    config.write_text(config.read_text().replace(f"{board.folder}/key", f"{board.folder}/host"))
+    assert "it refuses the login. ssh-copy-id 127.0.0.1" in refused(board, exports, out)
+    board.stop()
+    said = refused(board, exports, out)
+    assert f"127.0.0.1:{board.port}: cannot be reached" in said and "Connection refused" in said
+    board.target = "ssh://no-such-host.invalid"
+    assert "there is no host of that name" in refused(board, exports, out)
+
+
+def script(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_a_board_without_a_fitting_python_is_told_so(
+    make_board: Callable[..., LoopbackBoard], exports: Path, tmp_path: Path
+):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    board = make_board(path=str(tools))
+    assert "has no python3; edge-af needs Python 3.11 or newer there" in refused(board, exports, tmp_path / "r.json")
+    script(tools / "python3", '[ "$1" = -V ] || exit 1; echo Python 3.9.2')
+    assert "has Python 3.9.2; edge-af needs Python 3.11" in refused(board, exports, tmp_path / "r.json")
+    # A newer one beside it serves, until it turns out that it cannot make environments.
+    (tools / "python3.12").symlink_to(sys.executable)
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    blocker = (
+        "import sys, importlib.machinery\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'ensurepip': raise ModuleNotFoundError(name)\n"
+    )
+    (hidden / "sitecustomize.py").write_text(blocker + "sys.meta_path.insert(0, Blocker())\n")
+    board = make_board(path=str(tools), environment={"PYTHONPATH": str(hidden)})
+    said = refused(board, exports, tmp_path / "r.json")
+    assert "no `ensurepip` module" in said and "sudo apt install python3-venv" in said and "--offline" in said
+
+
+def test_a_full_disk_is_seen_before_anything_is_sent(board: LoopbackBoard, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", board.client_environment()["PATH"])
+    with Connection(parse_target(board.target)) as connection, pytest.raises(Refused) as caught:
+        remote._copy(connection, [Upload("0" * 64, 1 << 60, b"")])
+    assert caught.value.kind == "disk-full" and "MB are to be copied" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_fills_up_meanwhile_is_named(make_board: Callable[..., LoopbackBoard], tmp_path: Path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        board = make_board(environment={"XDG_CACHE_HOME": str(small)})
+        content = os.urandom(1_500_000)
+        liar = Upload(sha256_of(content), len(content), content)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("PATH", board.client_environment()["PATH"])
+            with Connection(parse_target(board.target)) as connection:
+                remote._copy(connection, [liar])
+                more = os.urandom(1_500_000)
+                with pytest.raises(Refused, match="MB are free there"):
+                    remote._copy(connection, [Upload(sha256_of(more), len(more), more)])
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_copy_that_was_cut_off_goes_on_where_it_was(board: LoopbackBoard, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", board.client_environment()["PATH"])
+    content = os.urandom(5_000_000)
+    upload = Upload(sha256_of(content), len(content), content)
+    part = board.cache / "files" / f"{upload.sha256}.part"
+    part.parent.mkdir()
+    part.write_bytes(content[:4_000_000])
+    sent = []
+
+    send = ssh.send
+    monkeypatch.setattr(ssh, "send", lambda process, data: (sent.append(len(data)), send(process, data)))
+    with Connection(parse_target(board.target)) as connection:
+        remote._copy(connection, [upload])
+        assert 1_000_000 < sum(sent) < 1_200_000
+        assert (board.cache / "files" / upload.sha256).read_bytes() == content and not part.exists()
+        # A part of something else is found out by the hash, and the next try is from the start.
+        (board.cache / "files" / upload.sha256).unlink()
+        part.write_bytes(bytes(4_000_000))
+        with pytest.raises(Refused, match="arrived damaged"):
+            remote._copy(connection, [upload])
+        remote._copy(connection, [upload])
+    assert (board.cache / "files" / upload.sha256).read_bytes() == content
+
+
+def test_the_wheel_is_this_installation(tmp_path: Path, dataset: Dataset):
+    wheel = build_wheel()
+    assert wheel == build_wheel()
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path)
+    package = Path(edge_af.__file__).parent
+    assert "edge_af/targets/agent.py" in names and "edge_af/bench/empty.tflite" in names
+    assert "edge_af/calibration/int8-dynamic.yaml" in names and not [name for name in names if "pycache" in name]
+    assert (tmp_path / "edge_af/__init__.py").read_bytes() == (package / "__init__.py").read_bytes()
+    code = (
+        "import edge_af, importlib.metadata as m; print(edge_af.__file__, m.version('edge-af'), m.requires('edge-af'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path)) and "numpy" in done.stdout and "torch" not in done.stdout
+    groups = requirement_groups()
+    assert set(groups) == {"base", "onnxruntime", "litert"} and len(groups["base"]) == 3
