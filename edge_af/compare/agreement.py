@@ -1,9 +1,9 @@
 """Whether base and candidate do the same thing at all: a network that is fast because it is wrong is no improvement.
 
-Both score the same videos. Scores become log-odds, log(p / (1 − p)), of which each class's mean over the videos is taken off: what
-classes are frequent is known without looking at a video. *Agreement* is the correlation (Pearson's r) of what is left, over all
-videos and classes: 1 for the same network, near 1 for a quantised one, near 0 for one that says the same of every
-video, or something else altogether.
+Both score the same videos. Scores become log-odds, log(p / (1 − p)), of which each class's mean over the videos is taken
+off: what classes are frequent is known without looking at a video. *Agreement* is the correlation (Pearson's r) of what is
+left, over all videos and classes: 1 for the same network, near 1 for a quantised one, near 0 for one that says the same
+of every video, or something else altogether.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_AGREEMENT = {"videos": 0.5, "random": 0.25}
-"""Below it the candidate is refused, by what was scored. On videos, quantising leaves more than 0.9, another network trained on the same data some
-0.6 to 0.8 (docs/compare.md has the figures)."""
+"""Below it the candidate is refused, by what was scored. Quantising leaves 0.99 and more, another network trained on the
+same data some 0.6 to 0.8 on videos, and 0.35 on random values (docs/compare.md has the figures)."""
 SMALLEST = 1e-6
 """Scores are taken as no smaller and their complements too: beyond, a float32's rounding and a saturated sigmoid decide."""
 

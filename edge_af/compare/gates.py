@@ -32,8 +32,8 @@ _WORDS = {
 def broken(error: BrokenFile) -> Check:
     """For a file that could not be measured.
 
-    A candidate that crashes, hangs or is refused fails; a base that does is the input's fault; and whom SIGKILL or too little memory
-    ended, the machine may have ended.
+    A candidate that crashes, hangs or is refused fails; a base that does is the input's fault; and whom SIGKILL or too little
+    memory ended, the machine may have ended.
     """
     starved = error.signal_number == _KILLED or error.kind == "does-not-fit" or "SIGKILL" in error.reason
     if error.kind == "missing-runtime":

@@ -94,7 +94,8 @@ def read_budget_file(path: Path) -> BudgetFile:
     """Read a budget file.
 
     Raises:
-        EdgeAfError: it is missing, no YAML, has a key that is not known (the nearest one is suggested), or a value of a wrong kind.
+        EdgeAfError: it is missing, no YAML, has a key that is not known (the nearest one is suggested), or a value of a wrong
+            kind.
     """
     import yaml
 
@@ -166,7 +167,7 @@ def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) 
         if known is not None and name not in known:
             if "latency" in name or name.endswith(("_ms", "p50", "p90")):
                 raise EdgeAfError(
-                    f"{path}: {place}: {name!r}: there are no limits on times, which differ from machine to machine and hour to hour.\n"
+                    f"{path}: {place}: {name!r}: there are no limits on times, which are a machine's of one hour.\n"
                     "max_slowdown compares with the base, measured beside the candidate."
                 )
             near = difflib.get_close_matches(name, known, n=1)

@@ -74,7 +74,7 @@ def markdown_table(comparison: Comparison) -> str:
 
 
 def junit_xml(comparison: Comparison) -> str:
-    """A test suite a pair and a test case a check: failures for gates, errors for what is at fault, skips for what cannot be told."""
+    """A suite a pair and a case a check: failures for gates, errors for what is at fault, skips for what cannot be told."""
     root = ElementTree.Element("testsuites", name="edge-af compare")
     for pair in comparison.pairs:
         statuses = [check.status for check in pair.checks]

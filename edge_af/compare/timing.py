@@ -18,17 +18,16 @@ from edge_af.compare.statistics import (
     ERROR,
     LEAST_GENERATIONS,
     LOOKS,
+    Figure,
     Interval,
     decide,
     generation_figures,
-    trimmed_interval,
+    weighted_interval,
 )
 from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE
 
-GENERATION_SECONDS = 0.15
+GENERATION_SECONDS = 0.05
 """Of rounds in a generation at least; as long as its loading took, if that is longer."""
-WARM_UP, INFERENCES = 1, 3
-"""Inferences of a block: not counted, and counted."""
 WAITS = 1.05
 """A file that takes this many times its processor time on the clock, in blocks that nobody interrupted, waits for something."""
 
@@ -71,9 +70,9 @@ class Timing:
     preempted_share: float | None
     """Of the blocks, those that somebody else interrupted."""
     looks: list[Look] = field(default_factory=list)
-    log_ratios: list[float] = field(default_factory=list)
-    """Of each generation, candidate over the mean of the bases."""
-    log_noises: list[float] = field(default_factory=list)
+    log_ratios: list[Figure] = field(default_factory=list)
+    """Of each generation, candidate over the mean of the bases, in logarithms."""
+    log_noises: list[Figure] = field(default_factory=list)
     """Of each generation, base over itself."""
     warnings: list[str] = field(default_factory=list)
 
@@ -119,10 +118,10 @@ class _Times:
                 return "wall"
         return "cpu"
 
-    def figures(self, clock: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Differences of logarithms, candidate to base and base to itself: (generations,) each."""
+    def figures(self, clock: str) -> tuple[list[Figure], list[Figure]]:
+        """Of each generation, candidate to base and base to itself."""
         found = [generation_figures(times) for times in (self._cpu if clock == "cpu" else self._wall)]
-        return np.array([ratio for ratio, _ in found]), np.array([noise for _, noise in found])
+        return [ratio for ratio, _ in found], [noise for _, noise in found]
 
     def milliseconds(self, clock: str, which: Sequence[int]) -> float | None:
         times = self._cpu if clock == "cpu" else self._wall
@@ -170,8 +169,6 @@ def measure_pair(
                         "seed": seed,
                         "seconds": GENERATION_SECONDS,
                         "at_most": max(budget_seconds - before, 0.0),
-                        "warm_up": WARM_UP,
-                        "inferences": INFERENCES,
                     }
                 )
             )
@@ -184,13 +181,13 @@ def measure_pair(
         on_generation(times.generations)
         if passed < planned[0][0] * budget_seconds:
             continue
-        # Several looks whose time has come are one look, which may err as much as they together. What a look may err passes on to the
-        # next one if there are too few generations for it, which does not depend on what they say.
+        # Several looks whose time has come are one look, which may err as much as they together. What a look may err passes
+        # on to the next one if there are too few generations for it, which does not depend on what they say.
         while planned and passed >= planned[0][0] * budget_seconds:
             error += planned.pop(0)[1] * ERROR
         if times.generations < LEAST_GENERATIONS:
             continue
-        ratio = trimmed_interval(times.figures(times.clock)[0], error).as_ratio()
+        ratio = weighted_interval(times.figures(times.clock)[0], error).as_ratio()
         look_error, error = error, 0.0
         looks.append(
             Look(round(time.monotonic() - start, 3), times.generations, look_error, ratio, decide(ratio, max_slowdown))
@@ -206,7 +203,7 @@ def _timing(
     clock = times.clock
     ratios, noises = times.figures(clock)
     last = looks[-1] if looks else None
-    noise = trimmed_interval(noises, last.error).as_ratio() if last is not None else None
+    noise = weighted_interval(noises, last.error).as_ratio() if last is not None else None
     verdict, reason = (last.verdict, None) if last is not None else (CANNOT_TELL, None)
     if last is None or noise is None:
         reason = (
@@ -232,8 +229,8 @@ def _timing(
         candidate_ms=times.milliseconds(clock, (CANDIDATE,)),
         preempted_share=times.preempted_share,
         looks=looks,
-        log_ratios=ratios.tolist(),
-        log_noises=noises.tolist(),
+        log_ratios=ratios,
+        log_noises=noises,
         warnings=warnings,
     )
 

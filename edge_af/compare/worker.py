@@ -41,8 +41,11 @@ NAMES = ("the base", "the candidate", "the base's second process")
 
 FIRST_INFERENCES = 3
 """After loading, not timed: a runtime puts work off until then."""
-LEAST_ROUNDS, MOST_ROUNDS = 4, 64
+LEAST_ROUNDS, MOST_ROUNDS = 3, 32
 """Of a generation."""
+LEAST_BLOCK, MOST_BLOCK, BLOCK_SECONDS = 3, 8, 0.04
+"""Inferences of a block: as many as fit the time. Of eight the first two are not counted: after another process had the
+core it takes some inferences until the weights are back in the caches."""
 INPUT_VIDEOS = 64
 """Different videos that are timed."""
 AGREEMENT_VIDEOS = 256
@@ -144,9 +147,12 @@ def _live(job: Job, which: int, inputs: Inputs, orders: IO[bytes], answer_to: in
         started = time.perf_counter_ns()
         path = Path(job.candidate if which == CANDIDATE else job.base)
         scorer = load(path, runtime=job.runtimes[which == CANDIDATE], threads=job.threads)
+        first = []
         for at in range(FIRST_INFERENCES):
+            begun = time.process_time_ns()
             scorer.score(visual[at % len(visual)], audio[at % len(audio)])
-        tell({"load_ms": (time.perf_counter_ns() - started) / 1e6})
+            first.append(time.process_time_ns() - begun)
+        tell({"load_ms": (time.perf_counter_ns() - started) / 1e6, "inference_s": min(first) / 1e9})
         begin = 0
         for line in orders:
             order = json.loads(line)
@@ -201,7 +207,7 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
 
     A round is each child once in an order drawn at random and once more in the reverse order, so that a machine that slows
     down evenly in between slows all alike. Rounds go on for as long as loading took and for `seconds` at least, but end
-    with `at_most` seconds if they have been four.
+    with `at_most` seconds if there have been three.
 
     Returns:
         `load_ms` (3,), `wall` and `cpu` (3, blocks, inferences) in nanoseconds, `preempted` (3, blocks), `rounds`.
@@ -211,26 +217,31 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
     try:
         started = time.monotonic()
         load_ms = [0.0] * len(NAMES)
+        slowest = 1e-9
         # One after the other: loading disturbs, and whoever comes first may find a colder machine.
         for which in random.permutation(len(NAMES)).tolist():
             tell({"stage": f"loading {NAMES[which]}"})
             children.append(_fork(which, job, inputs))
-            load_ms[which] = children[-1].answer()["load_ms"]
+            answer = children[-1].answer()
+            load_ms[which] = answer["load_ms"]
+            slowest = max(slowest, answer["inference_s"])
         children.sort(key=lambda child: child.which)
         loaded = time.monotonic()
         until = loaded + min(max(order["seconds"], loaded - started), max(order["at_most"] - (loaded - started), 0.0))
+        size = min(max(round(BLOCK_SECONDS / slowest), LEAST_BLOCK), MOST_BLOCK)
+        block = {"warm_up": (size + 1) // 4, "inferences": size - (size + 1) // 4}
         blocks: list[list[dict[str, Any]]] = [[] for _ in NAMES]
         rounds = 0
         tell({"stage": "timing"})
         while rounds < MOST_ROUNDS and (rounds < LEAST_ROUNDS or time.monotonic() < until):
             there = random.permutation(len(NAMES)).tolist()
             for which in [*there, *reversed(there)]:
-                blocks[which].append(children[which].ask(warm_up=order["warm_up"], inferences=order["inferences"]))
+                blocks[which].append(children[which].ask(**block))
             rounds += 1
         return {
             "load_ms": load_ms,
             "rounds": rounds,
-            **{name: [[block[name] for block in own] for own in blocks] for name in ("wall", "cpu", "preempted")},
+            **{name: [[one[name] for one in own] for own in blocks] for name in ("wall", "cpu", "preempted")},
         }
     finally:
         for child in children:

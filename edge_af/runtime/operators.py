@@ -16,7 +16,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.runtime.containers import Bytes, fields, integers, slot, string, tables, uint
 from edge_af.runtime.probe import onnx_graph
 
-# Field numbers in onnx.proto (GraphProto, NodeProto) and in LiteRT's schema.fbs (Model, OperatorCode, SubGraph, Operator, Tensor).
+# Field numbers in onnx.proto (GraphProto, NodeProto) and LiteRT's schema.fbs (Model, OperatorCode, SubGraph, Operator, Tensor).
 _GRAPH_NODE, _NODE_OP = 1, 4
 _MODEL_CODES, _MODEL_SUBGRAPHS = 1, 2
 _CODE_OLD, _CODE_CUSTOM, _CODE = 0, 1, 3
