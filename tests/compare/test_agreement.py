@@ -28,7 +28,12 @@ def test_noise_of_the_size_of_quantisation_passes(scores: np.ndarray):
     assert agreement(scores, 1 / (1 + np.exp(-logits))) > 0.95
 
 
-@pytest.mark.parametrize("kind", ["prior", "constant", "zeros", "ones", "other videos", "inverted", "not a number", "other classes"])  # fmt: skip
+WRONG = (
+    "prior", "constant", "zeros", "ones", "other videos", "inverted", "not a number", "other classes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
 def test_something_else_does_not_agree(scores: np.ndarray, kind: str):
     wrong = {
         "prior": np.repeat(scores.mean(axis=0, keepdims=True), len(scores), axis=0),

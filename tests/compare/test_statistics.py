@@ -1,4 +1,4 @@
-"""The statistics on simulated data: intervals cover what they promise, false alarms stay rare, and real differences are found."""
+"""On simulated data intervals cover what they promise, false alarms stay rare, and real differences are found."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from edge_af.compare.statistics import (
 @pytest.mark.parametrize(
     "probability, freedom, expected",
     # Abramowitz & Stegun, table 26.10.
-    [(0.75, 1, 1.0), (0.975, 1, 12.706), (0.975, 2, 4.303), (0.995, 3, 5.841), (0.975, 10, 2.228), (0.9995, 20, 3.85), (0.99, 120, 2.358)],
+    [
+        (0.75, 1, 1.0), (0.975, 1, 12.706), (0.975, 2, 4.303), (0.995, 3, 5.841), (0.975, 10, 2.228),
+        (0.9995, 20, 3.85), (0.99, 120, 2.358),
+    ],
 )  # fmt: skip
 def test_students_quantiles_are_those_of_the_tables(probability: float, freedom: int, expected: float):
     assert student_quantile(probability, freedom) == pytest.approx(expected, rel=3e-4)
@@ -134,8 +137,14 @@ def test_looks_share_out_the_whole_error():
 
 @pytest.mark.parametrize(
     "low, high, verdict",
-    [(1.021, 1.3, SLOWER), (1.01, 1.03, CANNOT_TELL), (0.99, 1.02, NOT_SLOWER), (1.001, 1.015, NOT_SLOWER), (0.8, 0.99, FASTER)],
-)  # fmt: skip
+    [
+        (1.021, 1.3, SLOWER),
+        (1.01, 1.03, CANNOT_TELL),
+        (0.99, 1.02, NOT_SLOWER),
+        (1.001, 1.015, NOT_SLOWER),
+        (0.8, 0.99, FASTER),
+    ],
+)
 def test_verdicts(low: float, high: float, verdict: str):
     assert decide(Interval((low + high) / 2, low, high), 0.02) == verdict
 

@@ -16,8 +16,15 @@ class Simulated:
     """Stands where a nursery stands, and answers with times of processes that are so many times as slow as the base."""
 
     def __init__(
-        self, candidate: float, *, again: float = 1.0, noise: float = 0.003, layout: float = 0.004, waits: float = 0.0, takes: float = 0.004
-    ) -> None:  # fmt: skip
+        self,
+        candidate: float,
+        *,
+        again: float = 1.0,
+        noise: float = 0.003,
+        layout: float = 0.004,
+        waits: float = 0.0,
+        takes: float = 0.004,
+    ) -> None:
         self.random = np.random.default_rng(0)
         self.factors, self.noise, self.layout, self.waits, self.takes = (
             (1.0, candidate, again),

@@ -51,9 +51,8 @@ def pair(exports: Path, tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("runtime, suffix", [("onnxruntime", "onnx"), ("litert", "tflite")])
 def test_a_generation_times_all_three_in_turns(exports: Path, runtime: str, suffix: str):
     stages: list[str] = []
-    with nursery(
-        job(exports / f"attend-fusion/attend-fusion-int8.{suffix}", runtime=runtime), timeout_seconds=60, on_stage=stages.append
-    ) as started:  # fmt: skip
+    wanted = job(exports / f"attend-fusion/attend-fusion-int8.{suffix}", runtime=runtime)
+    with nursery(wanted, timeout_seconds=60, on_stage=stages.append) as started:
         first = started.order(ORDER)
         second = started.order({**ORDER, "generation": 1})
     for found in (first, second):
@@ -81,7 +80,10 @@ def test_both_score_the_same_videos(pair: tuple[Path, Path], tmp_path: Path):
     assert base.shape == (256, 30) and np.array_equal(base, candidate)
 
 
-@pytest.mark.parametrize("name, words", [("SIGSEGV", "SIGSEGV"), ("SIGKILL", "lack of memory"), ("SIGILL", "instructions")])  # fmt: skip
+SIGNALS = [("SIGSEGV", "SIGSEGV"), ("SIGKILL", "lack of memory"), ("SIGILL", "instructions")]
+
+
+@pytest.mark.parametrize("name, words", SIGNALS)
 @pytest.mark.parametrize("which", ["base", "candidate"])
 def test_a_child_that_dies_is_told_with_its_signal(pair: tuple[Path, Path], which: str, name: str, words: str):
     condition = "'candidate' in str(path)" if which == "candidate" else "'candidate' not in str(path)"
