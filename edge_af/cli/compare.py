@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ class Parsed(click.ParamType):
         self.name, self._parser = name, parser
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        from edge_af.compare import limits
+        from edge_af.compare import limits as parsers
 
         if isinstance(value, float):
             return value
-        parse: Callable[[str], float] = getattr(limits, self._parser)
+        parse: Callable[[str], float] = getattr(parsers, self._parser)
         try:
             return parse(value)
         except ValueError as error:
@@ -33,8 +34,12 @@ SHARE, SECONDS = Parsed("percent", "parse_share"), Parsed("duration", "parse_sec
 
 
 @click.command()
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, required=True, metavar="BASE CANDIDATE | -- COMMAND…")
+@click.option(
+    "--base-ref",
+    metavar="COMMIT",
+    help="Run COMMAND in a checkout of this commit, and here, and compare what it wrote to $EDGE_AF_OUT.",
+)
 @click.option("--max-slowdown", type=SHARE, help="What the candidate may take longer.  [default: 5%]")
 @click.option(
     "--budget", type=SECONDS, default="120s", show_default=True, help="Time for timing, shared out over all pairs."
@@ -64,10 +69,11 @@ SHARE, SECONDS = Parsed("percent", "parse_share"), Parsed("duration", "parse_sec
 @click.option("--out", type=FILE, help="Write the comparison as JSON.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown.")
 @click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")
+@click.option("--history", type=FILE, help="Append a line of JSON for each pair; nothing is judged by it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON instead of the table.")
 def command(
-    base: Path,
-    candidate: Path,
+    words: tuple[str, ...],
+    base_ref: str | None,
     max_slowdown: float | None,
     budget: float,
     data: Path | None,
@@ -83,18 +89,21 @@ def command(
     out: Path | None,
     markdown: Path | None,
     junit: Path | None,
+    history: Path | None,
     as_json: bool,
 ) -> None:
     """Find out whether CANDIDATE is slower, larger or worse than BASE, both measured side by side, now, on this machine.
 
-    BASE and CANDIDATE are two .onnx or .tflite files, or two folders that `edge-af export` wrote.
+    BASE and CANDIDATE are two .onnx or .tflite files, or two folders that `edge-af export` wrote. With --base-ref, COMMAND
+    makes both.
 
     Exit status: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3 cannot tell.
     """
+    from edge_af.compare.checkout import built
     from edge_af.compare.limits import read_budget_file, with_overrides
     from edge_af.compare.match import match
-    from edge_af.compare.report import annotations, junit_xml, markdown_table, step_summary, table
-    from edge_af.compare.results import dump, write
+    from edge_af.compare.report import annotate, junit_xml, markdown_table, step_summary, table
+    from edge_af.compare.results import append_history, dump, write
     from edge_af.compare.run import Settings, compare
     from edge_af.console import say
     from edge_af.data.dataset import open_dataset
@@ -112,9 +121,14 @@ def command(
             "min_agreement": min_agreement,
         },
     )
-    for target in filter(None, (out, markdown, junit)):
+    for target in filter(None, (out, markdown, junit, history)):
         check_writable(target)
-    matched = match(base, candidate, runtimes)
+    if base_ref is None and len(words) != 2:
+        raise click.UsageError("name BASE and CANDIDATE, or --base-ref and a command behind `--`.")
+    stack = contextlib.ExitStack()
+    click.get_current_context().call_on_close(stack.close)
+    folders = stack.enter_context(built(base_ref, words)) if base_ref is not None else (Path(words[0]), Path(words[1]))
+    matched = match(*folders, runtimes)
     if limits is not None and budget_file is not None:
         limits.check_use([pair.candidate.path.name for pair in matched.pairs], data is not None, budget_file)
     dataset = open_dataset(data) if data is not None else None
@@ -142,6 +156,8 @@ def command(
     if junit is not None:
         write_atomic(junit, junit_xml(found))
         say(f"JUnit:      {junit}")
+    if history is not None:
+        append_history(history, found)
     step_summary(found)
-    annotations(found)
+    annotate(found)
     click.get_current_context().exit(found.exit_status)

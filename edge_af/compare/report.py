@@ -106,7 +106,7 @@ def step_summary(comparison: Comparison) -> None:
             file.write(markdown_table(comparison) + "\n")
 
 
-def annotations(comparison: Comparison) -> None:
+def annotate(comparison: Comparison) -> None:
     """Tell GitHub Actions, where this runs in it, what stands out. Standard error: standard output may be JSON."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
@@ -114,13 +114,13 @@ def annotations(comparison: Comparison) -> None:
         for check in pair.checks:
             if check.status != PASSED:
                 command = "warning" if check.status == UNKNOWN else "error"
-                _annotate(command, f"{pair.name}: {check.name}", _line(pair, check))
+                _command(command, f"{pair.name}: {check.name}", _line(pair, check))
         if pair.status == PASSED and pair.timing is not None and pair.timing.verdict == FASTER:
             check = next(check for check in pair.checks if check.name == "time")
-            _annotate("notice", f"{pair.name}: faster", _line(pair, check))
+            _command("notice", f"{pair.name}: faster", _line(pair, check))
 
 
-def _annotate(command: str, title: str, message: str) -> None:
+def _command(command: str, title: str, message: str) -> None:
     def data(text: str) -> str:
         return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 

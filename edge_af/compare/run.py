@@ -146,7 +146,8 @@ class _Session:
                 for pattern, limits in settings.budget_file.limits_of(pair.candidate.path.name):
                     result.checks += gates.check_limits(candidate, pattern, limits)
             if (needed := _needed(base, candidate)) > (available := available_memory() or needed):
-                reason = f"cannot tell: three loaded files need about {needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
+                amounts = f"{needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
+                reason = f"cannot tell: three loaded files need about {amounts}"
                 result.checks.insert(1, Check("time", UNKNOWN, reason))
                 return
             result.timing = measure_pair(
