@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_af.artifacts import MANIFEST, read_manifest
 from edge_af.bench.subject import Subject, subject_of, subjects_of
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import runtime_of
@@ -100,6 +102,23 @@ def match(base: Path, candidate: Path, runtimes: tuple[str, ...] = ()) -> Matche
         name = names[0] if names[0] == names[1] else " → ".join(names)
         pairs.append(Pair(name, _side(one, "base"), _side(other, "candidate")))
     return Matched(pairs, [name_of(one) for one in left], [name_of(one) for one in right])
+
+
+def version_changes(pairs: Sequence[Pair]) -> list[str]:
+    """Packages that, by the manifests, exported base and candidate in other versions: a sentence for each two folders."""
+    found = []
+    for base, candidate in dict.fromkeys((pair.base.path.parent, pair.candidate.path.parent) for pair in pairs):
+        if not all((folder / MANIFEST).is_file() for folder in (base, candidate)):
+            continue
+        before, after = read_manifest(base).versions, read_manifest(candidate).versions
+        changes = [
+            f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
+            for name in sorted({*before, *after})
+            if before.get(name) != after.get(name)
+        ]
+        if changes:
+            found.append(f"{candidate.name} was exported with other packages than its base: {', '.join(changes)}.")
+    return found
 
 
 def _kind(subject: Subject) -> tuple[object, ...]:

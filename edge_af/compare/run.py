@@ -19,7 +19,7 @@ from edge_af.compare import gates
 from edge_af.compare.agreement import agreement
 from edge_af.compare.facts import Facts, facts_of
 from edge_af.compare.limits import BudgetFile, Relative
-from edge_af.compare.match import Matched, Pair
+from edge_af.compare.match import Matched, Pair, version_changes
 from edge_af.compare.nursery import WORKER, BrokenFile, Nursery, nursery
 from edge_af.compare.results import PASSED, UNKNOWN, Check, Comparison, PairResult
 from edge_af.compare.timing import Timing, measure_pair
@@ -93,7 +93,10 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
         only_base=matched.only_base,
         only_candidate=matched.only_candidate,
         conditions={"before": before, "after": conditions()},
-        warnings=sorted({text for result in results if result.timing for text in result.timing.warnings}),
+        warnings=[
+            *version_changes(matched.pairs),
+            *sorted({text for result in results if result.timing for text in result.timing.warnings}),
+        ],
     )
 
 

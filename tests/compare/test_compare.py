@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_af.cli import cli
-from edge_af.compare.match import match
+from edge_af.compare.match import match, version_changes
 from edge_af.compare.results import Check, read, schema, worst
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
@@ -128,6 +128,11 @@ def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp
         "attend-fusion-fp32.tflite", "attend-fusion-int8.onnx", "attend-fusion-fp32.onnx → renamed.onnx",
     ]  # fmt: skip
     assert (found.only_base, found.only_candidate) == (["attend-fusion-int8.tflite"], [])
+    assert version_changes(found.pairs) == []
+    manifest["versions"] = {**manifest["versions"], "numpy": "0.1"}
+    (candidate / "manifest.json").write_text(json.dumps(manifest))
+    (change,) = version_changes(found.pairs)
+    assert "candidate was exported with other packages than its base: numpy " in change and change.endswith("→ 0.1.")
     both = match(exports, exports)
     assert len(both.pairs) == 8 and all("/" in pair.name and "→" not in pair.name for pair in both.pairs)
 
