@@ -95,7 +95,7 @@ def _broken(failed: dict[str, Any], stage: str, last: str) -> BrokenFile:
     number = failed["signal"]
     if number is not None:
         return BrokenFile(which, CRASHED, signal_in_words(number, stage, last), number)
-    return BrokenFile(which, REFUSED, failed["reason"])
+    return BrokenFile(which, CRASHED if failed["died"] else REFUSED, failed["reason"])
 
 
 def _blamed(stage: str) -> str | None:

@@ -80,7 +80,7 @@ class Comparison:
     device: Device
     threads: int
     cores: list[int]
-    """That the timed processes ran on; empty for any."""
+    """That the timed processes could run on, those of a generation on the same; empty for any."""
     seed: int
     budget_seconds: float
     """For timing all pairs."""

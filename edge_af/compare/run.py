@@ -66,7 +66,7 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
                     check_classes(side.path, side.classes, dataset)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     before = conditions()
-    cores = chosen_cores(settings.threads)
+    cores = allowed_cores()
     session = _Session(dataset, settings, cores)
     results = []
     left = settings.budget_seconds
@@ -100,12 +100,9 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
     )
 
 
-def chosen_cores(threads: int) -> list[int]:
-    """The last cores that this process may use, as many as threads: the first ones serve a machine's interrupts."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[-threads:] if threads <= len(allowed) else []
+def allowed_cores() -> list[int]:
+    """The cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 class _Session:
@@ -119,7 +116,8 @@ class _Session:
             with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as folder:
                 self._compare(result, Path(folder), budget_seconds, progress)
         except BrokenFile as error:
-            result.checks.insert(0, gates.broken(error))
+            # What was found of it before does not make it run.
+            result.checks = [gates.broken(error), *(check for check in result.checks if check.name != "runs")]
         return result.done()
 
     def _compare(self, result: _Building, folder: Path, budget_seconds: float, progress: Progress) -> None:

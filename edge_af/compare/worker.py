@@ -46,6 +46,8 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 32
 LEAST_BLOCK, MOST_BLOCK, BLOCK_SECONDS = 3, 8, 0.04
 """Inferences of a block: as many as fit the time. Of eight the first two are not counted: after another process had the
 core it takes some inferences until the weights are back in the caches."""
+PROBE_SECONDS, MOST_PROBED = 0.006, 4
+"""For how long a core is tried before a generation, and how many are."""
 INPUT_VIDEOS = 64
 """Different videos that are timed."""
 AGREEMENT_VIDEOS = 256
@@ -61,7 +63,7 @@ class Job:
     runtimes: tuple[str, str]
     threads: int
     cores: list[int]
-    """Numbers of the cores that all children run on; empty for any."""
+    """Numbers of the cores that the children may run on, those of a generation on the same; empty for any."""
     data: str | None
     """A dataset's folder to take the videos from; random values without it."""
     result_fd: int
@@ -78,9 +80,9 @@ class Job:
 class _Failed(Exception):
     """A child died or refused its file; holds the answer that says so."""
 
-    def __init__(self, which: int, *, reason: str = "", signal_number: int | None = None) -> None:
+    def __init__(self, which: int, *, reason: str = "", signal_number: int | None = None, died: bool = False) -> None:
         super().__init__(reason)
-        self.answer = {"failed": {"which": which, "reason": reason, "signal": signal_number}}
+        self.answer = {"failed": {"which": which, "reason": reason, "signal": signal_number, "died": died}}
 
 
 Tell = Callable[[dict[str, Any]], None]
@@ -106,7 +108,7 @@ class _Child:
             self.pid = 0
             if status < 0:
                 raise _Failed(self.which, signal_number=-status)
-            raise _Failed(self.which, reason=f"ended with status {status}")
+            raise _Failed(self.which, reason=f"ended with status {status}", died=True)
         found: dict[str, Any] = json.loads(line)
         if "refused" in found:
             raise _Failed(self.which, reason=found["refused"])
@@ -216,6 +218,7 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
     children: list[_Child] = []
     try:
         started = time.monotonic()
+        _choose_cores(job, random)
         load_ms = [0.0] * len(NAMES)
         slowest = 1e-9
         # One after the other: loading disturbs, and whoever comes first may find a colder machine.
@@ -248,6 +251,30 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
             child.end()
 
 
+def _choose_cores(job: Job, random: np.random.Generator) -> None:
+    """Pin this process, and so the children that it forks next, to as many cores as threads: to those that give it the most.
+
+    A core that somebody else loads gives a part of its time, and its caches are somebody else's too.
+    """
+    if not job.cores:
+        return
+    if job.threads >= len(job.cores):
+        os.sched_setaffinity(0, job.cores)
+        return
+    tried = random.permutation(job.cores)[: max(MOST_PROBED, job.threads)].tolist()
+    given = sorted(((_share_of(core), core) for core in tried), reverse=True)
+    os.sched_setaffinity(0, [core for _, core in given[: job.threads]])
+
+
+def _share_of(core: int) -> float:
+    """The share of its time that a core gives this process."""
+    os.sched_setaffinity(0, [core])
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < PROBE_SECONDS:
+        pass
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
 def score_both(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Let base and candidate score the same videos and save the scores, (videos, classes) float32 each, where told."""
     for which, target in ((BASE, order["base_to"]), (CANDIDATE, order["candidate_to"])):
@@ -266,8 +293,6 @@ def main() -> None:
     """Serve until standard input ends."""
     die_with_parent()
     job = Job.from_json(sys.stdin.readline())
-    if job.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job.cores)
     with os.fdopen(job.result_fd, "w") as out:
 
         def tell(fields: dict[str, Any]) -> None:
@@ -280,7 +305,9 @@ def main() -> None:
                 import_runtime(runtime)
             inputs = inputs_of(job.data, 1, AGREEMENT_VIDEOS)
         except MissingRuntime as error:
-            tell({"failed": {"which": None, "reason": " ".join(str(error).splitlines()), "signal": None}})
+            tell(
+                {"failed": {"which": None, "reason": " ".join(str(error).splitlines()), "signal": None, "died": False}}
+            )
             return
         # A collection in the middle of an inference would be counted as the network's; and the children share these pages.
         gc.collect()
