@@ -209,7 +209,7 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
 
     A round is each child once in an order drawn at random and once more in the reverse order, so that a machine that slows
     down evenly in between slows all alike. Rounds go on for as long as loading took and for `seconds` at least, but end
-    with `at_most` seconds if there have been three.
+    with `at_most` seconds if there have been three. `block` sets the inferences of a block, counted and not, for experiments.
 
     Returns:
         `load_ms` (3,), `wall` and `cpu` (3, blocks, inferences) in nanoseconds, `preempted` (3, blocks), `rounds`.
@@ -232,7 +232,7 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
         loaded = time.monotonic()
         until = loaded + min(max(order["seconds"], loaded - started), max(order["at_most"] - (loaded - started), 0.0))
         size = min(max(round(BLOCK_SECONDS / slowest), LEAST_BLOCK), MOST_BLOCK)
-        block = {"warm_up": (size + 1) // 4, "inferences": size - (size + 1) // 4}
+        block = order.get("block") or {"warm_up": (size + 1) // 4, "inferences": size - (size + 1) // 4}
         blocks: list[list[dict[str, Any]]] = [[] for _ in NAMES]
         rounds = 0
         tell({"stage": "timing"})
