@@ -31,6 +31,9 @@ GENERATION_SECONDS = 0.05
 WAITS = 1.05
 """A file that takes this many times its processor time on the clock, in blocks that nobody interrupted, waits for something."""
 
+BUSY = 0.7
+"""Of a core: a process that gets less is told to have been held up."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -69,6 +72,8 @@ class Timing:
     candidate_ms: float | None
     preempted_share: float | None
     """Of the blocks, those that somebody else interrupted."""
+    core_share: float | None
+    """Of its core's time, what a process got while it was timed."""
     looks: list[Look] = field(default_factory=list)
     log_ratios: list[Figure] = field(default_factory=list)
     """Of each generation, candidate over the mean of the bases, in logarithms."""
@@ -102,6 +107,11 @@ class _Times:
     @property
     def preempted_share(self) -> float | None:
         return float(np.concatenate(self._preempted, axis=1).mean()) if self._preempted else None
+
+    @property
+    def core_share(self) -> float | None:
+        wall = sum(int(one.sum()) for one in self._wall)
+        return sum(int(one.sum()) for one in self._cpu) / wall if wall else None
 
     @property
     def clock(self) -> str:
@@ -157,11 +167,12 @@ def measure_pair(
     times, looks = _Times(threads), []
     planned = list(LOOKS)
     start = time.monotonic()
-    longest = error = 0.0
+    took: list[float] = []
+    error = 0.0
     while planned:
         before = time.monotonic() - start
-        # The one that would pass the end is not begun.
-        if times.generations == 0 or before + longest <= budget_seconds:
+        # One that would most likely pass the end is not begun.
+        if not took or before + float(np.median(took)) <= budget_seconds:
             times.add(
                 nursery.order(
                     {
@@ -173,9 +184,7 @@ def measure_pair(
                 )
             )
             passed = time.monotonic() - start
-            longest = (
-                max(longest, passed - before) if times.generations <= 3 else 0.8 * longest + 0.2 * (passed - before)
-            )
+            took.append(passed - before)
         else:
             passed = budget_seconds
         on_generation(times.generations)
@@ -207,13 +216,13 @@ def _timing(
     verdict, reason = (last.verdict, None) if last is not None else (CANNOT_TELL, None)
     if last is None or noise is None:
         reason = (
-            f"{times.generations} of the {LEAST_GENERATIONS} generations that the least interval needs fitted "
-            f"into the budget of {budget:g} s"
+            f"only {times.generations} of the {LEAST_GENERATIONS} loads that the least interval needs fitted "
+            f"into the budget of {budget:g} s{_busy(times.core_share)}"
         )
     elif not _is_within(noise, max_slowdown):
         verdict, reason = CANNOT_TELL, "the base differs from itself by more than is allowed of the candidate"
     elif verdict == CANNOT_TELL:
-        reason = f"the interval reaches from below to above the limit after {seconds:.0f} s"
+        reason = f"the interval reaches from below to above the limit after {seconds:.0f} s{_busy(times.core_share)}"
     return Timing(
         verdict=verdict,
         reason=reason,
@@ -228,11 +237,19 @@ def _timing(
         base_ms=times.milliseconds(clock, (BASE, BASE_AGAIN)),
         candidate_ms=times.milliseconds(clock, (CANDIDATE,)),
         preempted_share=times.preempted_share,
+        core_share=times.core_share,
         looks=looks,
         log_ratios=ratios,
         log_noises=noises,
         warnings=warnings,
     )
+
+
+def _busy(core_share: float | None) -> str:
+    """That the machine was too busy, if it was."""
+    if core_share is None or core_share > BUSY:
+        return ""
+    return f"; other processes left it {core_share:.0%} of a core"
 
 
 def _is_within(noise: Interval, max_slowdown: float) -> bool:
