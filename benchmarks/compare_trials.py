@@ -62,6 +62,8 @@ class Trial:
     rounds: int
     seconds: float
     preempted_share: float | None
+    core_share: float | None
+    """Of its core's time, what a timed process got: others on the machine have the rest."""
     load_average: float | None
 
 
@@ -178,6 +180,7 @@ def run_trial(kind: str, number: int, loaded: bool, base: Path, candidate: Path,
         rounds=timing["rounds"],
         seconds=timing["seconds"],
         preempted_share=timing["preempted_share"],
+        core_share=timing["core_share"],
         load_average=load_average,
     )
 
@@ -189,10 +192,10 @@ def _numbers(interval: dict[str, float] | None) -> list[float] | None:
 def markdown(trials: list[Trial], note: str) -> str:
     """How often each verdict came, by kind and load."""
     lines = ["# Trials of `edge-af compare`", "", note, ""]
-    lines += [
-        "| candidate | beside it | comparisons | slower | not slower, faster | cannot tell | median ratio | median s |"
-    ]
-    lines += ["|:--|:--|--:|--:|--:|--:|--:|--:|"]
+    head = (
+        "| candidate | beside it | comparisons | slower | not slower, faster | cannot tell | median ratio | median s "
+    )
+    lines += [head + "| median share of a core |", "|:--|:--|" + "--:|" * 7]
     for kind in MORE_WORK:
         for loaded in (False, True, None):
             own = [one for one in trials if one.kind == kind and loaded in (None, one.loaded)]
@@ -207,7 +210,8 @@ def markdown(trials: list[Trial], note: str) -> str:
             cells = [f"{count} ({count / len(own):.1%})" for count in counts]
             middle = f"{np.median(ratios):.4f}" if ratios else ""
             seconds = f"{np.median([one.seconds for one in own]):.1f}"
-            lines.append(f"| {kind} | {beside} | {len(own)} | {' | '.join(cells)} | {middle} | {seconds} |")
+            share = f"{np.median([one.core_share or 0.0 for one in own]):.0%}"
+            lines.append(f"| {kind} | {beside} | {len(own)} | {' | '.join(cells)} | {middle} | {seconds} | {share} |")
     return "\n".join(lines) + "\n"
 
 

@@ -75,6 +75,12 @@ def test_too_short_a_budget_is_told_as_such():
     assert "fitted into the budget of 0.25 s" in (found.reason or "")
 
 
+def test_a_machine_that_is_too_busy_is_named():
+    found = measured(Simulated(1.02, layout=0.02, waits=9.0))
+    assert found.core_share == pytest.approx(0.1, rel=0.05)
+    assert found.reason is not None and "other processes left it 10% of a core" in found.reason
+
+
 def test_a_base_that_differs_from_itself_decides_nothing():
     found = measured(Simulated(1.2, again=1.15))
     assert found.verdict == "cannot tell" and "differs from itself" in (found.reason or "")
