@@ -175,7 +175,8 @@ def _notes(pair: PairResult) -> list[str]:
             f"{timing.generations} loads, {timing.rounds:,} rounds, {timing.seconds:.1f} s of {timing.budget_seconds:.0f} s, "
             f"{clock}{noise}"
         )
-    if pair.operators_changed:
+    # Formats call the same operators by other names.
+    if pair.operators_changed and pair.runtimes[0] == pair.runtimes[1]:
         changes = ", ".join(f"{op} {before} → {after}" for op, (before, after) in pair.operators_changed.items())
         notes.append(f"operators: {changes}")
     return notes
