@@ -36,7 +36,7 @@ shares add up to 1, so that all looks together err no more often than `ERROR` (B
 has the most, and the early ones stop only for what is plain (as in O'Brien & Fleming 1979)."""
 ERROR = 0.01
 """Probability that a comparison decides wrongly in one direction, over all its looks together."""
-LEAST_GENERATIONS = 6
+LEAST_GENERATIONS = 8
 """Before which no interval is worth looking at."""
 LAYOUT = 0.01
 """What a load alone may change of a time, about (docs/compare.md): however still a generation was, it counts for no more than
