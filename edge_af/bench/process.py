@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,6 +46,76 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": search_path}
 
 
+class Running:
+    """A worker under way: it is told things on its standard input, and answers with a JSON object a line."""
+
+    def __init__(self, process: subprocess.Popen[bytes], reader: int, result_fd: int, chatter: IO[bytes]) -> None:
+        self.process, self.result_fd = process, result_fd
+        self._reader, self._chatter = reader, chatter
+        self._buffer = b""
+
+    def send(self, text: str) -> None:
+        """Say something. One that is gone hears nothing, and `next` then says so."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(text.encode())
+            self.process.stdin.flush()
+
+    def next(self, deadline: float) -> dict[str, Any] | None:
+        """The next object that it told; None once it has closed its results.
+
+        Args:
+            deadline: of `time.monotonic`.
+
+        Raises:
+            TimeoutError: it said nothing until the deadline.
+        """
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._reader], [], [], left)[0]:
+                raise TimeoutError
+            part = os.read(self._reader, 1 << 16)
+            if not part:
+                return None
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def last_line(self) -> str:
+        """The last line that it, or a library in it, printed."""
+        return _last_line(self._chatter)
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], extra_environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Start a worker; it and whatever it started are gone when the block ends.
+
+    Raises:
+        EdgeAfError: no process can be started.
+    """
+    with tempfile.TemporaryFile() as chatter, contextlib.ExitStack() as cleanup:
+        reader, writer = os.pipe()
+        cleanup.callback(os.close, reader)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=chatter,
+                stderr=chatter,
+                pass_fds=(writer,),
+                env={**environment(), **(extra_environment or {})},
+                # Ctrl-C is for the bench, which then ends the worker; the worker has nothing to say about it.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EdgeAfError(f"cannot start a process to measure in: {error}.") from None
+        finally:
+            os.close(writer)
+        cleanup.callback(_end, process)
+        yield Running(process, reader, writer, chatter)
+
+
 def run_worker(
     job: Job,
     *,
@@ -59,53 +129,30 @@ def run_worker(
     """
     deadline = time.monotonic() + job.method.timeout_seconds
     killed = Activity.now().killed
-    with tempfile.TemporaryFile() as chatter, contextlib.ExitStack() as cleanup:
-        reader, writer = os.pipe()
-        cleanup.callback(os.close, reader)
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=chatter,
-                stderr=chatter,
-                pass_fds=(writer,),
-                env=environment(),
-                # Ctrl-C is for the bench, which then ends the worker; the worker has nothing to say about it.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise EdgeAfError(f"cannot start a process to measure in: {error}.") from None
-        finally:
-            os.close(writer)
-        cleanup.callback(_end, process)
-        _send(process, dataclasses.replace(job, result_fd=writer).as_json())
+    with running(command) as worker:
+        worker.send(dataclasses.replace(job, result_fd=worker.result_fd).as_json())
+        assert worker.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            worker.process.stdin.close()
         found: dict[str, Any] = {}
         stage = "starting"
         ended = False
-        buffer = b""
-        while not ended and "status" not in found and (left := deadline - time.monotonic()) > 0:
-            if not select.select([reader], [], [], left)[0]:
+        while "status" not in found:
+            try:
+                fields = worker.next(deadline)
+            except TimeoutError:
                 break
-            part = os.read(reader, 1 << 16)
-            ended = not part
-            *lines, buffer = (buffer + part).split(b"\n")
-            for line in lines:
-                fields = json.loads(line)
-                if "stage" in fields:
-                    stage = fields["stage"]
-                    on_stage(stage)
-                else:
-                    found.update(fields)
+            if fields is None:
+                ended = True
+                break
+            if "stage" in fields:
+                stage = fields["stage"]
+                on_stage(stage)
+            else:
+                found.update(fields)
         if "status" not in found:
-            found |= _how_it_ended(process, stage, ended, deadline, job, chatter)
+            found |= _how_it_ended(worker, stage, ended, deadline, job.method.timeout_seconds)
         return _in_words(found, stage, Activity.now().killed > killed)
-
-
-def _send(process: subprocess.Popen[bytes], text: str) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(text.encode())
-        process.stdin.close()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -113,23 +160,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
-def _how_it_ended(
-    process: subprocess.Popen[bytes], stage: str, ended: bool, deadline: float, job: Job, chatter: IO[bytes]
-) -> dict[str, str]:
+def _how_it_ended(worker: Running, stage: str, ended: bool, deadline: float, timeout: float) -> dict[str, str]:
     """Status and reason of a worker that did not give its own."""
     try:
         # Having closed its results it is about to be gone, unless it hangs on the way out.
-        status = process.wait(timeout=max(1.0, deadline - time.monotonic())) if ended else process.poll()
+        status = worker.process.wait(timeout=max(1.0, deadline - time.monotonic())) if ended else worker.process.poll()
     except subprocess.TimeoutExpired:
         status = None
     if status is None:
         return {
             "status": TIMEOUT,
-            "reason": f"no result within {job.method.timeout_seconds:g} s; stopped while {stage}",
+            "reason": f"no result within {timeout:g} s; stopped while {stage}",
         }
-    last = _last_line(chatter)
+    last = worker.last_line()
     if status < 0:
         name, meaning = signal_in_words(-status, last)
         return {"status": CRASHED, "reason": f"{name} while {stage}: {meaning}"}

@@ -80,7 +80,7 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     Raises:
         EdgeAfError, MemoryError, DoesNotFit: the runtime is missing, or the file cannot be loaded or run.
     """
-    visual, audio = _inputs(job)
+    visual, audio = inputs_of(job.data, job.batch)
     tell({"stage": "importing the runtime"})
     import_runtime(job.runtime)
     before = read_memory()
@@ -176,21 +176,27 @@ def _timed(
     return np.array(taken, np.int64)
 
 
-def _inputs(job: Job) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """Inputs of an inference, each visual (batch, 1024) and audio (batch, 128) float32, owning their memory."""
-    if job.data is None:
+def inputs_of(
+    data: str | None, batch: int, videos: int = INPUT_VIDEOS
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Inputs of an inference, each visual (batch, 1024) and audio (batch, 128) float32, owning their memory.
+
+    They are the first `videos` of the dataset in the folder `data`, one batch at least, or random values without a folder.
+    """
+    videos = max(videos, batch)
+    if data is None:
         random = np.random.default_rng(0)
         visual, audio = (
-            random.uniform(*FEATURE_RANGE, (max(INPUT_VIDEOS, job.batch), features)).astype(np.float32)
+            random.uniform(*FEATURE_RANGE, (videos, features)).astype(np.float32)
             for features in (VISUAL_FEATURES, AUDIO_FEATURES)
         )
     else:
-        visual, audio = open_dataset(job.data).features(slice(max(INPUT_VIDEOS, job.batch)))
-    starts = range(0, max(len(visual) - job.batch, 0) + 1, job.batch)
+        visual, audio = open_dataset(data).features(slice(videos))
+    starts = range(0, max(len(visual) - batch, 0) + 1, batch)
 
     def batches(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         # An evaluation set smaller than a batch is gone through again.
-        return [array[np.arange(start, start + job.batch) % len(array)] for start in starts]
+        return [array[np.arange(start, start + batch) % len(array)] for start in starts]
 
     return batches(visual), batches(audio)
 
@@ -205,7 +211,7 @@ def _milliseconds(nanoseconds: float) -> float:
     return round(nanoseconds / 1e6, 4)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask Linux to end this process when the bench is killed: an orphan would go on for minutes."""
     import ctypes
     import signal
@@ -217,7 +223,7 @@ def _die_with_parent() -> None:
 
 def main() -> None:
     """Read the job, measure, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
-    _die_with_parent()
+    die_with_parent()
     job = Job.from_json(sys.stdin.read())
     with os.fdopen(job.result_fd, "w") as out:
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from edge_af.runtime.probe import read_varint
+from edge_af.runtime.containers import varint
 
 LINE, PAGE = 64, 4096
 LARGE = 1 << 20
@@ -98,13 +98,13 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Number, all bytes, and content of each protobuf field; the content of one that is a number alone is empty."""
     at = 0
     while at < len(message):
-        key, start = read_varint(message, at)
+        key, start = varint(message, at)
         wire, end = key & 7, start
         if wire == 2:
-            length, start = read_varint(message, start)
+            length, start = varint(message, start)
             end = start + length
         elif wire == 0:
-            _, end = read_varint(message, start)
+            _, end = varint(message, start)
         elif wire in (1, 5):
             end = start + (8 if wire == 1 else 4)
         else:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from edge_af.errors import EdgeAfError
+from edge_af.runtime.containers import field_at, fields, string, tables, uint
 
 INPUTS = ("audio", "visual")
 OUTPUT = "scores"
@@ -57,9 +57,9 @@ def has_operator(path: Path, op: str) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return any(
             inner == _NODE_OP and not isinstance(name, int) and data[slice(*name)] == op.encode()
-            for number, span in _fields(data, *_onnx_graph(data))
+            for number, span in fields(data, *onnx_graph(data))
             if number == _GRAPH_NODE and not isinstance(span, int)
-            for inner, name in _fields(data, *span)
+            for inner, name in fields(data, *span)
         )
 
 
@@ -71,30 +71,35 @@ def weight_bytes(path: Path) -> int:
 
 def _onnx_weights(data: mmap.mmap) -> int:
     total = 0
-    for number, tensor in _fields(data, *_onnx_graph(data)):
+    for number, tensor in fields(data, *onnx_graph(data)):
         if number != _GRAPH_INITIALIZER or isinstance(tensor, int):
             continue
-        for field, span in _fields(data, *tensor):
+        for field, span in fields(data, *tensor):
             if isinstance(span, int):
                 continue
             if field in _TENSOR_DATA:
                 total += span[1] - span[0]
             elif field == _TENSOR_EXTERNAL:
-                entry = [data[slice(*text)] for _, text in _fields(data, *span) if not isinstance(text, int)]
+                entry = [data[slice(*text)] for _, text in fields(data, *span) if not isinstance(text, int)]
                 total += int(entry[1]) if entry[0] == b"length" else 0
     return total
 
 
 def _tflite_weights(data: mmap.mmap) -> int:
     total = 0
-    for buffer in _tables(data, _uint(data, 0), _MODEL_BUFFERS):
-        held = _field_at(data, buffer, _BUFFER_DATA)
-        total += _uint(data, held) if held is not None else 0
+    for buffer in tables(data, uint(data, 0), _MODEL_BUFFERS):
+        held = field_at(data, buffer, _BUFFER_DATA)
+        total += uint(data, held) if held is not None else 0
     return total
 
 
-def _onnx_graph(data: mmap.mmap) -> tuple[int, int]:
-    graphs = [value for number, value in _fields(data, 0, len(data)) if number == _MODEL_GRAPH]
+def onnx_graph(data: mmap.mmap) -> tuple[int, int]:
+    """Where the graph of an ONNX file begins and ends.
+
+    Raises:
+        ValueError: it holds none, or is no protobuf.
+    """
+    graphs = [value for number, value in fields(data, 0, len(data)) if number == _MODEL_GRAPH]
     if len(graphs) != 1 or isinstance(graphs[0], int):
         raise ValueError("it holds no graph")
     return graphs[0]
@@ -102,100 +107,23 @@ def _onnx_graph(data: mmap.mmap) -> tuple[int, int]:
 
 def _onnx_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
     names: dict[int, list[str]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
-    for number, span in _fields(data, *_onnx_graph(data)):
+    for number, span in fields(data, *onnx_graph(data)):
         if number in names and not isinstance(span, int):
-            for inner, name in _fields(data, *span):
+            for inner, name in fields(data, *span):
                 if inner == _VALUE_NAME and not isinstance(name, int):
                     names[number].append(data[slice(*name)].decode())
     return names[_GRAPH_INPUT], names[_GRAPH_OUTPUT]
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """The protobuf fields in data[start:end]: (number, integer) or (number, (start, end) of its bytes)."""
-    at = start
-    while at < end:
-        key, at = read_varint(data, at)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise ValueError(f"no protobuf at byte {at}")
-        if wire == 0:
-            value, at = read_varint(data, at)
-            yield number, value
-            continue
-        if wire == 2:
-            length, at = read_varint(data, at)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"no protobuf at byte {at}")
-        if at + length > end:
-            raise ValueError(f"a field of {length:,} bytes at byte {at:,} passes the end")
-        yield number, (at, at + length)
-        at += length
-
-
-def read_varint(data: mmap.mmap | bytes, at: int) -> tuple[int, int]:
-    """The protobuf integer at a place, and where what follows it starts.
-
-    Raises:
-        ValueError, IndexError: there is none.
-    """
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError(f"no protobuf at byte {at}")
-
-
 def _tflite_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
     if data[4:8] != b"TFL3":
         raise ValueError("it does not carry the TFL3 mark")
-    model = _uint(data, 0)
-    signatures = _tables(data, model, _MODEL_SIGNATURES)
+    model = uint(data, 0)
+    signatures = tables(data, model, _MODEL_SIGNATURES)
     if not signatures:
         raise ValueError("it has no signature")
     inputs, outputs = (
-        [_string(data, entry, _MAP_NAME) for entry in _tables(data, signatures[0], field)]
+        [string(data, entry, _MAP_NAME) for entry in tables(data, signatures[0], field)]
         for field in (_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS)
     )
     return inputs, outputs
-
-
-def _uint(data: mmap.mmap, at: int) -> int:
-    return int(struct.unpack_from("<I", data, at)[0])
-
-
-def _field_at(data: mmap.mmap, table: int, field: int) -> int | None:
-    """Where a table's field points to (absolute), None if the table does not hold it."""
-    vtable = table - int(struct.unpack_from("<i", data, table)[0])
-    if not 0 <= vtable < len(data):
-        raise ValueError(f"a table at byte {table:,} leads outside the file")
-    slot = 4 + 2 * field
-    if slot >= struct.unpack_from("<H", data, vtable)[0]:
-        return None
-    offset = struct.unpack_from("<H", data, vtable + slot)[0]
-    return table + offset + _uint(data, table + offset) if offset else None
-
-
-def _tables(data: mmap.mmap, table: int, field: int) -> list[int]:
-    """Positions of the tables in a field that is a vector of tables."""
-    start = _field_at(data, table, field)
-    if start is None:
-        return []
-    count = _uint(data, start)
-    if start + 4 + 4 * count > len(data):
-        raise ValueError(f"a list of {count:,} entries at byte {start:,} passes the end")
-    return [at + _uint(data, at) for at in range(start + 4, start + 4 + 4 * count, 4)]
-
-
-def _string(data: mmap.mmap, table: int, field: int) -> str:
-    start = _field_at(data, table, field)
-    if start is None:
-        return ""
-    end = start + 4 + _uint(data, start)
-    if end > len(data):
-        raise ValueError(f"a name at byte {start:,} passes the end")
-    return data[start + 4 : end].decode()

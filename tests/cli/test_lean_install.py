@@ -108,8 +108,25 @@ def test_bench_report_eval_and_predict_run(
     assert [video["labels"] for video in again] == [video["labels"] for video in videos]
 
 
+def test_compare_runs(environment: dict[str, str], exports: Path, eval_dataset: Dataset, tmp_path: Path):
+    budget = tmp_path / "budget.yaml"
+    budget.write_text("limits: {'*': {size_bytes: 1 GB, gap_at_20: 0}}")
+    for name in ("attend-fusion-int8.onnx", "attend-fusion-int8.tflite"):
+        file = exports / "attend-fusion" / name
+        command = [
+            sys.executable, "-m", "edge_af", "compare", file, file, "--data", eval_dataset.folder, "--budget", "0.1s",
+            "--budget-file", budget, "--json",
+        ]  # fmt: skip
+        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+        # So short a budget decides nothing; all that needs no clock is there.
+        assert done.returncode == 3, done.stderr
+        held = {check["name"]: check["status"] for check in json.loads(done.stdout)["pairs"][0]["checks"]}
+        assert held.pop("time") == "unknown" and set(held.values()) == {"passed"}
+        assert {"agreement", "multiply_adds", "peak_memory_bytes", "gap_at_20", "*: size_bytes"} <= set(held)
+
+
 def test_no_verbs_help_needs_them(environment: dict[str, str]):
-    for verb in ("bench", "report", "eval", "predict", "doctor"):
+    for verb in ("bench", "compare", "report", "eval", "predict", "doctor"):
         assert "Usage" in run(environment, "-m", "edge_af", verb, "--help")
 
 

@@ -1,0 +1,163 @@
+"""`edge-af compare`: is the candidate slower, larger or worse than its base?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Parsed(click.ParamType):
+    """An option's text through a function that raises ValueError."""
+
+    def __init__(self, name: str, parser: str) -> None:
+        self.name, self._parser = name, parser
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        from edge_af.compare import limits as parsers
+
+        if isinstance(value, float):
+            return value
+        parse: Callable[[str], float] = getattr(parsers, self._parser)
+        try:
+            return parse(value)
+        except ValueError as error:
+            self.fail(f"{error}.", parameter, context)
+
+
+SHARE, SECONDS = Parsed("percent", "parse_share"), Parsed("duration", "parse_seconds")
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="BASE CANDIDATE | -- COMMAND…")
+@click.option(
+    "--base-ref",
+    metavar="COMMIT",
+    help="Run COMMAND in a checkout of this commit, and here, and compare what it wrote to $EDGE_AF_OUT.",
+)
+@click.option("--max-slowdown", type=SHARE, help="What the candidate may take longer.  [default: 5%]")
+@click.option(
+    "--budget", type=SECONDS, default="120s", show_default=True, help="Time for timing, shared out over all pairs."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Prepared evaluation data; without it no accuracy.")
+@click.option("--max-gap-drop", type=click.FloatRange(0), help="What GAP@20 may fall by.  [default: 0.002]")
+@click.option("--max-growth", type=SHARE, help="Of file bytes, weight bytes and multiply-adds.  [default: 1%]")
+@click.option("--max-memory-growth", type=SHARE, help="Of the process's peak memory.  [default: 10%]")
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    help="Correlation of the two files' scores on the same videos.  [default: 0.5 with --data, 0.25 on random values]",
+)
+@click.option("--budget-file", type=FILE, help="YAML with absolute limits, and these options: see docs/compare.md.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--runtime", "runtimes", type=click.Choice(["onnxruntime", "litert"]), multiple=True, help="Only this one."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order in which the processes take turns.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    default=300.0,
+    show_default=True,
+    help="Seconds a step of a process may take.",
+)
+@click.option("--out", type=FILE, help="Write the comparison as JSON.")
+@click.option("--markdown", type=FILE, help="Write the table as Markdown.")
+@click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")
+@click.option("--history", type=FILE, help="Append a line of JSON for each pair; nothing is judged by it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON instead of the table.")
+def command(
+    words: tuple[str, ...],
+    base_ref: str | None,
+    max_slowdown: float | None,
+    budget: float,
+    data: Path | None,
+    max_gap_drop: float | None,
+    max_growth: float | None,
+    max_memory_growth: float | None,
+    min_agreement: float | None,
+    budget_file: Path | None,
+    threads: int,
+    runtimes: tuple[str, ...],
+    seed: int,
+    timeout: float,
+    out: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
+    history: Path | None,
+    as_json: bool,
+) -> None:
+    """Find out whether CANDIDATE is slower, larger or worse than BASE, both measured side by side, now, on this machine.
+
+    BASE and CANDIDATE are two .onnx or .tflite files, or two folders that `edge-af export` wrote. With --base-ref, COMMAND
+    makes both.
+
+    Exit status: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3 cannot tell.
+    """
+    from edge_af.compare.checkout import built
+    from edge_af.compare.limits import read_budget_file, with_overrides
+    from edge_af.compare.match import match
+    from edge_af.compare.report import annotate, junit_xml, markdown_table, step_summary, table
+    from edge_af.compare.results import append_history, dump, write
+    from edge_af.compare.run import Settings, compare
+    from edge_af.console import say
+    from edge_af.data.dataset import open_dataset
+    from edge_af.files import write_atomic
+    from edge_af.report import check_writable
+
+    limits = read_budget_file(budget_file) if budget_file is not None else None
+    relative = with_overrides(
+        limits,
+        {
+            "max_slowdown": max_slowdown,
+            "max_growth": max_growth,
+            "max_memory_growth": max_memory_growth,
+            "max_gap_drop": max_gap_drop,
+            "min_agreement": min_agreement,
+        },
+    )
+    for target in filter(None, (out, markdown, junit, history)):
+        check_writable(target)
+    if base_ref is None and len(words) != 2:
+        raise click.UsageError("name BASE and CANDIDATE, or --base-ref and a command behind `--`.")
+    stack = contextlib.ExitStack()
+    click.get_current_context().call_on_close(stack.close)
+    folders = stack.enter_context(built(base_ref, words)) if base_ref is not None else (Path(words[0]), Path(words[1]))
+    matched = match(*folders, runtimes)
+    if limits is not None and budget_file is not None:
+        limits.check_use([pair.candidate.path.name for pair in matched.pairs], data is not None, budget_file)
+    dataset = open_dataset(data) if data is not None else None
+    if dataset is None:
+        say("no --data: no accuracy, and random values are scored.")
+    found = compare(
+        matched,
+        dataset,
+        Settings(
+            relative=relative,
+            budget_seconds=budget,
+            threads=threads,
+            seed=seed,
+            timeout_seconds=timeout,
+            budget_file=limits,
+        ),
+    )
+    click.echo(dump(found) if as_json else table(found), nl=False)
+    if out is not None:
+        write(out, found)
+        say(f"comparison: {out}")
+    if markdown is not None:
+        write_atomic(markdown, markdown_table(found))
+        say(f"table:      {markdown}")
+    if junit is not None:
+        write_atomic(junit, junit_xml(found))
+        say(f"JUnit:      {junit}")
+    if history is not None:
+        append_history(history, found)
+    step_summary(found)
+    annotate(found)
+    click.get_current_context().exit(found.exit_status)

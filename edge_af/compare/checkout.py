@@ -1,0 +1,81 @@
+"""Builds base and candidate with the same command: the base in a checkout of its own of another commit, the candidate here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edge_af.console import say
+from edge_af.errors import EdgeAfError
+
+OUT_VARIABLE = "EDGE_AF_OUT"
+OUT, REPOSITORY = "{out}", "{repository}"
+"""In the command: the folder that it is to write to, and the repository as it is here, with what git does not track."""
+
+
+@contextlib.contextmanager
+def built(ref: str, command: Sequence[str], repository: Path | None = None) -> Iterator[tuple[Path, Path]]:
+    """Folders of base and candidate, each as `command` wrote it; they and the checkout are gone when the block ends.
+
+    The command runs twice: in a git worktree of `ref`, and in the repository as it is, each time in the same folder of it as
+    this process is in. It learns where to write from the environment variable `EDGE_AF_OUT` or from `{out}` in its words.
+
+    Args:
+        ref: a commit, branch or tag.
+        command: words, not for a shell.
+        repository: a folder in the repository; the working directory when None.
+
+    Raises:
+        EdgeAfError: this is no git repository, it has no such commit, or the command fails or writes nothing.
+    """
+    here = (repository or Path.cwd()).resolve()
+    root = Path(_git(here, "rev-parse", "--show-toplevel"))
+    commit = _git(
+        root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", missing=f"{ref}: no such commit in {root}."
+    )
+    if not command:
+        raise EdgeAfError("--base-ref needs a command behind `--` that exports to the folder $EDGE_AF_OUT.")
+    with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as name:
+        scratch = Path(name)
+        checkout = scratch / "checkout"
+        _git(root, "worktree", "add", "--detach", str(checkout), commit)
+        try:
+            outs = (scratch / "base", scratch / "candidate")
+            for role, tree, out in (("base", checkout, outs[0]), ("candidate", root, outs[1])):
+                say(f"{role}: {' '.join(command)} ({commit[:12] if role == 'base' else 'as it is here'})")
+                _build(role, tree / here.relative_to(root), out, command, root)
+            yield outs
+        finally:
+            _git(root, "worktree", "remove", "--force", str(checkout))
+
+
+def _build(role: str, folder: Path, out: Path, command: Sequence[str], root: Path) -> None:
+    if not folder.is_dir():
+        raise EdgeAfError(f"the {role} has no folder {folder.name}, in which this command was to run.")
+    words = [word.replace(OUT, str(out)).replace(REPOSITORY, str(root)) for word in command]
+    try:
+        # What it prints is for the person who waits; standard output is the comparison's alone.
+        done = subprocess.run(
+            words, cwd=folder, env={**os.environ, OUT_VARIABLE: str(out)}, stdout=2, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise EdgeAfError(f"{words[0]}: cannot be run for the {role} ({error.strerror}).") from None
+    if done.returncode != 0:
+        raise EdgeAfError(f"the command ended with status {done.returncode} for the {role}: {' '.join(words)}")
+    if not out.is_dir() or not any(out.iterdir()):
+        raise EdgeAfError(f"the command wrote nothing to the folder ${OUT_VARIABLE} for the {role}: {' '.join(words)}")
+
+
+def _git(folder: Path, *arguments: str, missing: str | None = None) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise EdgeAfError("--base-ref needs git, which is not installed.") from None
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EdgeAfError(missing or f"git {arguments[0]}: {last}")
+    return done.stdout.strip()

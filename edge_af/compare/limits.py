@@ -1,0 +1,192 @@
+"""What a candidate may be: relative to its base, and in absolute figures from a budget file that is kept in the repository.
+
+YAML:
+
+```yaml
+relative:                       # what is left out is as on the command line
+  max_slowdown: 5%
+  max_growth: 1%                # of file bytes, weight bytes and multiply-adds
+  max_memory_growth: 10%
+  max_gap_drop: 0.002
+  min_agreement: 0.9
+limits:                         # by name of the candidate's file; every pattern that fits counts
+  "*": {gap_at_20: 0.65}
+  "attend-fusion-int8.*":
+    size_bytes: 12 MB           # at most
+    weight_bytes: 12 MB
+    multiply_adds: 12000000
+    peak_memory_bytes: 110 MB
+    integer_share: 99%          # at least
+    operators: {Reshape: 14}    # at most, by type
+```
+
+There is no limit on milliseconds: they are a machine's of one hour, and a busy one would break it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from edge_af.errors import EdgeAfError
+
+AT_MOST = ("size_bytes", "weight_bytes", "multiply_adds", "peak_memory_bytes")
+AT_LEAST = ("integer_share", "gap_at_20", "f1_micro")
+OPERATORS = "operators"
+NEEDS_DATA = ("gap_at_20", "f1_micro")
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclass(frozen=True)
+class Relative:
+    """What the candidate may be worse by than its base. Shares: 0.05 is 5 %."""
+
+    max_slowdown: float = 0.05
+    max_growth: float = 0.01
+    """Of file bytes, weight bytes and multiply-adds."""
+    max_memory_growth: float = 0.10
+    """Of the process's high-water mark, which itself differs by up to 6 % from process to process."""
+    max_gap_drop: float = 0.002
+    """GAP@20 lost, in absolute terms."""
+    min_agreement: float | None = None
+    """See `edge_af.compare.agreement`; its own limits when None."""
+
+
+@dataclass(frozen=True)
+class BudgetFile:
+    """A budget file's contents."""
+
+    relative: dict[str, float] = field(default_factory=dict)
+    """Fields of `Relative`."""
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By file pattern: `AT_MOST` and `AT_LEAST` to a number, `OPERATORS` to a number by type."""
+
+    def limits_of(self, file: str) -> list[tuple[str, dict[str, Any]]]:
+        """Patterns that fit a file's name, and their limits."""
+        return [(pattern, limits) for pattern, limits in self.limits.items() if fnmatchcase(file, pattern)]
+
+    def check_use(self, files: Iterable[str], has_data: bool, where: Path) -> None:
+        """Refuse what could not be checked.
+
+        Raises:
+            EdgeAfError: a pattern fits no file, or accuracy is limited and there is no evaluation data.
+        """
+        names = list(files)
+        for pattern, limits in self.limits.items():
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise EdgeAfError(f"{where}: limits of {pattern!r} fit none of the files: {', '.join(names)}.")
+            if not has_data and (needing := [name for name in limits if name in NEEDS_DATA]):
+                raise EdgeAfError(f"{where}: limits {needing[0]}, which needs an evaluation set: pass --data.")
+
+
+def with_overrides(budget: BudgetFile | None, given: Mapping[str, float | None]) -> Relative:
+    """The defaults, with what the budget file says, with what the command line says (None: nothing)."""
+    found = replace(Relative(), **(budget.relative if budget is not None else {}))
+    return replace(found, **{name: value for name, value in given.items() if value is not None})
+
+
+def read_budget_file(path: Path) -> BudgetFile:
+    """Read a budget file.
+
+    Raises:
+        EdgeAfError: it is missing, no YAML, has a key that is not known (the nearest one is suggested), or a value of a wrong
+            kind.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise EdgeAfError(f"{path}: no such budget file.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise EdgeAfError(f"{path}: cannot read this budget file: {' '.join(str(error).split())}.") from None
+    top = _mapping(value, path, "the file", ("relative", "limits"))
+    known = tuple(one.name for one in fields(Relative))
+    relative = {
+        name: _number(inner, path, f"relative.{name}", share=True)
+        for name, inner in _mapping(top.get("relative") or {}, path, "relative", known).items()
+    }
+    limits: dict[str, dict[str, Any]] = {}
+    for pattern, inner in _mapping(top.get("limits") or {}, path, "limits", None).items():
+        place = f"limits.{pattern}"
+        limits[pattern] = {}
+        for name, limit in _mapping(inner, path, place, (*AT_MOST, *AT_LEAST, OPERATORS)).items():
+            if name == OPERATORS:
+                limits[pattern][name] = {
+                    op: _number(count, path, f"{place}.{name}.{op}")
+                    for op, count in _mapping(limit, path, f"{place}.{name}", None).items()
+                }
+            else:
+                limits[pattern][name] = _number(limit, path, f"{place}.{name}", share=name in AT_LEAST)
+    if not relative and not limits:
+        raise EdgeAfError(f"{path}: a budget file that limits nothing. Give it `relative:` or `limits:`.")
+    return BudgetFile(relative, limits)
+
+
+def parse_share(text: str) -> float:
+    """`5%` or `0.05` as 0.05.
+
+    Raises:
+        ValueError: it is neither, or below 0; says why.
+    """
+    words = text.strip()
+    try:
+        number = float(words.removesuffix("%")) / (100 if words.endswith("%") else 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is no share: write 5% or 0.05") from None
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{text!r} must be 0 or more")
+    if number > 1 and not words.endswith("%"):
+        raise ValueError(f"{text!r} would be {number * 100:g} %: write {words}% if that percentage is meant")
+    return number
+
+
+def parse_seconds(text: str) -> float:
+    """`120s`, `2m`, `1.5min` or `90` as seconds.
+
+    Raises:
+        ValueError: it is no duration above 0; says why.
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|sec|m|min|h)?\s*", text)
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"{text!r} is no duration: write 120s or 2m")
+    return float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2] or "s", 1)
+
+
+def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise EdgeAfError(f"{path}: {place}: {str(value)[:40]!r} where names with values are expected.")
+    for name in value:
+        if not isinstance(name, str):
+            raise EdgeAfError(f"{path}: {place}: {name!r} is no name.")
+        if known is not None and name not in known:
+            if "latency" in name or name.endswith(("_ms", "p50", "p90")):
+                raise EdgeAfError(
+                    f"{path}: {place}: {name!r}: there are no limits on times, which are a machine's of one hour.\n"
+                    "max_slowdown compares with the base, measured beside the candidate."
+                )
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+            raise EdgeAfError(f"{path}: {place}: nothing is called {name!r}; {hint}")
+    return value
+
+
+def _number(value: Any, path: Path, place: str, share: bool = False) -> float:
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d[\d_]*\.?\d*)\s*([kmg]?i?b)?\s*", value.lower())
+        if share and value.strip().endswith("%"):
+            try:
+                return parse_share(value)
+            except ValueError as error:
+                raise EdgeAfError(f"{path}: {place}: {error}.") from None
+        if found is None or share:
+            raise EdgeAfError(f"{path}: {place}: {value!r} is no number{'' if share else ' such as 12 MB'}.")
+        return float(found[1].replace("_", "")) * _UNITS[found[2] or ""]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise EdgeAfError(f"{path}: {place}: {value!r} where a number of 0 or more is expected.")
+    return float(value)

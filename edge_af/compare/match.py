@@ -1,0 +1,145 @@
+"""Which file is compared with which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_af.artifacts import MANIFEST, read_manifest
+from edge_af.bench.subject import Subject, subject_of, subjects_of
+from edge_af.errors import EdgeAfError
+from edge_af.runtime import runtime_of
+
+DEFAULT_F1_THRESHOLD = 0.5
+"""Of a file that no manifest knows."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of a pair's files."""
+
+    role: str
+    """`base` or `candidate`."""
+    path: Path
+    runtime: str
+    classes: int | None
+    """None where no manifest says."""
+    f1_threshold: float
+    integer_share: float | None
+    params: int | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A file and what it is to replace."""
+
+    name: str
+    base: Side
+    candidate: Side
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What two folders hold."""
+
+    pairs: list[Pair]
+    only_base: list[str]
+    """Files of the base without a partner."""
+    only_candidate: list[str]
+
+
+def match(base: Path, candidate: Path, runtimes: tuple[str, ...] = ()) -> Matched:
+    """Pair two files, or the files of two folders that `edge-af export` wrote (or of two folders of such folders).
+
+    Files of folders are partners if they have the same name (and the same folder's name, where there are several folders), or
+    else if each is the only one left of its network, runtime, precision and kind of processor.
+
+    Args:
+        base: what is there now.
+        candidate: what is to replace it.
+        runtimes: only files that these open; all when empty.
+
+    Raises:
+        EdgeAfError: one is a file and the other a folder, one is not there or no model, or no file has a partner.
+    """
+    for path in (base, candidate):
+        if not path.exists():
+            raise EdgeAfError(f"{path}: no such file or folder.")
+    if base.is_dir() != candidate.is_dir():
+        raise EdgeAfError(
+            f"{base} and {candidate}: one is a file and the other a folder. Name two files or two folders."
+        )
+    if not base.is_dir():
+        sides = _file(base, "base"), _file(candidate, "candidate")
+        if runtimes and any(side.runtime not in runtimes for side in sides):
+            raise EdgeAfError(f"{base} and {candidate}: do not both open in {' or '.join(runtimes)}.")
+        name = base.name if base.name == candidate.name else f"{base.name} → {candidate.name}"
+        return Matched([Pair(name, *sides)], [], [])
+    left, right = subjects_of([base], runtimes), subjects_of([candidate], runtimes)
+    several = len({subject.path.parent for subject in left}) > 1 or len({one.path.parent for one in right}) > 1
+
+    def name_of(subject: Subject) -> str:
+        return f"{subject.path.parent.name}/{subject.path.name}" if several else subject.path.name
+
+    partners: list[tuple[Subject, Subject]] = []
+    for same in (name_of, _kind):
+        for one in list(left):
+            key = same(one)
+            fitting = [other for other in right if same(other) == key]
+            if len(fitting) == 1 and [same(other) for other in left].count(key) == 1:
+                partners.append((one, fitting[0]))
+                left.remove(one)
+                right.remove(fitting[0])
+    if not partners:
+        raise EdgeAfError(
+            f"{base} and {candidate}: no file of one has a partner in the other: {', '.join(map(name_of, left))} against "
+            f"{', '.join(map(name_of, right))}."
+        )
+    pairs = []
+    for one, other in partners:
+        names = (name_of(one), name_of(other))
+        name = names[0] if names[0] == names[1] else " → ".join(names)
+        pairs.append(Pair(name, _side(one, "base"), _side(other, "candidate")))
+    return Matched(pairs, [name_of(one) for one in left], [name_of(one) for one in right])
+
+
+def version_changes(pairs: Sequence[Pair]) -> list[str]:
+    """Packages that, by the manifests, exported base and candidate in other versions: a sentence for each two folders."""
+    found = []
+    for base, candidate in dict.fromkeys((pair.base.path.parent, pair.candidate.path.parent) for pair in pairs):
+        if not all((folder / MANIFEST).is_file() for folder in (base, candidate)):
+            continue
+        before, after = read_manifest(base).versions, read_manifest(candidate).versions
+        changes = [
+            f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
+            for name in sorted({*before, *after})
+            if before.get(name) != after.get(name)
+        ]
+        if changes:
+            found.append(f"{candidate.name} was exported with other packages than its base: {', '.join(changes)}.")
+    return found
+
+
+def _kind(subject: Subject) -> tuple[object, ...]:
+    return (subject.model, subject.preset, subject.runtime, subject.precision, subject.cpu)
+
+
+def _file(path: Path, role: str) -> Side:
+    runtime = runtime_of(path)
+    subject = subject_of(path)
+    if subject is not None:
+        return _side(subject, role)
+    return Side(role, path, runtime, None, DEFAULT_F1_THRESHOLD, None, None)
+
+
+def _side(subject: Subject, role: str) -> Side:
+    return Side(
+        role=role,
+        path=subject.path,
+        runtime=subject.runtime,
+        classes=subject.classes,
+        f1_threshold=subject.f1_threshold,
+        integer_share=subject.integer_share,
+        params=subject.params,
+    )

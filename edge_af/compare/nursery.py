@@ -1,0 +1,103 @@
+"""Starts a nursery (see `edge_af.compare.worker`), tells it what to do, and says in words what went wrong in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from edge_af.bench.process import Running, running, signal_in_words
+from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE, Job
+
+WORKER = (sys.executable, "-P", "-m", "edge_af.compare.worker")
+"""-P: a file in the working directory must not stand in for a package."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""numpy's libraries start no threads, so that forking is safe. Runtimes have pools of their own."""
+
+HANGS, CRASHED, REFUSED, NO_WORKER = "hangs", "crashed", "refused", "no worker"
+
+
+class BrokenFile(Exception):
+    """A file that could not be measured: it would not load, its process died, or it went on for too long."""
+
+    def __init__(self, which: str | None, kind: str, reason: str, signal_number: int | None = None) -> None:
+        super().__init__(reason)
+        self.which = which
+        """`base` or `candidate`; None where it was neither's doing."""
+        self.kind = kind
+        self.reason = reason
+        self.signal_number = signal_number
+
+
+class Nursery:
+    """A nursery that waits for orders."""
+
+    def __init__(self, worker: Running, timeout_seconds: float, on_stage: Callable[[str], None]) -> None:
+        self._worker, self._timeout, self._on_stage = worker, timeout_seconds, on_stage
+
+    def order(self, order: dict[str, Any] | None) -> dict[str, Any]:
+        """Give an order, and wait for its answer.
+
+        Raises:
+            BrokenFile: a child died, refused its file, or `timeout_seconds` passed without a word.
+        """
+        if order is not None:
+            self._worker.send(_line(order))
+        stage = "starting"
+        while True:
+            try:
+                found = self._worker.next(time.monotonic() + self._timeout)
+            except TimeoutError:
+                reason = f"no answer within {self._timeout:g} s while {stage}"
+                raise BrokenFile(_blamed(stage), HANGS, reason) from None
+            if found is None:
+                last = self._worker.last_line() or "no message"
+                raise BrokenFile(None, NO_WORKER, f"the process that starts the others ended while {stage}: {last}")
+            if "failed" in found:
+                raise _broken(found["failed"], stage, self._worker.last_line())
+            if "stage" not in found:
+                return found
+            stage = found["stage"]
+            self._on_stage(stage)
+
+
+@contextlib.contextmanager
+def nursery(
+    job: Job,
+    *,
+    timeout_seconds: float,
+    command: Sequence[str] = WORKER,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Iterator[Nursery]:
+    """A nursery for a pair of files; it and its children are gone when the block ends.
+
+    Raises:
+        BrokenFile: it does not start, or a runtime is missing.
+    """
+    with running(command, ONE_THREAD) as worker:
+        worker.send(dataclasses.replace(job, result_fd=worker.result_fd).as_json() + "\n")
+        started = Nursery(worker, timeout_seconds, on_stage)
+        started.order(None)
+        yield started
+
+
+def _line(order: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(order) + "\n"
+
+
+def _broken(failed: dict[str, Any], stage: str, last: str) -> BrokenFile:
+    which = {None: None, BASE: "base", CANDIDATE: "candidate", BASE_AGAIN: "base"}[failed["which"]]
+    number = failed["signal"]
+    if number is not None:
+        name, meaning = signal_in_words(number, last)
+        return BrokenFile(which, CRASHED, f"{name} while {stage}: {meaning}", number)
+    return BrokenFile(which, CRASHED if failed["died"] else REFUSED, failed["reason"])
+
+
+def _blamed(stage: str) -> str | None:
+    return "candidate" if "candidate" in stage else "base" if "the base" in stage else None

@@ -1,0 +1,212 @@
+"""A comparison for people and for CI: a table on the terminal, Markdown, JUnit, GitHub's step summary and annotations."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+
+from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check, Comparison, PairResult
+from edge_af.compare.statistics import FASTER, Interval
+
+MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
+_COLOURS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
+_BYTES = ("size_bytes", "weight_bytes", "peak_memory_bytes")
+_TITLES = {
+    "runs": "runs",
+    "time": "time",
+    "agreement": "same scores (r)",
+    "size_bytes": "file",
+    "weight_bytes": "weights read",
+    "multiply_adds": "multiply-adds",
+    "peak_memory_bytes": "peak memory",
+    "integer_share": "integer share",
+    "gap_at_20": "GAP@20",
+}
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a change: 1.031 is `+3.1 %`."""
+    return f"{(ratio - 1) * 100:+.1f} %"
+
+
+def interval_text(interval: Interval) -> str:
+    """A ratio and its interval as changes."""
+    return f"{percent(interval.value)} [{percent(interval.low)}, {percent(interval.high)}]"
+
+
+def table(comparison: Comparison) -> str:
+    """The table for a terminal."""
+    lines = []
+    for pair in comparison.pairs:
+        mark = click.style(MARKS[pair.status], fg=_COLOURS[pair.status], bold=True)
+        lines += [f"{pair.name}: {mark}"]
+        rows = [_cells(pair, check) for check in pair.checks]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row, check in zip(rows, pair.checks, strict=True):
+            cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
+            end = click.style(row[4], fg=_COLOURS[check.status]) if check.status != PASSED else row[4]
+            lines.append("  " + "  ".join([*cells, end]).rstrip())
+        lines += [f"  {note}" for note in _notes(pair)]
+        lines.append("")
+    lines += _unmatched(comparison) + [f"warning: {text}" for text in comparison.warnings]
+    lines.append(_summary(comparison))
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(comparison: Comparison) -> str:
+    """The same for a pull request's comment or a step summary."""
+    lines = [f"### edge-af compare: {_summary(comparison)}", ""]
+    for pair in comparison.pairs:
+        lines += [f"**{_escape(pair.name)}**: {MARKS[pair.status]}", ""]
+        lines += ["| | base | candidate | limit | |", "|:--|--:|--:|--:|:--|"]
+        lines += ["| " + " | ".join(map(_escape, _cells(pair, check))) + " |" for check in pair.checks]
+        lines += ["", *(f"* {_escape(note)}" for note in _notes(pair)), ""]
+    lines += [f"* {_escape(text)}" for text in (*_unmatched(comparison), *comparison.warnings)]
+    packages = ", ".join(f"{name} {version}" for name, version in comparison.device.versions.items())
+    lines.append(
+        f"* {comparison.created}, {_escape(comparison.device.label)}, {comparison.threads} thread"
+        f"{'s' if comparison.threads > 1 else ''}, Python {comparison.device.python}, {_escape(packages)}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def junit_xml(comparison: Comparison) -> str:
+    """A suite a pair and a case a check: failures for gates, errors for what is at fault, skips for what cannot be told."""
+    root = ElementTree.Element("testsuites", name="edge-af compare")
+    for pair in comparison.pairs:
+        statuses = [check.status for check in pair.checks]
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=pair.name,
+            tests=str(len(statuses)),
+            failures=str(statuses.count(FAILED)),
+            errors=str(statuses.count(INVALID)),
+            skipped=str(statuses.count(UNKNOWN)),
+            timestamp=comparison.created,
+        )
+        for check in pair.checks:
+            case = ElementTree.SubElement(suite, "testcase", classname=pair.name, name=check.name)
+            if check.name == "time" and pair.timing is not None:
+                case.set("time", f"{pair.timing.seconds:.3f}")
+            kind = {FAILED: "failure", INVALID: "error", UNKNOWN: "skipped"}.get(check.status)
+            if kind is not None:
+                ElementTree.SubElement(case, kind, message=_printable(_line(pair, check)))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def step_summary(comparison: Comparison) -> None:
+    """Append the Markdown to the file that GitHub Actions names in `GITHUB_STEP_SUMMARY`, if it does."""
+    if target := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(target).open("a", encoding="utf-8") as file:
+            file.write(markdown_table(comparison) + "\n")
+
+
+def annotate(comparison: Comparison) -> None:
+    """Tell GitHub Actions, where this runs in it, what stands out. Standard error: standard output may be JSON."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for pair in comparison.pairs:
+        for check in pair.checks:
+            if check.status != PASSED:
+                command = "warning" if check.status == UNKNOWN else "error"
+                _command(command, f"{pair.name}: {check.name}", _line(pair, check))
+        if pair.status == PASSED and pair.timing is not None and pair.timing.verdict == FASTER:
+            check = next(check for check in pair.checks if check.name == "time")
+            _command("notice", f"{pair.name}: faster", _line(pair, check))
+
+
+def _command(command: str, title: str, message: str) -> None:
+    def data(text: str) -> str:
+        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+    # In a property, colons and commas end it.
+    name = data(title).replace(":", "%3A").replace(",", "%2C")
+    click.echo(f"::{command} title={name}::{data(message)}", err=True)
+
+
+def _line(pair: PairResult, check: Check) -> str:
+    """A check in one line."""
+    if check.name == "time" and pair.timing is not None:
+        return "; ".join([check.verdict, *_notes(pair)[:1]])
+    return check.verdict
+
+
+def _cells(pair: PairResult, check: Check) -> tuple[str, str, str, str, str]:
+    """Name, base, candidate, limit, verdict."""
+    title = _TITLES.get(check.name, check.name)
+    if check.name == "time":
+        timing = pair.timing
+        if timing is None:
+            return title, "", "", "", check.verdict
+        base, candidate = (f"{one:.3f} ms" if one is not None else "" for one in (timing.base_ms, timing.candidate_ms))
+        change = f"{interval_text(timing.ratio)} " if timing.ratio is not None else ""
+        return title, base, candidate, f"{percent(1 + timing.max_slowdown)}", f"{change}{check.verdict}"
+    name = check.name.rpartition(": ")[2]
+    figures = [_figure(name, one) for one in (check.base, check.candidate, check.limit)]
+    if check.name == "agreement":
+        figures[0] = ""
+    return title, figures[0], figures[1], figures[2], check.verdict
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name in _BYTES:
+        return f"{value / 1e6:,.2f} MB"
+    if name == "integer_share":
+        return f"{value:.1%}"
+    if name in ("gap_at_20", "f1_micro", "agreement"):
+        return f"{value:.4f}"
+    return f"{value:,.0f}"
+
+
+def _notes(pair: PairResult) -> list[str]:
+    """What the table has no room for; the clock's first."""
+    notes = []
+    if timing := pair.timing:
+        noise = f"; the base against itself {interval_text(timing.noise)}" if timing.noise is not None else ""
+        clock = "processor time" if timing.clock == "cpu" else "time on the clock"
+        notes.append(
+            f"{timing.generations} loads, {timing.rounds:,} rounds, {timing.seconds:.1f} s of {timing.budget_seconds:.0f} s, "
+            f"{clock}{noise}"
+        )
+    # Formats call the same operators by other names.
+    if pair.operators_changed and pair.runtimes[0] == pair.runtimes[1]:
+        changes = ", ".join(f"{op} {before} → {after}" for op, (before, after) in pair.operators_changed.items())
+        notes.append(f"operators: {changes}")
+    return notes
+
+
+def _unmatched(comparison: Comparison) -> list[str]:
+    return [
+        f"not compared, only in the {where}: {', '.join(names)}"
+        for where, names in (("base", comparison.only_base), ("candidate", comparison.only_candidate))
+        if names
+    ]
+
+
+def _summary(comparison: Comparison) -> str:
+    worst = {
+        PASSED: "no worse than the base",
+        FAILED: "worse than the base",
+        INVALID: "the comparison could not be made",
+        UNKNOWN: "cannot tell",
+    }[comparison.status]
+    failing = [pair.name for pair in comparison.pairs if pair.status == comparison.status != PASSED]
+    return f"{worst} ({', '.join(failing)})" if failing else worst
+
+
+def _escape(text: str) -> str:
+    for character in "\\`*_|":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.replace("<", "&lt;").replace(">", "&gt;").split())
+
+
+def _printable(text: str) -> str:
+    """Without what XML cannot hold."""
+    return "".join(character for character in text if character.isprintable() or character == " ")

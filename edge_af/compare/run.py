@@ -1,0 +1,228 @@
+"""Compares pair by pair: what needs no clock first, then the clock, for as long as the budget has."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from edge_af.bench.conditions import available_memory, conditions
+from edge_af.bench.device import project_commit, this_device
+from edge_af.bench.results import Data, Delta
+from edge_af.bench.subject import check_classes
+from edge_af.compare import gates
+from edge_af.compare.agreement import agreement
+from edge_af.compare.facts import Facts, facts_of
+from edge_af.compare.limits import BudgetFile, Relative
+from edge_af.compare.match import Matched, Pair, version_changes
+from edge_af.compare.nursery import WORKER, BrokenFile, Nursery, nursery
+from edge_af.compare.results import PASSED, UNKNOWN, Check, Comparison, PairResult
+from edge_af.compare.timing import Timing, measure_pair
+from edge_af.compare.worker import NAMES, Job
+from edge_af.console import Progress
+from edge_af.data.dataset import Dataset
+from edge_af.files import sha256_file
+from edge_af.metrics.bootstrap import interval, load_outcomes, resampled_gap
+from edge_af.runtime import check_features
+from edge_af.runtime.accuracy import check_labels
+
+COPIES = 2
+"""Of a file that a loaded one takes in memory, about: itself, and its weights as the kernels want them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compare."""
+
+    relative: Relative = field(default_factory=Relative)
+    budget_seconds: float = 120.0
+    """For timing, over all pairs; a pair's share is an equal part of what is left when its turn comes."""
+    threads: int = 1
+    seed: int = 0
+    timeout_seconds: float = 300.0
+    """Of each step: loading, a block of inferences, scoring."""
+    budget_file: BudgetFile | None = None
+    worker: tuple[str, ...] = WORKER
+
+
+def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Comparison:
+    """Compare the pairs.
+
+    Raises:
+        EdgeAfError: before any measuring, the evaluation data has no labels, other classes than a file, or a feature that is no
+            number.
+    """
+    if dataset is not None:
+        check_labels(dataset)
+        check_features(dataset.visual, dataset.audio, str(dataset.folder))
+        for pair in matched.pairs:
+            for side in (pair.base, pair.candidate):
+                if side.classes is not None:
+                    check_classes(side.path, side.classes, dataset)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    before = conditions()
+    cores = allowed_cores()
+    session = _Session(dataset, settings, cores)
+    results = []
+    left = settings.budget_seconds
+    with Progress("compare", len(matched.pairs), "pairs") as progress:
+        for at, pair in enumerate(matched.pairs):
+            result = session.compare_pair(pair, left / (len(matched.pairs) - at), progress)
+            left -= result.timing.seconds if result.timing is not None else 0.0
+            results.append(result)
+            progress.update(1, "")
+    return Comparison(
+        created=created,
+        commit=project_commit(),
+        device=this_device(),
+        threads=settings.threads,
+        cores=cores,
+        seed=settings.seed,
+        budget_seconds=settings.budget_seconds,
+        relative=settings.relative,
+        inputs=session.inputs,
+        data=None
+        if dataset is None
+        else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
+        pairs=results,
+        only_base=matched.only_base,
+        only_candidate=matched.only_candidate,
+        conditions={"before": before, "after": conditions()},
+        warnings=[
+            *version_changes(matched.pairs),
+            *sorted({text for result in results if result.timing for text in result.timing.warnings}),
+        ],
+    )
+
+
+def allowed_cores() -> list[int]:
+    """The cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+class _Session:
+    def __init__(self, dataset: Dataset | None, settings: Settings, cores: list[int]) -> None:
+        self._dataset, self._settings, self._cores = dataset, settings, cores
+        self.inputs = "random" if dataset is None else "videos"
+
+    def compare_pair(self, pair: Pair, budget_seconds: float, progress: Progress) -> PairResult:
+        result = _Building(pair)
+        try:
+            with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as folder:
+                self._compare(result, Path(folder), budget_seconds, progress)
+        except BrokenFile as error:
+            # What was found of it before does not make it run.
+            result.checks = [gates.broken(error), *(check for check in result.checks if check.name != "runs")]
+        return result.done()
+
+    def _compare(self, result: _Building, folder: Path, budget_seconds: float, progress: Progress) -> None:
+        pair, settings = result.pair, self._settings
+        data = self._dataset.folder if self._dataset is not None else None
+        outcomes = {role: folder / f"{role}.npz" if data is not None else None for role in ("base", "candidate")}
+        facts = {}
+        for side in (pair.base, pair.candidate):
+            progress.update(0, f"{pair.name}: size and memory of {NAMES[side.role == 'candidate']}")
+            facts[side.role] = facts_of(
+                side,
+                threads=settings.threads,
+                timeout_seconds=settings.timeout_seconds,
+                data=data,
+                outcomes=outcomes[side.role],
+            )
+        result.base, result.candidate = base, candidate = facts["base"], facts["candidate"]
+        result.checks.append(Check("runs", PASSED, "both run"))
+        with self._nursery(pair) as started:
+            result.agreement = self._agreement(started, folder)
+            result.checks.append(gates.check_agreement(result.agreement, self.inputs, settings.relative))
+            result.checks += gates.check_growth(base, candidate, settings.relative)
+            if outcomes["base"] is not None and outcomes["candidate"] is not None:
+                result.gap_at_20_delta = _gap_delta(base, candidate, outcomes["base"], outcomes["candidate"])
+                result.checks.append(gates.check_gap(base, candidate, result.gap_at_20_delta, settings.relative))
+            if settings.budget_file is not None:
+                for pattern, limits in settings.budget_file.limits_of(pair.candidate.path.name):
+                    result.checks += gates.check_limits(candidate, pattern, limits)
+            if (needed := _needed(base, candidate)) > (available := available_memory() or needed):
+                amounts = f"{needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
+                reason = f"cannot tell: three loaded files need about {amounts}"
+                result.checks.insert(1, Check("time", UNKNOWN, reason))
+                return
+            result.timing = measure_pair(
+                started,
+                threads=settings.threads,
+                max_slowdown=settings.relative.max_slowdown,
+                budget_seconds=budget_seconds,
+                seed=settings.seed,
+                on_generation=lambda generations: progress.update(0, f"{pair.name}: timing, {generations} loads"),
+            )
+            result.checks.insert(1, gates.check_time(result.timing))
+
+    def _nursery(self, pair: Pair) -> AbstractContextManager[Nursery]:
+        job = Job(
+            base=str(pair.base.path),
+            candidate=str(pair.candidate.path),
+            runtimes=(pair.base.runtime, pair.candidate.runtime),
+            threads=self._settings.threads,
+            cores=self._cores,
+            data=str(self._dataset.folder) if self._dataset is not None else None,
+            result_fd=-1,
+        )
+        return nursery(job, timeout_seconds=self._settings.timeout_seconds, command=self._settings.worker)
+
+    def _agreement(self, started: Nursery, folder: Path) -> float:
+        targets = {"base_to": str(folder / "base.npy"), "candidate_to": str(folder / "candidate.npy")}
+        started.order(targets)
+        base, candidate = (np.load(target) for target in targets.values())
+        return agreement(base, candidate)
+
+
+class _Building:
+    """A pair's result as far as it goes: what was found before something broke is kept."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.checks: list[Check] = []
+        self.base: Facts | None = None
+        self.candidate: Facts | None = None
+        self.agreement: float | None = None
+        self.gap_at_20_delta: Delta | None = None
+        self.timing: Timing | None = None
+
+    def done(self) -> PairResult:
+        before = self.base.operators if self.base is not None else {}
+        after = self.candidate.operators if self.candidate is not None else before
+        return PairResult(
+            name=self.pair.name,
+            base_file=self.pair.base.path.name,
+            candidate_file=self.pair.candidate.path.name,
+            base_sha256=sha256_file(self.pair.base.path),
+            candidate_sha256=sha256_file(self.pair.candidate.path),
+            runtimes=[self.pair.base.runtime, self.pair.candidate.runtime],
+            checks=self.checks,
+            base=self.base,
+            candidate=self.candidate,
+            operators_changed={
+                op: [before.get(op, 0), after.get(op, 0)]
+                for op in sorted({*before, *after})
+                if before.get(op, 0) != after.get(op, 0)
+            },
+            agreement=self.agreement,
+            gap_at_20_delta=self.gap_at_20_delta,
+            timing=self.timing,
+        )
+
+
+def _gap_delta(base: Facts, candidate: Facts, base_outcomes: Path, candidate_outcomes: Path) -> Delta:
+    """Of GAP@20, candidate minus base, with a bootstrap over the videos that both were scored on."""
+    difference = resampled_gap(load_outcomes(candidate_outcomes)) - resampled_gap(load_outcomes(base_outcomes))
+    low, high = interval(difference)
+    return Delta((candidate.gap_at_20 or 0.0) - (base.gap_at_20 or 0.0), low, high)
+
+
+def _needed(base: Facts, candidate: Facts) -> int:
+    """Bytes that three loaded files take, about."""
+    return COPIES * (2 * base.size_bytes + candidate.size_bytes)

@@ -1,0 +1,153 @@
+"""What a comparison's times say: from nanoseconds to a ratio with an interval, and from an interval to a verdict.
+
+*A round* gives one figure a process: the fastest of its inferences in that round, in logarithms. Whatever disturbs an
+inference makes it slower, so that the fastest is the least disturbed (Chen & Revels 2016, "Robust benchmarking in noisy
+environments"); and as all processes of a round have had as many tries within a fraction of a second, a machine that
+is slower for a while is slower for all of them.
+
+*A generation* is one load of every file, and gives one figure: the median over its rounds of
+
+    log candidate − (log base + log base again) / 2
+
+with a standard error from how far its rounds are apart. Where a load's memory happens to lie makes it faster or slower by a
+percent or so for as long as it lives, however many rounds it has; so generations, and not rounds, are the independent
+observations.
+
+*The ratio* is exp of the weighted mean m over the generations, with weights w ∝ 1 / (e² + `LAYOUT`²), e being a generation's
+own standard error: those that fell into a busy second count for little. Weights depend on how far rounds are apart and not on
+what they say, so that they favour neither side. How sure m is, is taken from the generations as they
+came, not from the e: the variance is Σ w² (y − m)² / (1 − w)² for Σ w = 1 (MacKinnon & White 1985, HC3), with Student's t of
+1 / Σ w² − 1 degrees of freedom (Kish's effective number of observations, less one).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOOKS = ((0.125, 0.05), (0.25, 0.1), (0.5, 0.15), (1.0, 0.7))
+"""When the interval is looked at: after these shares of the budget, each with its share of `ERROR`. They are fixed beforehand:
+looking after every generation and stopping when it suits would find a difference sooner or later where there is none. The
+shares add up to 1, so that all looks together err no more often than `ERROR` (Bonferroni's inequality); the last one
+has the most, and the early ones stop only for what is plain (as in O'Brien & Fleming 1979)."""
+ERROR = 0.01
+"""Probability that a comparison decides wrongly in one direction, over all its looks together."""
+LEAST_GENERATIONS = 8
+"""Before which no interval is worth looking at."""
+LAYOUT = 0.01
+"""What a load alone may change of a time, about (docs/compare.md): however still a generation was, it counts for no more than
+this allows."""
+
+_OF_MEAN_DEVIATION = math.sqrt(math.pi / 2)
+"""A normal distribution's standard deviation in mean absolute ones, and also the median's standard error in the mean's."""
+
+SLOWER, NOT_SLOWER, FASTER, CANNOT_TELL = "slower", "not slower", "faster", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A centre between two bounds: of differences of logarithms, or of ratios."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_ratio(self) -> Interval:
+        """The ratios of which these are the logarithms."""
+        # A ratio of e^50 is as good as any beyond it, and fits a float.
+        value, low, high = (math.exp(min(max(one, -50.0), 50.0)) for one in (self.value, self.low, self.high))
+        return Interval(value, low, high)
+
+
+def round_levels(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logarithm of a round's fastest inference: (processes, blocks, inferences) nanoseconds to (processes, blocks / 2)."""
+    processes, blocks, inferences = times.shape
+    return np.log(times.reshape(processes, blocks // 2, 2 * inferences).min(axis=2))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A generation's figure: a difference of logarithms, and its own standard error."""
+
+    value: float
+    error: float
+
+
+def generation_figures(times: NDArray[np.int64]) -> tuple[Figure, Figure]:
+    """What one generation says.
+
+    Args:
+        times: (3, blocks, inferences) nanoseconds of base, candidate and base again, two blocks a round, two rounds at least.
+
+    Returns:
+        Candidate against the mean of the bases, and the base's second process against its first.
+    """
+    base, candidate, again = round_levels(times)
+    return _figure(candidate - (base + again) / 2), _figure(again - base)
+
+
+def _figure(rounds: NDArray[np.float64]) -> Figure:
+    value, n = float(np.median(rounds)), len(rounds)
+    deviation = _OF_MEAN_DEVIATION * float(np.abs(rounds - value).mean()) * math.sqrt(n / (n - 1))
+    return Figure(value, _OF_MEAN_DEVIATION * deviation / math.sqrt(n))
+
+
+def weighted_interval(figures: Sequence[Figure], error: float) -> Interval:
+    """The mean of two or more figures, and bounds that the true one passes with probability `error` on either side."""
+    values = np.array([figure.value for figure in figures])
+    weights = 1 / (np.array([figure.error for figure in figures]) ** 2 + LAYOUT**2)
+    weights /= weights.sum()
+    centre = float(weights @ values)
+    variance = float((weights**2 * (values - centre) ** 2 / (1 - weights) ** 2).sum())
+    freedom = max(1.0, 1 / float((weights**2).sum()) - 1)
+    reach = student_quantile(1 - error, freedom) * math.sqrt(variance)
+    return Interval(centre, centre - reach, centre + reach)
+
+
+def decide(ratio: Interval, max_slowdown: float) -> str:
+    """The verdict on candidate over base, `max_slowdown` being what is allowed: 0.05 for 5 %."""
+    if ratio.low > 1 + max_slowdown:
+        return SLOWER
+    if ratio.high > 1 + max_slowdown:
+        return CANNOT_TELL
+    return FASTER if ratio.high < 1 else NOT_SLOWER
+
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """The quantile of Student's t distribution for a probability above one half and at least 1 degree of freedom.
+
+    By bisection of its distribution function, which for whole degrees of freedom is a finite sum (Abramowitz & Stegun 26.7.3
+    and 26.7.4), and between them on the straight line, which lies a little above; scipy would be a package of 100 MB for this.
+    """
+    whole = math.floor(freedom)
+    beyond = freedom - whole
+    below = _whole_quantile(probability, whole)
+    return below if beyond == 0 else below * (1 - beyond) + _whole_quantile(probability, whole + 1) * beyond
+
+
+def _whole_quantile(probability: float, freedom: int) -> float:
+    low, high = 0.0, 1.0
+    while _student_cdf(high, freedom) < probability:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_cdf(middle, freedom) < probability else (low, middle)
+    return high
+
+
+def _student_cdf(t: float, freedom: int) -> float:
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    # Odd: cos + 2/3 cos^3 + 2·4/(3·5) cos^5 + …; even: 1 + 1/2 cos^2 + 1·3/(2·4) cos^4 + …
+    term = cosine if odd else 1.0
+    total = 0.0
+    for power in range(1 if odd else 0, freedom - 1, 2):
+        total += term
+        term *= cosine * cosine * (power + 1) / (power + 2)
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return 0.5 + within / 2

@@ -1,0 +1,268 @@
+"""How much slower a candidate is than its base: generations of processes that take turns, until it is plain or time is up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.bench.conditions import Activity, remarks
+from edge_af.compare.nursery import Nursery
+from edge_af.compare.statistics import (
+    CANNOT_TELL,
+    ERROR,
+    LEAST_GENERATIONS,
+    LOOKS,
+    Figure,
+    Interval,
+    decide,
+    generation_figures,
+    weighted_interval,
+)
+from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE
+
+GENERATION_SECONDS = 0.05
+"""Of rounds in a generation at least; as long as its loading took, if that is longer."""
+WAITS = 1.05
+"""A file that takes this many times its processor time on the clock, in blocks that nobody interrupted, waits for something."""
+
+BUSY = 0.7
+"""Of a core: a process that gets less is told to have been held up."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one planned look at the interval saw."""
+
+    seconds: float
+    """Since the comparison of this pair began."""
+    generations: int
+    error: float
+    """The probability that the interval was made for, on either side."""
+    ratio: Interval
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Candidate against base."""
+
+    verdict: str
+    """`slower`, `not slower`, `faster`, `cannot tell`."""
+    reason: str | None
+    """Why it cannot be told; None if it can."""
+    max_slowdown: float
+    ratio: Interval | None
+    """Candidate's time over base's; None if there were too few generations for one."""
+    noise: Interval | None
+    """The same of a second process of the base over the first."""
+    generations: int
+    rounds: int
+    seconds: float
+    budget_seconds: float
+    clock: str
+    """`cpu`: the processor time of the process; `wall` with several threads, and where a file waits for something."""
+    base_ms: float | None
+    """The fastest inference of a round, median over all; by `clock`."""
+    candidate_ms: float | None
+    preempted_share: float | None
+    """Of the blocks, those that somebody else interrupted."""
+    core_share: float | None
+    """Of its core's time, what a process got while it was timed."""
+    looks: list[Look] = field(default_factory=list)
+    log_ratios: list[Figure] = field(default_factory=list)
+    """Of each generation, candidate over the mean of the bases, in logarithms."""
+    log_noises: list[Figure] = field(default_factory=list)
+    """Of each generation, base over itself."""
+    warnings: list[str] = field(default_factory=list)
+
+
+class _Times:
+    """What the generations so far took, by both clocks."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._wall: list[NDArray[np.int64]] = []
+        self._cpu: list[NDArray[np.int64]] = []
+        self._preempted: list[NDArray[np.bool_]] = []
+
+    def add(self, answer: dict[str, Any]) -> None:
+        self._wall.append(np.array(answer["wall"], np.int64))
+        self._cpu.append(np.array(answer["cpu"], np.int64))
+        self._preempted.append(np.array(answer["preempted"], np.bool_))
+
+    @property
+    def generations(self) -> int:
+        return len(self._wall)
+
+    @property
+    def rounds(self) -> int:
+        return sum(wall.shape[1] // 2 for wall in self._wall)
+
+    @property
+    def preempted_share(self) -> float | None:
+        return float(np.concatenate(self._preempted, axis=1).mean()) if self._preempted else None
+
+    @property
+    def core_share(self) -> float | None:
+        wall = sum(int(one.sum()) for one in self._wall)
+        return sum(int(one.sum()) for one in self._cpu) / wall if wall else None
+
+    @property
+    def clock(self) -> str:
+        """Processor time is blind to whatever makes a process sleep; then the clock on the wall must do."""
+        if self._threads > 1:
+            return "wall"
+        for which in (BASE, CANDIDATE, BASE_AGAIN):
+            undisturbed = [~preempted[which] for preempted in self._preempted]
+            wall = np.concatenate(
+                [all_[which][keep].ravel() for all_, keep in zip(self._wall, undisturbed, strict=True)]
+            )
+            cpu = np.concatenate([all_[which][keep].ravel() for all_, keep in zip(self._cpu, undisturbed, strict=True)])
+            if len(wall) and np.median(wall / np.maximum(cpu, 1)) > WAITS:
+                return "wall"
+        return "cpu"
+
+    def figures(self, clock: str) -> tuple[list[Figure], list[Figure]]:
+        """Of each generation, candidate to base and base to itself."""
+        found = [generation_figures(times) for times in (self._cpu if clock == "cpu" else self._wall)]
+        return [ratio for ratio, _ in found], [noise for _, noise in found]
+
+    def milliseconds(self, clock: str, which: Sequence[int]) -> float | None:
+        times = self._cpu if clock == "cpu" else self._wall
+        if not times:
+            return None
+        fastest = [one[list(which)].reshape(-1, 2 * one.shape[2]).min(axis=1) for one in times]
+        return float(np.median(np.concatenate(fastest))) / 1e6
+
+
+def measure_pair(
+    nursery: Nursery,
+    *,
+    threads: int,
+    max_slowdown: float,
+    budget_seconds: float,
+    seed: int,
+    on_generation: Callable[[int], None] = lambda generations: None,
+) -> Timing:
+    """Time a pair until one of the planned looks decides, or the budget is spent.
+
+    Args:
+        nursery: of the pair.
+        threads: that each file is loaded with.
+        max_slowdown: what is allowed: 0.05 for 5 %.
+        budget_seconds: for loading and timing together.
+        seed: of the orders in which the processes take turns.
+        on_generation: told how many generations there are, after each.
+
+    Raises:
+        BrokenFile: a process died, or went on for too long.
+    """
+    began = Activity.now()
+    times, looks = _Times(threads), []
+    planned = list(LOOKS)
+    start = time.monotonic()
+    took: list[float] = []
+    error = 0.0
+    while planned:
+        before = time.monotonic() - start
+        # One that would most likely pass the end is not begun.
+        if not took or before + float(np.median(took)) <= budget_seconds:
+            times.add(
+                nursery.order(
+                    {
+                        "generation": times.generations,
+                        "seed": seed,
+                        "seconds": GENERATION_SECONDS,
+                        "at_most": max(budget_seconds - before, 0.0),
+                    }
+                )
+            )
+            passed = time.monotonic() - start
+            took.append(passed - before)
+        else:
+            passed = budget_seconds
+        on_generation(times.generations)
+        if passed < planned[0][0] * budget_seconds:
+            continue
+        # Several looks whose time has come are one look, which may err as much as they together. What a look may err passes
+        # on to the next one if there are too few generations for it, which does not depend on what they say.
+        while planned and passed >= planned[0][0] * budget_seconds:
+            error += planned.pop(0)[1] * ERROR
+        if times.generations < LEAST_GENERATIONS:
+            continue
+        ratio = weighted_interval(times.figures(times.clock)[0], error).as_ratio()
+        look_error, error = error, 0.0
+        looks.append(
+            Look(round(time.monotonic() - start, 3), times.generations, look_error, ratio, decide(ratio, max_slowdown))
+        )
+        if looks[-1].verdict != CANNOT_TELL:
+            break
+    return _timing(times, looks, time.monotonic() - start, budget_seconds, max_slowdown, _disturbances(began))
+
+
+def _timing(
+    times: _Times, looks: list[Look], seconds: float, budget: float, max_slowdown: float, warnings: list[str]
+) -> Timing:
+    clock = times.clock
+    ratios, noises = times.figures(clock)
+    last = looks[-1] if looks else None
+    noise = weighted_interval(noises, last.error).as_ratio() if last is not None else None
+    verdict, reason = (last.verdict, None) if last is not None else (CANNOT_TELL, None)
+    if last is None or noise is None:
+        reason = (
+            f"only {times.generations} of the {LEAST_GENERATIONS} loads that the least interval needs fitted "
+            f"into the budget of {budget:g} s{_busy(times.core_share)}"
+        )
+    elif not _is_within(noise, max_slowdown):
+        verdict, reason = CANNOT_TELL, "the base differs from itself by more than is allowed of the candidate"
+    elif verdict == CANNOT_TELL:
+        reason = f"the interval reaches from below to above the limit after {seconds:.0f} s{_busy(times.core_share)}"
+    return Timing(
+        verdict=verdict,
+        reason=reason,
+        max_slowdown=max_slowdown,
+        ratio=last.ratio if last is not None else None,
+        noise=noise,
+        generations=times.generations,
+        rounds=times.rounds,
+        seconds=round(seconds, 3),
+        budget_seconds=budget,
+        clock=clock,
+        base_ms=times.milliseconds(clock, (BASE, BASE_AGAIN)),
+        candidate_ms=times.milliseconds(clock, (CANDIDATE,)),
+        preempted_share=times.preempted_share,
+        core_share=times.core_share,
+        looks=looks,
+        log_ratios=ratios,
+        log_noises=noises,
+        warnings=warnings,
+    )
+
+
+def _busy(core_share: float | None) -> str:
+    """That the machine was too busy, if it was."""
+    if core_share is None or core_share > BUSY:
+        return ""
+    return f"; other processes left it {core_share:.0%} of a core"
+
+
+def _is_within(noise: Interval, max_slowdown: float) -> bool:
+    """Whether the base may well be as fast as itself; if not, whatever this machine does, it would do to the candidate too."""
+    return noise.low <= 1 + max_slowdown and noise.high >= 1 / (1 + max_slowdown)
+
+
+def _disturbances(began: Activity) -> list[str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # What the nursery's children took is not known to be theirs until they are waited for by it.
+    found = remarks(began, Activity.now(), cores)
+    return [
+        (text.format(amount) if "{" in text else text) + "."
+        for text, amount in found.items()
+        if "other processes" not in text
+    ]

@@ -1,0 +1,327 @@
+"""Times base and candidate in turns, each in a process of its own: the nursery, and the children it forks.
+
+`python -m edge_af.compare.worker` is the nursery. It imports the runtimes, loads nothing, and forks a child for each file:
+all children then stand at the same addresses, with the same inputs and libraries in the same memory, and differ in the file
+alone. A child loads its file and runs a block of inferences whenever it is told to. A generation of children times some
+rounds and is ended; the next one loads anew, so that what a load happens to get (which pages of memory, how they fall into
+the caches) is drawn again. Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to
+start none, and a runtime starts its own when it loads a file.
+
+The nursery reads a `Job`, one line of JSON, from standard input, then one command a line, and answers each to the file
+descriptor that the job names: lines `{"stage": …}` as it goes, and one last line with the answer, `{"failed": …}` if a
+child died or refused its file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_af.bench.worker import die_with_parent, inputs_of
+from edge_af.errors import EdgeAfError
+from edge_af.runtime import MissingRuntime, import_runtime, load, score_all
+
+BASE, CANDIDATE, BASE_AGAIN = 0, 1, 2
+"""The children of a generation, by their place in every list."""
+NAMES = ("the base", "the candidate", "the base's second process")
+
+FIRST_INFERENCES = 3
+"""After loading, not timed: a runtime puts work off until then."""
+LEAST_ROUNDS, MOST_ROUNDS = 3, 32
+"""Of a generation."""
+LEAST_BLOCK, MOST_BLOCK, BLOCK_SECONDS = 3, 8, 0.04
+"""Inferences of a block: as many as fit the time. Of eight the first two are not counted: after another process had the
+core it takes some inferences until the weights are back in the caches."""
+PROBE_SECONDS, MOST_PROBED = 0.006, 4
+"""For how long a core is tried before a generation, and how many are."""
+INPUT_VIDEOS = 64
+"""Different videos that are timed."""
+AGREEMENT_VIDEOS = 256
+"""Different videos that both score, to see whether they do the same thing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one nursery is for."""
+
+    base: str
+    candidate: str
+    runtimes: tuple[str, str]
+    threads: int
+    cores: list[int]
+    """Numbers of the cores that the children may run on, those of a generation on the same; empty for any."""
+    data: str | None
+    """A dataset's folder to take the videos from; random values without it."""
+    result_fd: int
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        value = json.loads(text)
+        return Job(**{**value, "runtimes": tuple(value["runtimes"])})
+
+    def as_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+class _Failed(Exception):
+    """A child died or refused its file; holds the answer that says so."""
+
+    def __init__(self, which: int, *, reason: str = "", signal_number: int | None = None, died: bool = False) -> None:
+        super().__init__(reason)
+        self.answer = {"failed": {"which": which, "reason": reason, "signal": signal_number, "died": died}}
+
+
+Tell = Callable[[dict[str, Any]], None]
+Inputs = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]
+
+
+@dataclass
+class _Child:
+    which: int
+    pid: int
+    orders: int
+    answers: IO[bytes]
+
+    def ask(self, **order: Any) -> dict[str, Any]:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.orders, json.dumps(order).encode() + b"\n")
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        line = self.answers.readline()
+        if not line.endswith(b"\n"):
+            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self.pid = 0
+            if status < 0:
+                raise _Failed(self.which, signal_number=-status)
+            raise _Failed(self.which, reason=f"ended with status {status}", died=True)
+        found: dict[str, Any] = json.loads(line)
+        if "refused" in found:
+            raise _Failed(self.which, reason=found["refused"])
+        return found
+
+    def end(self) -> None:
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.orders)
+        self.answers.close()
+
+
+def _fork(which: int, job: Job, inputs: Inputs) -> _Child:
+    theirs, orders = os.pipe()
+    answers, answer_to = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(orders)
+        os.close(answers)
+        _live(job, which, inputs, os.fdopen(theirs, "rb"), answer_to)
+    os.close(theirs)
+    os.close(answer_to)
+    return _Child(which, pid, orders, os.fdopen(answers, "rb"))
+
+
+def _live(job: Job, which: int, inputs: Inputs, orders: IO[bytes], answer_to: int) -> NoReturn:
+    """A child's life: load, then do what is ordered until the nursery goes."""
+
+    def tell(answer: dict[str, Any]) -> None:
+        os.write(answer_to, json.dumps(answer).encode() + b"\n")
+
+    status = 1
+    try:
+        die_with_parent()
+        visual, audio = inputs
+        started = time.perf_counter_ns()
+        path = Path(job.candidate if which == CANDIDATE else job.base)
+        scorer = load(path, runtime=job.runtimes[which == CANDIDATE], threads=job.threads)
+        first = []
+        for at in range(FIRST_INFERENCES):
+            begun = time.process_time_ns()
+            scorer.score(visual[at % len(visual)], audio[at % len(audio)])
+            first.append(time.process_time_ns() - begun)
+        tell({"load_ms": (time.perf_counter_ns() - started) / 1e6, "inference_s": min(first) / 1e9})
+        begin = 0
+        for line in orders:
+            order = json.loads(line)
+            if "scores_to" in order:
+                count = order["videos"]
+                scores = score_all(scorer, np.concatenate(visual[:count]), np.concatenate(audio[:count]))
+                np.save(order["scores_to"], scores)
+                tell({"scored": len(scores)})
+                continue
+            tell(_block(scorer.score, visual, audio, begin, order["warm_up"], order["inferences"]))
+            begin += order["inferences"]
+        status = 0
+    except MemoryError as error:
+        tell({"refused": f"out of memory: {error}"})
+    except EdgeAfError as error:
+        tell({"refused": " ".join(str(error).splitlines())})
+    except BaseException as error:
+        tell({"refused": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(status)
+
+
+def _block(
+    score: Callable[..., Any],
+    visual: Sequence[NDArray[np.float32]],
+    audio: Sequence[NDArray[np.float32]],
+    begin: int,
+    warm_up: int,
+    inferences: int,
+) -> dict[str, Any]:
+    """Nanoseconds of each inference of a block, by the clock on the wall and by the processor time that the process took."""
+    videos = min(INPUT_VIDEOS, len(visual))
+    chosen = [(visual[at % videos], audio[at % videos]) for at in range(begin, begin + warm_up + inferences)]
+    wall_clock, cpu_clock = time.perf_counter_ns, time.process_time_ns
+    wall, cpu = [], []
+    # What ran in between has taken the caches.
+    for video in chosen[:warm_up]:
+        score(*video)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    for video in chosen[warm_up:]:
+        wall_start, cpu_start = wall_clock(), cpu_clock()
+        score(*video)
+        cpu_end, wall_end = cpu_clock(), wall_clock()
+        wall.append(wall_end - wall_start)
+        cpu.append(cpu_end - cpu_start)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return {"wall": wall, "cpu": cpu, "preempted": after.ru_nivcsw > before.ru_nivcsw}
+
+
+def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Fork three children, time rounds of them in turns, and end them.
+
+    A round is each child once in an order drawn at random and once more in the reverse order, so that a machine that slows
+    down evenly in between slows all alike. Rounds go on for as long as loading took and for `seconds` at least, but end
+    with `at_most` seconds if there have been three. `block` sets the inferences of a block, counted and not, for experiments.
+
+    Returns:
+        `load_ms` (3,), `wall` and `cpu` (3, blocks, inferences) in nanoseconds, `preempted` (3, blocks), `rounds`.
+    """
+    random = np.random.default_rng([order["seed"], order["generation"]])
+    children: list[_Child] = []
+    try:
+        started = time.monotonic()
+        _choose_cores(job, random)
+        load_ms = [0.0] * len(NAMES)
+        slowest = 1e-9
+        # One after the other: loading disturbs, and whoever comes first may find a colder machine.
+        for which in random.permutation(len(NAMES)).tolist():
+            tell({"stage": f"loading {NAMES[which]}"})
+            children.append(_fork(which, job, inputs))
+            answer = children[-1].answer()
+            load_ms[which] = answer["load_ms"]
+            slowest = max(slowest, answer["inference_s"])
+        children.sort(key=lambda child: child.which)
+        loaded = time.monotonic()
+        until = loaded + min(max(order["seconds"], loaded - started), max(order["at_most"] - (loaded - started), 0.0))
+        size = min(max(round(BLOCK_SECONDS / slowest), LEAST_BLOCK), MOST_BLOCK)
+        block = order.get("block") or {"warm_up": (size + 1) // 4, "inferences": size - (size + 1) // 4}
+        blocks: list[list[dict[str, Any]]] = [[] for _ in NAMES]
+        rounds = 0
+        tell({"stage": "timing"})
+        while rounds < MOST_ROUNDS and (rounds < LEAST_ROUNDS or time.monotonic() < until):
+            there = random.permutation(len(NAMES)).tolist()
+            for which in [*there, *reversed(there)]:
+                blocks[which].append(children[which].ask(**block))
+            rounds += 1
+        return {
+            "load_ms": load_ms,
+            "rounds": rounds,
+            **{name: [[one[name] for one in own] for own in blocks] for name in ("wall", "cpu", "preempted")},
+        }
+    finally:
+        for child in children:
+            child.end()
+
+
+def _choose_cores(job: Job, random: np.random.Generator) -> None:
+    """Pin this process, and so the children that it forks next, to as many cores as threads: to those that give it the most.
+
+    A core that somebody else loads gives a part of its time, and its caches are somebody else's too.
+    """
+    if not job.cores:
+        return
+    if job.threads >= len(job.cores):
+        os.sched_setaffinity(0, job.cores)
+        return
+    tried = random.permutation(job.cores)[: max(MOST_PROBED, job.threads)].tolist()
+    given = sorted(((_share_of(core), core) for core in tried), reverse=True)
+    os.sched_setaffinity(0, [core for _, core in given[: job.threads]])
+
+
+def _share_of(core: int) -> float:
+    """The share of its time that a core gives this process."""
+    os.sched_setaffinity(0, [core])
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < PROBE_SECONDS:
+        pass
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
+def score_both(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Let base and candidate score the same videos and save the scores, (videos, classes) float32 each, where told."""
+    for which, target in ((BASE, order["base_to"]), (CANDIDATE, order["candidate_to"])):
+        tell({"stage": f"loading {NAMES[which]}"})
+        child = _fork(which, job, inputs)
+        try:
+            child.answer()
+            tell({"stage": f"scoring with {NAMES[which]}"})
+            child.ask(scores_to=target, videos=AGREEMENT_VIDEOS)
+        finally:
+            child.end()
+    return {"scored": True}
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    die_with_parent()
+    job = Job.from_json(sys.stdin.readline())
+    with os.fdopen(job.result_fd, "w") as out:
+
+        def tell(fields: dict[str, Any]) -> None:
+            out.write(json.dumps(fields) + "\n")
+            out.flush()
+
+        tell({"stage": "importing the runtime"})
+        try:
+            for runtime in dict.fromkeys(job.runtimes):
+                import_runtime(runtime)
+            inputs = inputs_of(job.data, 1, AGREEMENT_VIDEOS)
+        except MissingRuntime as error:
+            tell(
+                {"failed": {"which": None, "reason": " ".join(str(error).splitlines()), "signal": None, "died": False}}
+            )
+            return
+        # A collection in the middle of an inference would be counted as the network's; and the children share these pages.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        tell({"ready": True})
+        for line in sys.stdin:
+            order = json.loads(line)
+            act = score_both if "base_to" in order else time_generation
+            try:
+                tell(act(job, inputs, order, tell))
+            except _Failed as failed:
+                tell(failed.answer)
+
+
+if __name__ == "__main__":
+    main()

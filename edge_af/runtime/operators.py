@@ -1,0 +1,122 @@
+"""What a model file computes, read without running it: its operators by type, and a TFLite file's multiplications.
+
+How many multiplications an ONNX file takes depends on shapes that it does not hold; `edge_af.compare.facts` has them told by
+its runtime.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections import Counter
+from math import prod
+from pathlib import Path
+
+from edge_af.errors import EdgeAfError
+from edge_af.runtime.containers import Bytes, fields, integers, slot, string, tables, uint
+from edge_af.runtime.probe import onnx_graph
+
+# Field numbers in onnx.proto (GraphProto, NodeProto) and LiteRT's schema.fbs (Model, OperatorCode, SubGraph, Operator, Tensor).
+_GRAPH_NODE, _NODE_OP = 1, 4
+_MODEL_CODES, _MODEL_SUBGRAPHS = 1, 2
+_CODE_OLD, _CODE_CUSTOM, _CODE = 0, 1, 3
+_SUBGRAPH_TENSORS, _SUBGRAPH_OPERATORS = 0, 3
+_OPERATOR_CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS = 0, 1, 2
+_TENSOR_SHAPE = 0
+
+_BUILTIN = {
+    0: "ADD", 2: "CONCATENATION", 3: "CONV_2D", 6: "DEQUANTIZE", 9: "FULLY_CONNECTED", 14: "LOGISTIC", 18: "MUL", 19: "RELU",
+    22: "RESHAPE", 25: "SOFTMAX", 28: "TANH", 32: "CUSTOM", 34: "PAD", 36: "GATHER", 39: "TRANSPOSE", 40: "MEAN", 41: "SUB",
+    42: "DIV", 43: "SQUEEZE", 45: "STRIDED_SLICE", 49: "SPLIT", 53: "CAST", 65: "SLICE", 70: "EXPAND_DIMS", 74: "SUM",
+    76: "RSQRT", 83: "PACK", 88: "UNPACK", 92: "SQUARE", 99: "SQUARED_DIFFERENCE", 102: "SPLIT_V", 114: "QUANTIZE",
+    117: "HARD_SWISH", 126: "BATCH_MATMUL", 130: "BROADCAST_TO", 150: "GELU",
+}  # fmt: skip
+"""TFLite's operators by their number in LiteRT's schema, as far as networks like these use them."""
+
+MATRIX_PRODUCTS = frozenset(("FULLY_CONNECTED", "BATCH_MATMUL"))
+
+
+def operator_counts(path: Path) -> dict[str, int]:
+    """How many operators of each type an ONNX or TFLite file holds, most frequent first.
+
+    Raises:
+        EdgeAfError: it is no model, or cut short.
+    """
+    counts = Counter(_onnx_operators(path) if path.suffix == ".onnx" else (op for op, _, _ in _tflite_operators(path)))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def tflite_multiply_adds(path: Path) -> int:
+    """Multiplications with an addition behind them in the matrix products of a TFLite file, for one video.
+
+    A product of (…, m, k) and (…, k, n) takes m · k · n of them: its first input's elements times its output's last dimension.
+
+    Raises:
+        EdgeAfError: it is no model, or cut short.
+    """
+    return sum(
+        prod(inputs[0]) * outputs[0][-1] for op, inputs, outputs in _tflite_operators(path) if op in MATRIX_PRODUCTS
+    )
+
+
+def _onnx_operators(path: Path) -> list[str]:
+    found = []
+    with _mapped(path) as data, _explained(path):
+        for number, node in fields(data, *onnx_graph(data)):
+            if number == _GRAPH_NODE and not isinstance(node, int):
+                found += [
+                    data[slice(*name)].decode()
+                    for field, name in fields(data, *node)
+                    if field == _NODE_OP and not isinstance(name, int)
+                ]
+    return found
+
+
+Shapes = list[list[int]]
+
+
+def _tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
+    """Type, shapes of the inputs and shapes of the outputs of each operator; an input that is left out has none."""
+    found = []
+    with _mapped(path) as data, _explained(path):
+        model = uint(data, 0)
+        codes = [_code(data, code) for code in tables(data, model, _MODEL_CODES)]
+        for subgraph in tables(data, model, _MODEL_SUBGRAPHS):
+            shapes = [integers(data, tensor, _TENSOR_SHAPE) for tensor in tables(data, subgraph, _SUBGRAPH_TENSORS)]
+            for operator in tables(data, subgraph, _SUBGRAPH_OPERATORS):
+                at = slot(data, operator, _OPERATOR_CODE)
+                inputs, outputs = (
+                    [shapes[index] for index in integers(data, operator, field) if index >= 0]
+                    for field in (_OPERATOR_INPUTS, _OPERATOR_OUTPUTS)
+                )
+                found.append((codes[uint(data, at) if at is not None else 0], inputs, outputs))
+    return found
+
+
+def _code(data: Bytes, table: int) -> str:
+    old, new = slot(data, table, _CODE_OLD), slot(data, table, _CODE)
+    # Files older than the 128th operator have the one-byte field alone.
+    number = max(data[old] if old is not None else 0, uint(data, new) if new is not None else 0)
+    name = _BUILTIN.get(number, f"operator {number}")
+    return f"{name} {string(data, table, _CODE_CUSTOM)}" if name == "CUSTOM" else name
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class _explained:
+    """Turns what a damaged file raises into our error."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError | IndexError | struct.error | TypeError):
+            raise EdgeAfError(
+                f"{self._path}: its operators cannot be read ({error}): damaged or cut short. Export it again."
+            ) from None

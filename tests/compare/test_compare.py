@@ -1,0 +1,241 @@
+"""`edge-af compare` as it is called: real files, real processes, and each verdict with its exit status and message."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_af.cli import cli
+from edge_af.compare.match import match, version_changes
+from edge_af.compare.results import Check, read, schema, worst
+from edge_af.data.dataset import Dataset
+from edge_af.errors import EdgeAfError
+
+FAST = ("--budget", "1s", "--max-slowdown", "900%")
+"""The clock is not what these are about: whatever it says of so short a time, ten times as slow is not among it."""
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is measured in one process a file, and GitHub's variables are not ours."""
+    monkeypatch.setattr("edge_af.compare.facts.MEMORY_RUNS", 1)
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def compare(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+
+
+def checks(found: dict[str, Any], pair: int = 0) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in found["pairs"][pair]["checks"]}
+
+
+def test_a_network_beside_itself_is_no_worse(exports: Path, eval_dataset: Dataset, tmp_path: Path):
+    base = exports / "attend-fusion/attend-fusion-int8.onnx"
+    out, junit, markdown = tmp_path / "compare.json", tmp_path / "junit.xml", tmp_path / "table.md"
+    done = compare(
+        base, base, "--data", eval_dataset.folder, "--budget", "4s", "--max-slowdown", "900%", "--json",
+        "--out", out, "--junit", junit, "--markdown", markdown,
+    )  # fmt: skip
+    found = read(out)
+    assert found == json.loads(done.stdout)
+    timing = found["pairs"][0]["timing"]
+    # A machine may be too busy for four seconds to be enough; it must never be found slower.
+    assert timing["verdict"] in ("not slower", "faster", "cannot tell")
+    assert done.exit_code == found["exit_status"] == (3 if timing["verdict"] == "cannot tell" else 0)
+    held = checks(found)
+    assert {"runs", "time", "agreement", "size_bytes", "weight_bytes", "multiply_adds", "gap_at_20"} <= set(held)
+    assert all(check["status"] == "passed" for name, check in held.items() if name != "time")
+    assert found["pairs"][0]["gap_at_20_delta"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["pairs"][0]["agreement"] == pytest.approx(1)
+    assert found["inputs"] == "videos" and found["data"]["videos"] == eval_dataset.videos
+    suites = ElementTree.parse(junit).getroot()
+    assert len(suites.findall("testsuite/testcase")) == len(held)
+    assert not suites.findall("testsuite/testcase/failure")
+    assert "| GAP@20 |" in markdown.read_text()
+
+
+def _more_work(source: Path, target: Path, factor: int) -> None:
+    """The same network with a hidden layer of many more units, to which the next layer gives no weight."""
+    model = onnx.load(source)
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    first, second = (node for node in model.graph.node if node.op_type == "Gemm" and node.input[1].startswith("audio."))
+    for name, axis in ((first.input[1], None), (first.input[2], 0), (second.input[1], None)):
+        array = onnx.numpy_helper.to_array(held[name])
+        if axis is None:
+            # Gemm's weights are (out, in) where transB is set.
+            transposed = next(
+                (a.i for n in model.graph.node if name in n.input for a in n.attribute if a.name == "transB"), 0
+            )
+            axis = (0 if transposed else 1) if name == first.input[1] else (1 if transposed else 0)
+        shape = list(array.shape)
+        shape[axis] = factor
+        added = np.concatenate([array, np.zeros(shape, np.float32)], axis=axis)
+        held[name].CopyFrom(onnx.numpy_helper.from_array(added, name))
+    onnx.save(model, target)
+
+
+def test_more_work_is_slower_larger_and_status_1(exports: Path, tmp_path: Path):
+    base, candidate = exports / "fc-late-fusion/fc-late-fusion-fp32.onnx", tmp_path / "candidate.onnx"
+    _more_work(base, candidate, 20_000)
+    done = compare(base, candidate, "--budget", "40s", "--max-slowdown", "50%", "--json")
+    found = json.loads(done.stdout)
+    held = checks(found)
+    assert done.exit_code == 1
+    # The networks are tiny: this is dozens of times as much work.
+    assert held["time"]["status"] == "failed" and found["pairs"][0]["timing"]["ratio"]["low"] > 1.5
+    assert {name for name, check in held.items() if check["status"] == "failed"} >= {"size_bytes", "multiply_adds"}
+    assert held["multiply_adds"]["candidate"] - held["multiply_adds"]["base"] == 20_000 * (128 + 48)
+    assert held["agreement"]["status"] == "passed"
+
+
+def test_fast_because_wrong_fails(exports: Path, tmp_path: Path):
+    base, candidate = exports / "attend-fusion/attend-fusion-fp32.onnx", tmp_path / "wrong.onnx"
+    model = onnx.load(base)
+    for tensor in model.graph.initializer:
+        if tensor.name == "head.weight":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, candidate)
+    done = compare(base, candidate, *FAST, "--json")
+    assert done.exit_code == 1
+    disagreement = checks(json.loads(done.stdout))["agreement"]
+    assert disagreement["status"] == "failed" and "its speed means nothing" in disagreement["verdict"]
+
+
+def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp_path: Path):
+    base, candidate = tmp_path / "base", tmp_path / "candidate"
+    for folder in (base, candidate):
+        shutil.copytree(exports / "attend-fusion", folder)
+    manifest = json.loads((candidate / "manifest.json").read_text())
+    # One file is called otherwise and is known by what it is; one is gone.
+    for file in manifest["files"]:
+        if file["path"] == "attend-fusion-fp32.onnx":
+            file["path"] = "renamed.onnx"
+    manifest["files"] = [file for file in manifest["files"] if file["path"] != "attend-fusion-int8.tflite"]
+    (candidate / "attend-fusion-fp32.onnx").rename(candidate / "renamed.onnx")
+    (candidate / "manifest.json").write_text(json.dumps(manifest))
+    found = match(base, candidate)
+    assert [pair.name for pair in found.pairs] == [
+        "attend-fusion-fp32.tflite", "attend-fusion-int8.onnx", "attend-fusion-fp32.onnx → renamed.onnx",
+    ]  # fmt: skip
+    assert (found.only_base, found.only_candidate) == (["attend-fusion-int8.tflite"], [])
+    assert version_changes(found.pairs) == []
+    manifest["versions"] = {**manifest["versions"], "numpy": "0.1"}
+    (candidate / "manifest.json").write_text(json.dumps(manifest))
+    (change,) = version_changes(found.pairs)
+    assert "candidate was exported with other packages than its base: numpy " in change and change.endswith("→ 0.1.")
+    both = match(exports, exports)
+    assert len(both.pairs) == 8 and all("/" in pair.name and "→" not in pair.name for pair in both.pairs)
+
+
+@pytest.mark.parametrize(
+    "damage, status, said",
+    [("candidate", 1, "the candidate cannot be run"), ("base", 2, "the base cannot be run")],
+)
+def test_a_file_that_will_not_load(exports: Path, tmp_path: Path, damage: str, status: int, said: str):
+    """Its container is whole, so that only the runtime finds out."""
+    good = exports / "attend-fusion/attend-fusion-fp32.onnx"
+    bad = tmp_path / "bad.onnx"
+    model = onnx.load(good)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, bad)
+    done = compare(*((good, bad) if damage == "candidate" else (bad, good)), *FAST)
+    assert done.exit_code == status, done.output
+    assert said in done.output and "cannot load this file" in done.output
+
+
+def test_too_short_a_budget_is_status_3(exports: Path):
+    base = exports / "attend-fusion/attend-fusion-fp32.tflite"
+    done = compare(base, base, "--budget", "0.01s")
+    assert done.exit_code == 3 and "fitted into the budget of 0.01 s" in done.output
+
+
+def test_github_is_told(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    budget = tmp_path / "budget.yaml"
+    budget.write_text("limits: {'*.tflite': {size_bytes: 1 kB, operators: {RESHAPE: 0}}}")
+    base = exports / "attend-fusion/attend-fusion-int8.tflite"
+    done = compare(base, base, *FAST, "--budget-file", budget, "--json")
+    assert done.exit_code == 1
+    json.loads(done.stdout)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("::error title=")]
+    assert any("file bytes is" in line and "above 1,000" in line for line in errors)
+    assert any("RESHAPE where the budget has 0" in line for line in errors)
+    assert summary.read_text().startswith("before\n### edge-af compare: worse than the base")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["nowhere", "nowhere"], "nowhere: no such file or folder"),
+        (["{exports}", "{exports}/attend-fusion/attend-fusion-fp32.onnx"], "one is a file and the other a folder"),
+        (["{exports}/attend-fusion", "{exports}/fc-late-fusion"], "no file of one has a partner in the other"),
+        (["a", "b", "--max-slowdown", "5"], "write 5% if that percentage is meant"),
+        (["a", "b", "--budget", "soon"], "is no duration: write 120s or 2m"),
+        (["{exports}", "{exports}", "--budget-file", "nowhere.yaml"], "nowhere.yaml: no such budget file"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_measured(exports: Path, arguments: list[str], said: str):
+    done = compare(*(argument.format(exports=exports) for argument in arguments))
+    text = str(done.exception) if isinstance(done.exception, EdgeAfError) else done.output
+    assert said in text
+    assert done.exit_code == 2 or isinstance(done.exception, EdgeAfError)
+
+
+def test_other_classes_than_the_data_has_are_refused(exports: Path, tmp_path: Path):
+    from small_dataset import write_dataset
+
+    data = write_dataset(tmp_path / "other", videos=20, classes=31)
+    base = exports / "attend-fusion/attend-fusion-fp32.onnx"
+    done = compare(base, base, "--data", data.folder)
+    assert isinstance(done.exception, EdgeAfError) and "scores 30 classes" in str(done.exception)
+
+
+def test_a_failed_gate_weighs_more_than_what_cannot_be_told():
+    statuses = [Check("a", status, "").status for status in ("passed", "unknown", "failed", "invalid")]
+    assert worst(statuses) == "failed"
+    assert worst(["passed", "unknown", "invalid"]) == "invalid"
+    assert worst(["unknown", "passed"]) == "unknown"
+    assert worst([]) == "passed"
+
+
+def test_the_schema_names_every_field(tmp_path: Path):
+    """What the dataclasses write and what the schema requires are the same names."""
+    import dataclasses
+
+    from edge_af.compare.facts import Facts
+    from edge_af.compare.results import Comparison, PairResult
+    from edge_af.compare.timing import Timing
+
+    definitions = schema()["$defs"]
+    for kind, described, more in (
+        (Comparison, schema(), {"schema_version", "status", "exit_status"}),
+        (PairResult, definitions["pair"], {"status"}),
+        (Check, definitions["check"], set()),
+        (Facts, definitions["facts"], set()),
+        (Timing, definitions["timing"], set()),
+    ):
+        names = {field.name for field in dataclasses.fields(kind)} | more
+        assert set(described["required"]) == names == set(described["properties"])
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path):
+    path = tmp_path / "compare.json"
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(EdgeAfError, match="schema_version 99; this edge-af reads 1"):
+        read(path)
+    path.write_text('{"schema_version": 1}')
+    with pytest.raises(EdgeAfError, match="has no 'status'"):
+        read(path)
