@@ -73,6 +73,22 @@ def read_json(path: Path, what: str) -> Any:
         raise EdgeAfError(f"{path}: cannot read this {what}: {error}.") from None
 
 
+def read_yaml(path: Path, what: str) -> Any:
+    """Read a YAML file of plain values; a tag that would make an object is refused.
+
+    Raises:
+        EdgeAfError: it is missing, unreadable or not YAML; `what` names its role in the message.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise EdgeAfError(f"{path}: no such {what}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise EdgeAfError(f"{path}: cannot read this {what}: {' '.join(str(error).split())}.") from None
+
+
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses into an error that names the path and the reason.

@@ -30,6 +30,7 @@ from edge_af.bench.results import Method
 from edge_af.bench.schema import violation
 from edge_af.bench.subject import Subject
 from edge_af.errors import EdgeAfError
+from edge_af.files import read_yaml
 
 _NAMES = {"type": "array", "items": {"type": "string"}}
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}}
@@ -127,14 +128,7 @@ def read_suite(path: Path) -> Suite:
     Raises:
         EdgeAfError: it is missing, no YAML, or says something that a suite does not; names the place.
     """
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise EdgeAfError(f"{path}: no such suite.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EdgeAfError(f"{path}: cannot read this suite: {' '.join(str(error).split())}.") from None
+    value = read_yaml(path, "suite")
     if wrong := violation(value, SCHEMA):
         raise EdgeAfError(f"{path}: not a suite: {wrong}.")
     for inner, allowed in ((value, SCHEMA["properties"]), (value.get("method", {}), _METHOD)):

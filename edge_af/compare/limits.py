@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_af.errors import EdgeAfError
+from edge_af.files import read_yaml
 
 AT_MOST = ("size_bytes", "weight_bytes", "multiply_adds", "peak_memory_bytes")
 AT_LEAST = ("integer_share", "gap_at_20", "f1_micro")
@@ -97,14 +98,7 @@ def read_budget_file(path: Path) -> BudgetFile:
         EdgeAfError: it is missing, no YAML, has a key that is not known (the nearest one is suggested), or a value of a wrong
             kind.
     """
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise EdgeAfError(f"{path}: no such budget file.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EdgeAfError(f"{path}: cannot read this budget file: {' '.join(str(error).split())}.") from None
+    value = read_yaml(path, "budget file")
     top = _mapping(value, path, "the file", ("relative", "limits"))
     known = tuple(one.name for one in fields(Relative))
     relative = {

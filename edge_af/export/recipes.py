@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_af.errors import EdgeAfError
+from edge_af.files import read_yaml
 
 WEIGHTS = ("int8", "int4", "fp16", "float")
 ACTIVATIONS = ("static", "dynamic", "float")
@@ -202,19 +203,11 @@ def load_recipe(name_or_file: str) -> Recipe:
         EdgeAfError: there is none of that name, or it is not a recipe; a mistyped name or key comes with a suggestion.
     """
     path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise EdgeAfError(f"{path}: no such recipe file.")
-    else:
+    if path.suffix not in (".yaml", ".yml"):
         path = folder() / f"{name_or_file}.yaml"
         if name_or_file not in known_recipes():
             raise EdgeAfError(_unknown("recipe", name_or_file, known_recipes()))
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EdgeAfError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    value = read_yaml(path, "recipe file")
     try:
         return _parse(path.stem, value)
     except EdgeAfError as error:

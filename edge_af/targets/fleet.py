@@ -27,6 +27,7 @@ from edge_af.bench.results import Results, read_results
 from edge_af.bench.schema import violation
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
+from edge_af.files import read_yaml
 from edge_af.targets import SshTarget, parse_target
 
 _MEMBER: dict[str, Any] = {
@@ -70,14 +71,7 @@ def read_fleet(path: Path) -> list[Member]:
     Raises:
         EdgeAfError: it is missing, no YAML, names no target or one twice, or says something that a fleet does not.
     """
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise EdgeAfError(f"{path}: no such fleet.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EdgeAfError(f"{path}: cannot read this fleet: {' '.join(str(error).split())}.") from None
+    value = read_yaml(path, "fleet")
     if wrong := violation(value, SCHEMA):
         raise EdgeAfError(f"{path}: not a fleet: {wrong}.")
     members = []

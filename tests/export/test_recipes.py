@@ -101,7 +101,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
         ("description: a test\n", r"recipe lacks weights"),
         ("- a\n- b\n", r"recipe must be a mapping"),
         ("", r"recipe must be a mapping"),
-        ("a: [1\n", r"cannot be read as YAML"),
+        ("a: [1\n", r"cannot read this recipe file"),
     ],
 )
 def test_every_slip_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
