@@ -210,7 +210,7 @@ class _Session:
 
     def _measure_bandwidth(self) -> None:
         """Once a round: the fastest of all rounds is the limit."""
-        weights = [_weights(item.subject) for item in self._plan]
+        weights = [weight_bytes(item.subject.path) for item in self._plan]
         if not self._sizes:
             self._sizes = buffers([size for size in weights if size], self.results.device.last_level_cache_bytes)
         counts = sorted({item.threads for item in self._plan})
@@ -281,7 +281,7 @@ class _Session:
                 "sha256": subject.sha256,
                 "batch": item.batch,
                 "integer_share": subject.integer_share,
-                "weight_bytes": _weights(subject),
+                "weight_bytes": weight_bytes(subject.path),
                 "bare_memory_bytes": bare,
                 **found,
                 "rounds": [len(raw)] if raw else None,
@@ -363,14 +363,6 @@ def _with_round(row: Row, found: dict[str, Any], round_: int) -> Row:
     together = [*(row.latency_raw_us or []), *raw]
     latency: Latency = latency_of(np.array(together, np.int64) * 1000)
     return dataclasses.replace(row, latency_raw_us=together, latency_ms=latency, rounds=[*(row.rounds or []), len(raw)])
-
-
-def _weights(subject: Subject) -> int | None:
-    """Bytes of the constants in its file; None where the file is of a form that this does not understand."""
-    try:
-        return weight_bytes(subject.path)
-    except (ValueError, IndexError, OSError):
-        return None
 
 
 def _baseline(subjects: Sequence[Subject]) -> Baseline:

@@ -11,15 +11,21 @@ Bytes = mmap.mmap | bytes
 
 def fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
     """The protobuf fields in data[start:end]: (number, integer) or (number, (start, end) of its bytes)."""
+    return ((number, value) for number, value, _ in whole_fields(data, start, end))
+
+
+def whole_fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int], tuple[int, int]]]:
+    """The same, each with the (start, end) of all its bytes, number and length among them."""
     at = start
     while at < end:
+        begun = at
         key, at = varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0:
             raise ValueError(f"no protobuf at byte {at}")
         if wire == 0:
             value, at = varint(data, at)
-            yield number, value
+            yield number, value, (begun, at)
             continue
         if wire == 2:
             length, at = varint(data, at)
@@ -29,7 +35,7 @@ def fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | tuple
             raise ValueError(f"no protobuf at byte {at}")
         if at + length > end:
             raise ValueError(f"a field of {length:,} bytes at byte {at:,} passes the end")
-        yield number, (at, at + length)
+        yield number, (at, at + length), (begun, at + length)
         at += length
 
 

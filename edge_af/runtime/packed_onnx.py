@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from edge_af.runtime.containers import varint
+from edge_af.runtime.containers import whole_fields
 
 LINE, PAGE = 64, 4096
 LARGE = 1 << 20
@@ -96,23 +96,8 @@ def _changed(message: bytes, number: int, change: Callable[[bytes], bytes]) -> b
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Number, all bytes, and content of each protobuf field; the content of one that is a number alone is empty."""
-    at = 0
-    while at < len(message):
-        key, start = varint(message, at)
-        wire, end = key & 7, start
-        if wire == 2:
-            length, start = varint(message, start)
-            end = start + length
-        elif wire == 0:
-            _, end = varint(message, start)
-        elif wire in (1, 5):
-            end = start + (8 if wire == 1 else 4)
-        else:
-            raise ValueError(f"no protobuf at byte {at}")
-        if end > len(message):
-            raise ValueError(f"a field at byte {at:,} passes the end")
-        yield key >> 3, message[at:end], message[start:end] if wire == 2 else b""
-        at = end
+    for number, content, whole in whole_fields(message, 0, len(message)):
+        yield number, message[slice(*whole)], b"" if isinstance(content, int) else message[slice(*content)]
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -63,10 +63,15 @@ def has_operator(path: Path, op: str) -> bool:
         )
 
 
-def weight_bytes(path: Path) -> int:
-    """Bytes of the constants in a model file that its runtime has loaded, or beside it where an ONNX file points there."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _onnx_weights(data) if path.suffix == ".onnx" else _tflite_weights(data)
+def weight_bytes(path: Path) -> int | None:
+    """Bytes of the constants in a model file, or beside it where an ONNX file points there; None where the file is of a form
+    that this does not understand.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _onnx_weights(data) if path.suffix == ".onnx" else _tflite_weights(data)
+    except (ValueError, IndexError, OSError):
+        return None
 
 
 def _onnx_weights(data: mmap.mmap) -> int:
