@@ -11,7 +11,6 @@ spread of the generations' figures beside what their rounds alone would leave.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -22,7 +21,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.device import project_commit, this_device
+from edge_af.bench.device import allowed_cores, project_commit, this_device
 from edge_af.compare.nursery import nursery
 from edge_af.compare.statistics import generation_figures
 from edge_af.compare.worker import Job
@@ -39,9 +38,8 @@ COUNTED = 6
 
 def generations(path: Path, count: int) -> list[NDArray[np.int64]]:
     """Processor time in nanoseconds, (3, blocks, INFERENCES) for each generation."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     runtime = runtime_of(path)
-    job = Job(str(path), str(path), (runtime, runtime), 1, cores, None, -1)
+    job = Job(str(path), str(path), (runtime, runtime), 1, allowed_cores(), None, -1)
     found = []
     with nursery(job, timeout_seconds=300) as started, Progress("noise", count, "loads") as progress:
         for generation in range(count):

@@ -29,7 +29,7 @@ from typing import Any
 import click
 import numpy as np
 
-from edge_af.bench.device import project_commit, this_device
+from edge_af.bench.device import core_count, project_commit, this_device
 from edge_af.bench.worker import die_with_parent
 from edge_af.compare.facts import multiply_adds
 from edge_af.console import say
@@ -122,10 +122,9 @@ def load_beside(seed: int, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     command = [sys.executable, "-m", "benchmarks.compare_trials", "--burn", str(seed)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    burners = [subprocess.Popen(command, env=environment) for _ in range(cores)]
+    burners = [subprocess.Popen(command, env=environment) for _ in range(core_count())]
     try:
         yield
     finally:

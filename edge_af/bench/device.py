@@ -74,16 +74,26 @@ def this_device() -> Device:
     return Device(
         machine=platform.machine(),
         cpu=_text(BOARD) or _cpu_name() or platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=core_count(),
         memory_bytes=_memory_bytes(),
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         governor=_text(GOVERNOR) or None,
         versions={name: found for name, found in versions(*PACKAGES).items() if name != "python"},
         features=_features(),
-        affinity=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        affinity=allowed_cores() or None,
         last_level_cache_bytes=_last_level_cache(),
     )
+
+
+def allowed_cores() -> list[int]:
+    """Numbers of the cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(allowed_cores()) or os.cpu_count() or 1
 
 
 def project_commit() -> str | None:

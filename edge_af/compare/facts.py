@@ -29,6 +29,8 @@ from edge_af.runtime.operators import operator_counts, tflite_multiply_adds
 from edge_af.runtime.probe import weight_bytes
 
 MEMORY_RUNS = 2
+DEFAULT_F1_THRESHOLD = 0.5
+"""Of a file that no manifest knows."""
 MATRIX_PRODUCTS = frozenset(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits", "FusedMatMul"))
 
 
@@ -63,7 +65,7 @@ def facts_of(side: Side, *, threads: int, timeout_seconds: float, data: Path | N
         runtime=side.runtime,
         threads=threads,
         data=str(data) if data is not None else None,
-        f1_threshold=side.f1_threshold,
+        f1_threshold=side.subject.f1_threshold if side.subject is not None else DEFAULT_F1_THRESHOLD,
         method=method,
         result_fd=-1,
     )
@@ -79,10 +81,10 @@ def facts_of(side: Side, *, threads: int, timeout_seconds: float, data: Path | N
             peaks.append(found["peak_memory_bytes"])
     return Facts(
         size_bytes=side.path.stat().st_size,
-        weight_bytes=_weight_bytes(side.path),
+        weight_bytes=weight_bytes(side.path),
         operators=operator_counts(side.path),
         multiply_adds=multiply_adds(side.path, timeout_seconds),
-        integer_share=side.integer_share,
+        integer_share=side.subject.integer_share if side.subject is not None else None,
         peak_memory_bytes=min(peaks, default=None),
         gap_at_20=found.get("gap_at_20"),
         f1_micro=found.get("f1_micro"),
@@ -98,13 +100,6 @@ def multiply_adds(path: Path, timeout_seconds: float = 600.0) -> int | None:
         done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=timeout_seconds)
         return int(done.stdout) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError):
-        return None
-
-
-def _weight_bytes(path: Path) -> int | None:
-    try:
-        return weight_bytes(path)
-    except (ValueError, IndexError, OSError):
         return None
 
 

@@ -11,9 +11,6 @@ from edge_af.bench.subject import Subject, subject_of, subjects_of
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import runtime_of
 
-DEFAULT_F1_THRESHOLD = 0.5
-"""Of a file that no manifest knows."""
-
 
 @dataclass(frozen=True)
 class Side:
@@ -23,11 +20,8 @@ class Side:
     """`base` or `candidate`."""
     path: Path
     runtime: str
-    classes: int | None
-    """None where no manifest says."""
-    f1_threshold: float
-    integer_share: float | None
-    params: int | None
+    subject: Subject | None
+    """What its manifest says of it; None where no manifest knows it."""
 
 
 @dataclass(frozen=True)
@@ -126,20 +120,8 @@ def _kind(subject: Subject) -> tuple[object, ...]:
 
 
 def _file(path: Path, role: str) -> Side:
-    runtime = runtime_of(path)
-    subject = subject_of(path)
-    if subject is not None:
-        return _side(subject, role)
-    return Side(role, path, runtime, None, DEFAULT_F1_THRESHOLD, None, None)
+    return Side(role, path, runtime_of(path), subject_of(path))
 
 
 def _side(subject: Subject, role: str) -> Side:
-    return Side(
-        role=role,
-        path=subject.path,
-        runtime=subject.runtime,
-        classes=subject.classes,
-        f1_threshold=subject.f1_threshold,
-        integer_share=subject.integer_share,
-        params=subject.params,
-    )
+    return Side(role, subject.path, subject.runtime, subject)

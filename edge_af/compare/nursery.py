@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ class Nursery:
             BrokenFile: a child died, refused its file, or `timeout_seconds` passed without a word.
         """
         if order is not None:
-            self._worker.send(_line(order))
+            self._worker.send(json.dumps(order) + "\n")
         stage = "starting"
         while True:
             try:
@@ -82,12 +83,6 @@ def nursery(
         started = Nursery(worker, timeout_seconds, on_stage)
         started.order(None)
         yield started
-
-
-def _line(order: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(order) + "\n"
 
 
 def _broken(failed: dict[str, Any], stage: str, last: str) -> BrokenFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from edge_af.bench.conditions import available_memory, conditions
-from edge_af.bench.device import project_commit, this_device
+from edge_af.bench.device import allowed_cores, project_commit, this_device
 from edge_af.bench.results import Data, Delta
 from edge_af.bench.subject import check_classes
 from edge_af.compare import gates
 from edge_af.compare.agreement import agreement
 from edge_af.compare.facts import Facts, facts_of
 from edge_af.compare.limits import BudgetFile, Relative
-from edge_af.compare.match import Matched, Pair, version_changes
+from edge_af.compare.match import Matched, Pair, Side, version_changes
 from edge_af.compare.nursery import WORKER, BrokenFile, Nursery, nursery
 from edge_af.compare.results import PASSED, UNKNOWN, Check, Comparison, PairResult
 from edge_af.compare.timing import Timing, measure_pair
@@ -62,8 +61,8 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
         check_features(dataset.visual, dataset.audio, str(dataset.folder))
         for pair in matched.pairs:
             for side in (pair.base, pair.candidate):
-                if side.classes is not None:
-                    check_classes(side.path, side.classes, dataset)
+                if side.subject is not None:
+                    check_classes(side.path, side.subject.classes, dataset)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     before = conditions()
     cores = allowed_cores()
@@ -98,11 +97,6 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
             *sorted({text for result in results if result.timing for text in result.timing.warnings}),
         ],
     )
-
-
-def allowed_cores() -> list[int]:
-    """The cores that this process may use; empty where the system does not say."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 class _Session:
@@ -199,8 +193,8 @@ class _Building:
             name=self.pair.name,
             base_file=self.pair.base.path.name,
             candidate_file=self.pair.candidate.path.name,
-            base_sha256=sha256_file(self.pair.base.path),
-            candidate_sha256=sha256_file(self.pair.candidate.path),
+            base_sha256=_sha256(self.pair.base),
+            candidate_sha256=_sha256(self.pair.candidate),
             runtimes=[self.pair.base.runtime, self.pair.candidate.runtime],
             checks=self.checks,
             base=self.base,
@@ -214,6 +208,12 @@ class _Building:
             gap_at_20_delta=self.gap_at_20_delta,
             timing=self.timing,
         )
+
+
+def _sha256(side: Side) -> str:
+    """Of the file's bytes; where a manifest knows it, they were held against the manifest's when it was found."""
+    known = side.subject.sha256 if side.subject is not None else None
+    return known or sha256_file(side.path)
 
 
 def _gap_delta(base: Facts, candidate: Facts, base_outcomes: Path, candidate_outcomes: Path) -> Delta:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.bench.conditions import Activity, remarks
+from edge_af.bench.device import core_count
 from edge_af.compare.nursery import Nursery
 from edge_af.compare.statistics import (
     CANNOT_TELL,
@@ -258,9 +258,8 @@ def _is_within(noise: Interval, max_slowdown: float) -> bool:
 
 
 def _disturbances(began: Activity) -> list[str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # What the nursery's children took is not known to be theirs until they are waited for by it.
-    found = remarks(began, Activity.now(), cores)
+    found = remarks(began, Activity.now(), core_count())
     return [
         (text.format(amount) if "{" in text else text) + "."
         for text, amount in found.items()
