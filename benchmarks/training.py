@@ -170,13 +170,18 @@ def markdown(found: dict[str, Any]) -> str:
     if len(gaps) == len(SEEDS):
         mean = sum(gaps) / len(gaps)
         lines += ["", f"Attend-Fusion over three seeds: GAP@20 {mean:.4f}, from {min(gaps):.4f} to {max(gaps):.4f}."]
-    machines = dict.fromkeys(
-        f"{row['device']['cpu']}, {row['device']['cores']} cores, {row['compute']}, commit {row['commit']}"
-        for row in ordered
+    machines: dict[str, list[str]] = {}
+    for row in ordered:
+        where = f"{row['device']['cpu']}, {row['device']['cores']} cores, {row['compute']}"
+        commits = machines.setdefault(where, [])
+        if row["commit"] not in commits:
+            commits.append(row["commit"])
+    made = "; ".join(
+        f"{where}, commit{'s' * (len(of) > 1)} {', '.join(map(str, of))}" for where, of in machines.items()
     )
     lines += [
         "",
-        f"Made by `{found['command']}` on {'; '.join(machines)}. {ordered[0]['videos']:,} evaluation videos of "
+        f"Made by `{found['command']}` on {made}. {ordered[0]['videos']:,} evaluation videos of "
         f"{found['data']}, {ordered[0]['classes']:,} classes. Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
     ]
     return "\n".join(lines) + "\n"

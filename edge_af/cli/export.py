@@ -30,10 +30,10 @@ PICKED = {
     "fp16": {"onnx": "fp16", "tflite": "fp16"},
 }
 """The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
-ON_VIDEOS = {"int4": "int4-block32-dynamic-gptq-corrected"}
-"""What stands in for a pick where there is calibration data, which that recipe's rounding needs."""
+PICKED_ON_VIDEOS = {"int4": "int4-block32-dynamic-gptq-corrected"}
+"""What it stands for in either format where there is calibration data, which that recipe's rounding needs."""
 INTEGER_IO = "int8-static"
-"""The same for INT8 TFLite with integer inputs and outputs, which need static activations."""
+"""What `--int8` stands for in TFLite with integer inputs and outputs, which need static activations."""
 
 
 @click.command()
@@ -288,8 +288,8 @@ def _recipes(
 def _pick(precision: str, format: str, io: str, on_videos: bool) -> str:
     if (format, precision, io) == ("tflite", "int8", "int8"):
         return INTEGER_IO
-    if on_videos and precision in ON_VIDEOS:
-        return ON_VIDEOS[precision]
+    if on_videos and precision in PICKED_ON_VIDEOS:
+        return PICKED_ON_VIDEOS[precision]
     return PICKED[precision][format]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -330,6 +329,5 @@ def _ended(status: int) -> str:
     """How a bench ended that left no results."""
     if status < 0:
         name, meaning = signal_in_words(-status, "")
-        why = "most likely stopped for lack of memory" if -status == signal.SIGKILL else meaning
-        return f"the bench there was ended by {name}: {why}.\nThe same command goes on from there."
+        return f"the bench there was ended by {name}: {meaning}.\nThe same command goes on from there."
     return f"the bench there ended with status {status} and without results; what it said stands above."

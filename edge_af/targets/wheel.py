@@ -20,6 +20,7 @@ import edge_af
 from edge_af.bench.health import PACKAGES_OF
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
+from edge_af.files import write_json
 from edge_af.targets.agent import home
 
 PACKAGE = Path(edge_af.__file__).resolve().parent
@@ -117,7 +118,7 @@ def download_wheels(
         if len(found) < 3:
             raise EdgeAfError(f"no runtime has a wheel for {machine}, Python {version}, glibc {glibc}.")
         del found["pip"]
-        complete.write_text(json.dumps(found))
+        write_json(complete, found)
     return json.loads(complete.read_text()), sorted(folder.glob("*.whl"))
 
 
