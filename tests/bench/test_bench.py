@@ -371,19 +371,20 @@ def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
     arguments = ["bench", file, "--runs", 4, "--rounds", 1, "--no-packed", "--threads", 1, "--threads", 2, "--out", out]
     assert edge_af(*arguments).returncode == 0
     whole = read_results(out)
-    part = dataclasses.replace(whole, rows=whole.rows[:1])
+    # a value that no measurement gives tells a kept row from one measured anew: two quick runs can agree to the microsecond
+    first = dataclasses.replace(whole.rows[0], latency_raw_us=[10**9] * 4)
+    part = dataclasses.replace(whole, rows=[first])
     write_results(out, part)
     (tmp_path / ".results.json.bench").mkdir()
     done = edge_af(*arguments)
     assert "going on: 1 of 2 rows" in done.stderr, done.stderr
     again = read_results(out)
-    assert again.is_complete and again.rows[0] == whole.rows[0] and again.rows[1] != whole.rows[1]
+    assert again.is_complete and again.rows[0] == first and max(again.rows[1].latency_raw_us) < 10**9
     write_results(out, part)
     (tmp_path / ".results.json.bench").mkdir()
     assert edge_af(*arguments, "--fresh").returncode == 0
-    assert (
-        read_results(out).rows[0].latency_raw_us != whole.rows[0].latency_raw_us and read_results(out).continued == []
-    )
+    anew = read_results(out)
+    assert max(anew.rows[0].latency_raw_us) < 10**9 and anew.continued == []
 
 
 def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports: Path):
