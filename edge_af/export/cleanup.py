@@ -18,6 +18,8 @@ from edge_af.export.graph import Graph, Node, keep_needed, rename_tensors, to_on
 
 NO_OPS = frozenset({"Identity", "Dropout"})
 GEMM_ATTRIBUTES = {"transB": 1}
+MADE = "val_"
+"""What the exporter begins the names of constants with that it makes itself: val_0, val_1, …"""
 UNKNOWN_MODULE = "?"
 """Stands for the module in the name of a node that the exporter's own rewriting made."""
 
@@ -28,7 +30,15 @@ def clean(graph: Graph) -> Graph:
     Raises:
         EdgeAfError: a layer or a BatchNorm cannot be brought into the form above.
     """
-    for step in (fold_constants, drop_no_ops, one_form_of_gemm, fold_batch_norms, merge_layout_changes, name_by_layer):
+    for step in (
+        fold_constants,
+        drop_no_ops,
+        one_form_of_gemm,
+        fold_batch_norms,
+        merge_layout_changes,
+        fold_factors,
+        name_by_layer,
+    ):
         graph = keep_needed(step(graph))
     return graph
 
@@ -251,6 +261,70 @@ def merge_layout_changes(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
+def fold_factors(graph: Graph) -> Graph:
+    """Take a number that a matrix product is divided by or multiplied with, such as the attention's √d, into the layer that its
+    first factor comes from: c (A B) = (c A) B, and c (x Wᵀ + b) = x (c W)ᵀ + c b for the features that A is made of."""
+    constants, nodes = dict(graph.constants), list(graph.nodes)
+    for node in graph.nodes:
+        product = graph.producers().get(node.inputs[0]) if node.op in ("Div", "Mul") else None
+        number = graph.constants.get(node.inputs[1]) if product is not None else None
+        if product is None or product.op != "MatMul" or number is None or number.size != 1:
+            continue
+        found = _features_of(graph, product.inputs[0])
+        if found is None or len(graph.consumers()[product.outputs[0]]) > 1 or product.outputs[0] in graph.outputs:
+            continue
+        layer, features = found
+        factor = np.float32(number.reshape(()) if node.op == "Mul" else 1 / number.reshape(()))
+        readers = Counter(name for each in nodes for name in each.inputs)
+        at = next(index for index, each in enumerate(nodes) if each.name == layer.name)
+        data, *names = nodes[at].inputs
+        for position, role in enumerate(("weight", "bias")):
+            scaled = constants[names[position]].copy()
+            scaled[features] *= factor
+            names[position] = _store(constants, readers, names[position], layer, role, scaled)
+        nodes[at] = replace(nodes[at], inputs=(data, *names))
+        # The product gives the name of what it was divided into.
+        nodes = [
+            replace(each, outputs=node.outputs) if each.name == product.name else each
+            for each in nodes
+            if each.name != node.name
+        ]
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _features_of(graph: Graph, tensor: str) -> tuple[Node, NDArray[np.intp]] | None:
+    """The Gemm that a tensor is made of, and which of its output features, if they go nowhere else.
+
+    Found by sending the features' numbers through the operators in between, which only move values about.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    producers, consumers = graph.producers(), graph.consumers()
+    between: list[Node] = []
+    name = tensor
+    while (node := producers.get(name)) is not None and node.op in ("Reshape", "Transpose", "Split"):
+        between.append(node)
+        name = node.inputs[0]
+    if node is None or node.op != "Gemm":
+        return None
+    # Nothing else may read them on the way; a split's other parts are others' features, which is looked at below.
+    alone = [tensor, *(step.inputs[0] for step in between)]
+    if any(len(consumers[each]) != 1 or each in graph.outputs for each in alone):
+        return None
+    shape = graph.shapes(batch=1)[node.outputs[0]]
+    numbers = np.broadcast_to(np.arange(shape[1], dtype=np.float32), shape)
+    parts = [output for step in between for output in step.outputs if output != tensor and step.op == "Split"]
+    held = {each: graph.constants[each] for step in between for each in step.inputs if each in graph.constants}
+    path = Graph(tuple(reversed(between)), held, {node.outputs[0]: shape}, dict.fromkeys((tensor, *parts), ()))
+    model = to_onnx(path)
+    for output in model.graph.output:
+        output.ClearField("type")
+    own, *others = (np.unique(found) for found in ReferenceEvaluator(model).run(None, {node.outputs[0]: numbers}))
+    if any(np.intersect1d(own, other).size for other in others):
+        return None
+    return node, own.astype(np.intp)
+
+
 def name_by_layer(graph: Graph) -> Graph:
     """Name every node and tensor after where it stands in the network: a Gemm and its output after its weights.
 
@@ -283,8 +357,7 @@ def name_by_layer(graph: Graph) -> Graph:
 
 
 def _is_trained(tensor: str) -> bool:
-    # The exporter calls the constants it makes itself val_0, val_1, …; parameters have a module's path or a plain name.
-    return not tensor.startswith("val_")
+    return not tensor.startswith(MADE)
 
 
 def _store(

@@ -65,6 +65,7 @@ class _Lowering:
         self._integer: dict[str, int] = {}
         self._constants: dict[str, int] = {}
         self._fused: set[str] = set()
+        self._producers, self._consumers = graph.producers(), graph.consumers()
         self.inputs = {name: self.new_integer(name) if integer_io else self.new_real(name) for name in graph.inputs}
 
     def add(self, node: Node) -> None:
@@ -73,6 +74,17 @@ class _Lowering:
         if node.op not in LOWERINGS:
             raise unsupported(node, "an operator not known here")
         LOWERINGS[node.op](self, node)
+
+    def without_transpose(self, name: str) -> str | None:
+        """What a tensor is the transpose of in its last two dimensions, if matrix products alone read it, as their second
+        input: BATCH_MATMUL takes that the other way round, so that the transpose need not be made."""
+        transpose = self._producers.get(name)
+        if transpose is None or transpose.op != "Transpose" or name in self.graph.outputs:
+            return None
+        last = len(self.shapes[name]) - 1
+        swapped = list(transpose.attributes.get("perm", ())) == [*range(last - 1), last, last - 1]
+        products = all(reader.op == "MatMul" and reader.inputs[0] != name for reader in self._consumers[name])
+        return transpose.inputs[0] if swapped and products else None
 
     def new_real(self, name: str) -> int:
         """Add the float form of an activation."""
@@ -268,9 +280,12 @@ def _matmul(lowering: _Lowering, node: Node) -> None:
     ranks = [len(lowering.shapes[name]) for name in node.inputs]
     if min(ranks) < 2 or max(ranks) > 5:
         raise unsupported(node, f"a matrix product of tensors of rank {ranks[0]} and {ranks[1]}")
+    options = schema.BatchMatMulOptionsT()
+    if (other := lowering.without_transpose(node.inputs[1])) is not None:
+        node, options.adjY = replace(node, inputs=(node.inputs[0], other)), True
     inputs = [lowering.read(node, name) for name in node.inputs]
     outputs = [lowering.give(node, node.outputs[0])]
-    _add_operator(lowering, node, "BATCH_MATMUL", inputs, outputs, schema.BatchMatMulOptionsT())
+    _add_operator(lowering, node, "BATCH_MATMUL", inputs, outputs, options)
 
 
 def _softmax(lowering: _Lowering, node: Node) -> None:
@@ -300,6 +315,8 @@ def _reshape_to(lowering: _Lowering, node: Node, source: int, shape: Shape, name
 
 
 def _transpose(lowering: _Lowering, node: Node) -> None:
+    if lowering.without_transpose(node.outputs[0]) is not None:
+        return
     source = lowering.read(node, node.inputs[0])
     rank = len(lowering.shapes[node.inputs[0]])
     perm = list(node.attributes.get("perm", range(rank)[::-1]))

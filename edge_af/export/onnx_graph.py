@@ -17,7 +17,7 @@ from torch import nn
 
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
-from edge_af.export.cleanup import UNKNOWN_MODULE, clean
+from edge_af.export.cleanup import MADE, UNKNOWN_MODULE, clean
 from edge_af.export.graph import BATCH, OPSET, Graph, Node
 from edge_af.models.networks import WithScores
 
@@ -51,6 +51,16 @@ def trace(network: nn.Module, classes: int) -> Graph:
         )
     assert program is not None
     traced = program.model.graph
+    # What the exporter computes of a parameter it names by the operator: `view`.
+    made = {
+        _own(name): f"{MADE}{name}"
+        for name in traced.initializers
+        if name not in wrapped.state_dict() and not name.startswith(MADE)
+    }
+
+    def named(name: str | None) -> str:
+        return made.get(_own(name), _own(name))
+
     nodes = []
     for number, node in enumerate(traced):
         if node.domain not in ("", "ai.onnx"):
@@ -62,15 +72,15 @@ def trace(network: nn.Module, classes: int) -> Graph:
                 op=node.op_type,
                 # Until clean-up names nodes for good, names only have to differ.
                 name=f"{_place(node.metadata_props, node.op_type)}#{number}",
-                inputs=tuple(_own(value.name) if value is not None else "" for value in node.inputs),
-                outputs=tuple(_own(value.name) for value in node.outputs),
+                inputs=tuple(named(value.name) if value is not None else "" for value in node.inputs),
+                outputs=tuple(named(value.name) for value in node.outputs),
                 attributes={name: _plain(attribute.value) for name, attribute in node.attributes.items()},
             )
         )
     graph = Graph(
         nodes=tuple(nodes),
         constants={
-            _own(name): value.const_value.numpy()
+            named(name): value.const_value.numpy()
             for name, value in traced.initializers.items()
             if value.const_value is not None
         },

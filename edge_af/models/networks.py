@@ -40,13 +40,11 @@ class FeatureAttention(nn.Module):
         return self.out(mixed).reshape(-1, self.tokens * self.heads * self.head_width)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tokens = x.reshape(-1, self.tokens, self.heads * self.head_width) + self.position
-        packed = self.qkv(tokens.reshape(-1, self.heads * self.head_width))
-        # Split while still a matrix: the transpose behind it is then 4-D, the most that every TFLite kernel handles.
-        query, key, value = (
-            part.reshape(-1, self.tokens, self.heads, self.head_width).transpose(1, 2)
-            for part in packed.chunk(3, dim=1)
-        )
+        # Few operators, each over as much as can be: beside weights that pass through the caches at every inference, what a
+        # small operator costs is to be fetched again. All of it stays within 4 dimensions, which every kernel handles.
+        tokens = (x + self.position.reshape(-1)).reshape(-1, self.heads * self.head_width)
+        packed = self.qkv(tokens).reshape(-1, self.tokens, 3 * self.heads, self.head_width).transpose(1, 2)
+        query, key, value = packed.chunk(3, dim=1)
         return query, key, value
 
 

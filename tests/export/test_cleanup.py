@@ -178,3 +178,43 @@ def test_constants_layout_changes_and_identities_are_merged() -> None:
     after = cleanup.clean(graph)
     assert_same(graph, after, ["Mul", "Reshape", "Transpose"])
     assert after.nodes[-1].attributes["perm"] == [2, 0, 1]
+
+
+def attention_graph(**read_more: tuple[str, str]) -> Graph:
+    """Two tokens x to 3 heads' queries and keys in one layer, their products over √d; `read_more`: outputs (operator, tensor) more."""
+    constants: dict[str, NDArray[Any]] = {
+        "w": normal(24, 5),
+        "b": normal(24),
+        "two": np.array([-1, 5], np.int64),
+        "heads": np.array([-1, 2, 6, 4], np.int64),
+        "root": np.array(1.7, np.float32),
+    }
+    nodes = [
+        Node("Reshape", "tokens", ("x", "two"), ("x2",)),
+        Node("Gemm", "qk", ("x2", "w", "b"), ("packed",), {"transB": 1}),
+        Node("Reshape", "r", ("packed", "heads"), ("apart",)),
+        Node("Transpose", "t", ("apart",), ("heads_first",), {"perm": [0, 2, 1, 3]}),
+        Node("Split", "s", ("heads_first",), ("q", "k"), {"axis": 1, "num_outputs": 2}),
+        Node("Transpose", "kt", ("k",), ("turned",), {"perm": [0, 1, 3, 2]}),
+        Node("MatMul", "qkt", ("q", "turned"), ("products",)),
+        Node("Div", "scaled", ("products", "root"), ("y",)),
+    ]
+    outputs: dict[str, Shape] = {"y": (None, 3, 2, 2)}
+    for name, (op, tensor) in read_more.items():
+        nodes.append(Node(op, name, (tensor,), (name,)))
+        outputs[name] = {"packed": (2, 24), "q": (1, 3, 2, 4), "products": (1, 3, 2, 2)}[tensor]
+    return graph_of(nodes, constants, {"x": (None, 10)}, outputs)
+
+
+def test_the_attentions_scale_goes_into_the_queries_features() -> None:
+    graph = attention_graph()
+    after = cleanup.fold_factors(graph)
+    assert_same(graph, after, [node.op for node in graph.nodes if node.op != "Div"])
+    changed = np.flatnonzero((after.constants["w"] != graph.constants["w"]).any(axis=1))
+    assert changed.tolist() == list(range(12)) and (after.constants["b"][12:] == graph.constants["b"][12:]).all()
+
+
+@pytest.mark.parametrize(("op", "tensor"), [("Relu", "packed"), ("Relu", "q"), ("Relu", "products")])
+def test_a_scale_stays_where_something_else_reads_what_it_would_change(op: str, tensor: str) -> None:
+    graph = attention_graph(more=(op, tensor))
+    assert cleanup.fold_factors(graph).nodes == graph.nodes

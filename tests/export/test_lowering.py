@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,27 @@ def case(
     return Graph((node,), held, dict(zip(names, inputs, strict=True)), dict(zip(made, outputs, strict=True)))
 
 
+def times_transposed(*, read_again: bool = False) -> Graph:
+    """A product of a matrix with another one's transpose, as of an attention's queries and keys."""
+    nodes = [
+        Node("Transpose", "turn", ("in_1",), ("turned",), {"perm": [0, 1, 3, 2]}),
+        Node("MatMul", "node", ("in_0", "turned"), ("out_0",)),
+    ]
+    outputs: dict[str, Shape] = {"out_0": (None, 3, 5, 4)}
+    if read_again:
+        nodes.append(Node("Relu", "again", ("turned",), ("out_1",)))
+        outputs["out_1"] = (None, 3, 7, 4)
+    return Graph(tuple(nodes), {}, {"in_0": (None, 3, 5, 7), "in_1": (None, 3, 4, 7)}, outputs)
+
+
 CASES = {
     "Gemm": case("Gemm", [(None, 37)], [(None, 13)], [constant(13, 37), constant(13)], transB=1),
     "Gemm of one feature": case("Gemm", [(None, 1)], [(None, 1)], [constant(1, 1), constant(1)], transB=1),
     "MatMul": case("MatMul", [(None, 3, 5, 7), (None, 3, 7, 4)], [(None, 3, 5, 4)]),
     "MatMul 3-D": case("MatMul", [(None, 5, 7), (None, 7, 4)], [(None, 5, 4)]),
     "MatMul by a constant": case("MatMul", [(None, 5, 7)], [(None, 5, 4)], [constant(7, 4)]),
+    "MatMul by a transpose": times_transposed(),
+    "MatMul by a transpose that is read again": times_transposed(read_again=True),
     "Add": case("Add", [(None, 9), (None, 9)], [(None, 9)]),
     "Add a constant": case("Add", [(None, 4, 6)], [(None, 4, 6)], [constant(4, 6)]),
     "Sub": case("Sub", [(None, 9), (None, 9)], [(None, 9)]),
@@ -106,6 +122,15 @@ def test_a_lowering_computes_what_onnx_runtime_does(name: str, tmp_path: Path) -
             np.testing.assert_allclose(found[key], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("read_again", "transposes"), [(False, 0), (True, 1)])
+def test_a_transpose_is_made_only_where_a_product_does_not_do_it(
+    read_again: bool, transposes: int, tmp_path: Path
+) -> None:
+    write_tflite(times_transposed(read_again=read_again), tmp_path / "one.tflite")
+    plain = interpreter_class()(model_path=str(tmp_path / "one.tflite"))
+    assert [each["op_name"] for each in plain._get_ops_details()].count("TRANSPOSE") == transposes
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_lowering_in_int8_stays_within_its_steps(name: str, tmp_path: Path) -> None:
     """The same cases with every tensor held as INT8, inputs and outputs too: no float tensor may be left in the file."""
@@ -118,7 +143,9 @@ def test_a_lowering_in_int8_stays_within_its_steps(name: str, tmp_path: Path) ->
         }
 
     seen = draw(64)
-    seen.update(zip(graph.outputs, run_onnx(graph, seen), strict=True))
+    shapes = graph.shapes(64)
+    inside = replace(graph, outputs={name: shapes[name] for name in graph.activations() if name not in graph.inputs})
+    seen.update(zip(inside.outputs, run_onnx(inside, seen), strict=True))
     ranges = Ranges("data", 64, "", 0, {key: add(None, values) for key, values in seen.items()})
     write_tflite(graph, tmp_path / "one.tflite", plan(graph, INT8, ranges, everything=True), integer_io=True)
     interpreter = interpreter_class()(model_path=str(tmp_path / "one.tflite"))
