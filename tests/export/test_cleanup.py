@@ -181,7 +181,10 @@ def test_constants_layout_changes_and_identities_are_merged() -> None:
 
 
 def attention_graph(**read_more: tuple[str, str]) -> Graph:
-    """Two tokens x to 3 heads' queries and keys in one layer, their products over √d; `read_more`: outputs (operator, tensor) more."""
+    """Two tokens x to 3 heads' queries and keys in one layer, their products over √d.
+
+    `read_more`: names of further outputs, each of an operator and the tensor that it reads.
+    """
     constants: dict[str, NDArray[Any]] = {
         "w": normal(24, 5),
         "b": normal(24),
