@@ -42,7 +42,7 @@ SHARE, SECONDS = Parsed("percent", "parse_share"), Parsed("duration", "parse_sec
 )
 @click.option("--max-slowdown", type=SHARE, help="What the candidate may take longer.  [default: 5%]")
 @click.option(
-    "--budget", type=SECONDS, default="120s", show_default=True, help="Time for timing, shared out over all pairs."
+    "--budget", type=SECONDS, default="100s", show_default=True, help="Time for timing, shared out over all pairs."
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Prepared evaluation data; without it no accuracy.")
 @click.option("--max-gap-drop", type=click.FloatRange(0), help="What GAP@20 may fall by.  [default: 0.002]")

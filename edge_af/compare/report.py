@@ -30,7 +30,8 @@ _TITLES = {
 
 def percent(ratio: float) -> str:
     """A ratio as a change: 1.031 is `+3.1 %`."""
-    return f"{(ratio - 1) * 100:+.1f} %"
+    text = f"{(ratio - 1) * 100:+.1f} %"
+    return text if text != "-0.0 %" else "+0.0 %"
 
 
 def interval_text(interval: Interval) -> str:

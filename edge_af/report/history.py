@@ -262,7 +262,7 @@ def _html_table(entries: Sequence[Entry]) -> str:
     caption = (
         "Time to the base: the candidate's over its base's, less one, and the interval. Figures are the candidate's."
     )
-    return html_table("When (UTC)", columns, rows, caption, "Table of all comparisons")
+    return html_table("When (UTC)", columns, rows, caption, "Table of all comparisons", long=True)
 
 
 def _status_cell(entry: Entry) -> str:

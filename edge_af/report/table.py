@@ -109,7 +109,9 @@ def comparison_table(lines: Sequence[Line]) -> str:
     return html_table("Network", columns, rows, _caption(lines), "Table of the comparison")
 
 
-def html_table(heading: str, columns: Sequence[Shown[Row]], rows: Sequence[str], caption: str, label: str) -> str:
+def html_table(
+    heading: str, columns: Sequence[Shown[Row]], rows: Sequence[str], caption: str, label: str, long: bool = False
+) -> str:
     """A table that can be sorted, in a box that scrolls sideways.
 
     Args:
@@ -118,6 +120,7 @@ def html_table(heading: str, columns: Sequence[Shown[Row]], rows: Sequence[str],
         rows: HTML of the rows; each has the number of its facets as `data-id`.
         caption: text.
         label: text; the box's name to those who do not see it.
+        long: the box scrolls up and down too, so that what comes behind it is soon reached.
     """
     head = "".join(
         f'<th scope="col" aria-sort="none"{_classes(column)} data-first="{"descending" if column.more_first else "ascending"}">'
@@ -125,8 +128,9 @@ def html_table(heading: str, columns: Sequence[Shown[Row]], rows: Sequence[str],
         f"{f'<small>{escape(column.unit)}</small>' if column.unit else ''}</span></button></th>"
         for column in columns
     )  # fmt: skip
+    style = "scroll long" if long else "scroll"
     return (
-        f'<div class="scroll" id="table" role="region" aria-label="{escape(label)}" tabindex="0"><table>'
+        f'<div class="{style}" id="table" role="region" aria-label="{escape(label)}" tabindex="0"><table>'
         f"<caption><span>{escape(caption)}</span></caption>"
         '<thead><tr><th scope="col" aria-sort="none" class="text" data-first="ascending">'
         f'<button type="button"><span>{escape(heading)}</span></button></th>{head}</tr></thead>'

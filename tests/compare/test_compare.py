@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from edge_af.cli import cli
 from edge_af.compare.match import match, version_changes
@@ -98,17 +100,36 @@ def test_more_work_is_slower_larger_and_status_1(exports: Path, tmp_path: Path):
     assert held["agreement"]["status"] == "passed"
 
 
-def test_fast_because_wrong_fails(exports: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "kind, change, said",
+    [
+        (
+            "prior",
+            lambda weights: 0 * weights,
+            "the candidate scores all videos alike, so that its speed means nothing",
+        ),
+        ("shuffled", lambda weights: weights[::-1], "disagrees: it scores the same videos otherwise"),
+        ("no number", lambda weights: weights * np.float32("nan"), "the candidate scores what is no number"),
+    ],
+)
+def test_fast_because_wrong_fails(
+    exports: Path, tmp_path: Path, kind: str, change: Callable[[NDArray[np.float32]], NDArray[np.float32]], said: str
+):
     base, candidate = exports / "attend-fusion/attend-fusion-fp32.onnx", tmp_path / "wrong.onnx"
     model = onnx.load(base)
     for tensor in model.graph.initializer:
         if tensor.name == "head.weight":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(tensor), tensor.name))
+            changed = np.ascontiguousarray(change(onnx.numpy_helper.to_array(tensor)))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
     onnx.save(model, candidate)
     done = compare(base, candidate, *FAST, "--json")
     assert done.exit_code == 1
     disagreement = checks(json.loads(done.stdout))["agreement"]
-    assert disagreement["status"] == "failed" and "its speed means nothing" in disagreement["verdict"]
+    assert disagreement["status"] == "failed" and said in disagreement["verdict"]
+    if kind == "no number":
+        done = compare(candidate, base, *FAST, "--json")
+        assert done.exit_code == 2
+        assert "the base scores what is no number" in checks(json.loads(done.stdout))["agreement"]["verdict"]
 
 
 def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp_path: Path):
@@ -151,6 +172,19 @@ def test_a_file_that_will_not_load(exports: Path, tmp_path: Path, damage: str, s
     done = compare(*((good, bad) if damage == "candidate" else (bad, good)), *FAST)
     assert done.exit_code == status, done.output
     assert said in done.output and "cannot load this file" in done.output
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+@pytest.mark.parametrize("kind", ["empty", "cut"])
+def test_a_damaged_file_is_a_verdict_that_is_written(exports: Path, tmp_path: Path, suffix: str, kind: str):
+    good = exports / f"attend-fusion/attend-fusion-int8.{suffix}"
+    bad, out = tmp_path / f"bad.{suffix}", tmp_path / "compare.json"
+    whole = good.read_bytes()
+    bad.write_bytes(b"" if kind == "empty" else whole[: len(whole) // 2])
+    for base, candidate, status, said in ((good, bad, 1, "the candidate cannot"), (bad, good, 2, "the base cannot")):
+        done = compare(base, candidate, "--out", out)
+        assert done.exit_code == status and f"{said} be run: {bad}: not a" in done.output
+        assert checks(read(out))["runs"]["status"] == ("failed" if status == 1 else "invalid")
 
 
 def test_too_short_a_budget_is_status_3(exports: Path):
