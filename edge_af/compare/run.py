@@ -34,6 +34,9 @@ from edge_af.runtime.accuracy import check_labels
 COPIES = 2
 """Of a file that a loaded one takes in memory, about: itself, and its weights as the kernels want them."""
 
+SAME_BYTES = "base and candidate are the same, byte for byte."
+"""Said where it holds of every pair: that what was changed does not show in the files may be no surprise, or a mistake."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -95,6 +98,7 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
         conditions={"before": before, "after": conditions()},
         warnings=[
             *version_changes(matched.pairs),
+            *([SAME_BYTES] if all(result.base_sha256 == result.candidate_sha256 for result in results) else []),
             *sorted({text for result in results if result.timing for text in result.timing.warnings}),
         ],
     )
