@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from edge_af.cli import cli
+from edge_af.compare.history import read_history
 from edge_af.compare.match import match, version_changes
 from edge_af.compare.results import Check, read, schema, worst
 from edge_af.data.dataset import Dataset
@@ -192,6 +193,27 @@ def test_too_short_a_budget_is_status_3(exports: Path):
     base = exports / "attend-fusion/attend-fusion-fp32.tflite"
     done = compare(base, base, "--budget", "0.01s")
     assert done.exit_code == 3 and "fitted into the budget of 0.01 s" in done.output
+
+
+def test_a_history_grows_by_a_line_a_pair_and_outlives_a_cut_one(exports: Path, tmp_path: Path):
+    base, history = exports / "attend-fusion/attend-fusion-fp32.tflite", tmp_path / "history.jsonl"
+    arguments = (base, base, "--budget", "0.01s", "--history", history)
+    assert compare(*arguments).exit_code == 3
+    whole = history.read_bytes()
+    history.write_bytes(whole + whole[:40])
+    assert compare(*arguments, "--commit", "release 7").exit_code == 3
+    # Of a candidate that will not load there is a line as well.
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"")
+    assert compare(base, bad, "--history", history).exit_code == 1
+    found = read_history([history])
+    assert len(found.skipped) == 1 and ": line 2: is damaged" in found.skipped[0]
+    assert [(one.commit, one.status, one.verdict) for one in found.entries[:2]] == [
+        (None, "unknown", "cannot tell"), ("release 7", "unknown", "cannot tell"),
+    ]  # fmt: skip
+    assert found.entries[2].checks == {"runs": "failed"} and found.entries[2].candidate is None
+    candidate = found.entries[0].candidate
+    assert candidate is not None and candidate.size_bytes == base.stat().st_size
 
 
 def test_github_is_told(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
