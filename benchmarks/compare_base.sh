@@ -20,7 +20,7 @@ fi
 for data in "$demo"/prepared/*; do :; done
 
 status=0
-"$bin/edge-af" compare --base-ref "$commit" --budget 12s --budget-file benchmarks/budget.yaml --data "$data/eval" --out "$demo/compare.json" \
+"$bin/edge-af" compare --base-ref "$commit" --budget 24s --budget-file benchmarks/budget.yaml --data "$data/eval" --out "$demo/compare.json" \
     -- "$bin/python" -m edge_af export "$demo/runs/attend-fusion" --int8 --calibration-data "$data/train" --calibration-videos 128 --out {out} ||
     status=$?
 if [ "$status" -eq 3 ]; then

@@ -137,15 +137,15 @@ def command(
         check_writable(target)
     if base_ref is None and len(words) != 2:
         raise click.UsageError("name BASE and CANDIDATE, or --base-ref and a command behind `--`.")
+    dataset = open_dataset(data) if data is not None else None
+    if dataset is None:
+        say("no --data: no accuracy, and random values are scored.")
     stack = contextlib.ExitStack()
     click.get_current_context().call_on_close(stack.close)
     folders = stack.enter_context(built(base_ref, words)) if base_ref is not None else (Path(words[0]), Path(words[1]))
     matched = match(*folders, runtimes)
     if limits is not None and budget_file is not None:
         limits.check_use([pair.candidate.path.name for pair in matched.pairs], data is not None, budget_file)
-    dataset = open_dataset(data) if data is not None else None
-    if dataset is None:
-        say("no --data: no accuracy, and random values are scored.")
     found = compare(
         matched,
         dataset,

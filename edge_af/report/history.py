@@ -96,7 +96,11 @@ def page(history: History) -> str:
     sections: list[Section] = []
     for number, group in enumerate(groups):
         pair, device, threads = group
-        title = pair + (f", {device}" if several[1] else "") + (f", {threads} threads" if several[2] else "")
+        title = (
+            pair
+            + (f", {device}" if several[1] else "")
+            + (f", {threads} thread{'s' if threads > 1 else ''}" if several[2] else "")
+        )
         own = [(at, entry) for at, entry in enumerate(entries) if (entry.pair, entry.device, entry.threads) == group]
         sections.append((f"pair-{number}", title, _charts(number, pair, own)))
     facets = [
