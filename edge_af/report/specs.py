@@ -441,7 +441,7 @@ def history_spec(
                 "from": {"data": "rows"},
                 "aria": False,
                 "encode": {
-                    "update": {**at, "y": {"scale": "y", "field": "y"}, "stroke": {"value": "var(--line)"}},
+                    "update": {**at, "y": {"scale": "y", "field": "y"}, "stroke": {"value": "var(--bare)"}},
                 },
             }
         ]

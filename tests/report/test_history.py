@@ -43,7 +43,7 @@ MANY = History(
         entry(3, verdict="faster", ratio=Interval(0.8, 0.7, 0.9)),
         entry(4, "failed", verdict=None, ratio=None, candidate=None, commit=None, checks={"runs": "failed"}),
         entry(5, commit="5" * 40 + "-changed", candidate=dataclasses.replace(FACTS, gap_at_20=None)),
-        entry(6, pair=HOSTILE, device=HOSTILE, commit=HOSTILE, checks={HOSTILE: "failed"}),
+        entry(6, "failed", pair=HOSTILE, device=HOSTILE, commit=HOSTILE, checks={HOSTILE: "failed"}),
     ],
     [f"{HOSTILE}: line 3: is damaged or was not written to its end"],
 )
