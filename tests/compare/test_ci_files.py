@@ -15,10 +15,13 @@ import click
 import pytest
 import yaml
 
+from edge_af.compare.limits import read_budget_file
+
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
 WORKFLOWS = sorted((ROOT / "docs/ci").glob("*.yml"))
 SCRIPT = ROOT / "docs/ci/compare.sh"
+OWN_SCRIPT, OWN_BUDGET = ROOT / "benchmarks/compare_base.sh", ROOT / "benchmarks/budget.yaml"
 STEPS_OF_GITHUB = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail")
 """How GitHub runs a step whose shell is bash."""
 SURE = "--budget 20s --max-slowdown 900%"
@@ -153,7 +156,7 @@ def test_a_workflow_is_whole(file: Path):
 
 def _commands(text: str) -> Iterator[list[str]]:
     """The words behind each `edge-af` in a shell text, up to where the command ends."""
-    for found in re.finditer(r"edge-af\"? +([a-z]+ [^;|&)\n]*)", text.replace("\\\n", " ")):
+    for found in re.finditer(r"edge[-_]af\"? +([a-z]+ [^;|&)\n]*)", text.replace("\\\n", " ").replace(" -- ", "\n")):
         yield found[1].split()
 
 
@@ -165,9 +168,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-@pytest.mark.parametrize("file", [*WORKFLOWS, SCRIPT], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*WORKFLOWS, SCRIPT, OWN_SCRIPT], ids=lambda file: file.name)
 def test_every_option_that_is_named_exists(file: Path):
-    if file == SCRIPT:
+    if file.suffix == ".sh":
         lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith(("#", "echo"))]
         commands = list(_commands("\n".join(lines)))
     else:
@@ -177,7 +180,8 @@ def test_every_option_that_is_named_exists(file: Path):
         commands += [
             ["compare", *step["with"]["options"].split()] for step in steps if "options" in step.get("with", {})
         ]
-    assert {"compare"} <= {words[0] for words in commands}
+    # Of the script for any system the command line is one; the others export too.
+    assert {words[0] for words in commands} >= ({"compare"} if file == SCRIPT else {"compare", "export"})
     for verb, *words in commands:
         command: click.Command = importlib.import_module(f"edge_af.cli.{verb}").command
         known = {name for parameter in command.params for name in parameter.opts}
@@ -215,3 +219,13 @@ def test_the_script_tries_again_what_could_not_be_told(
     done = _run(path, tmp_path, file, file, "--budget", "0.01s", CANNOT_TELL=cannot_tell, OUT="kept here")
     assert done.returncode == ends
     assert "try 2 of 2" in done.stderr and (tmp_path / "kept here/compare.json").is_file()
+
+
+def test_this_repositorys_own_comparison(tmp_path: Path):
+    """Its limits are of files that the demo exports; and where there is no other commit there is nothing to compare."""
+    names = [f"attend-fusion-{precision}.{suffix}" for precision in ("fp32", "int8") for suffix in ("onnx", "tflite")]
+    read_budget_file(OWN_BUDGET).check_use(names, has_data=True, where=OWN_BUDGET)
+    for commit in ("", "no-such-commit"):
+        command = ["sh", str(OWN_SCRIPT), str(tmp_path), str(tmp_path), commit]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and "skipped, there is no commit" in done.stderr
