@@ -2,16 +2,27 @@
 #   make demo   the whole way on the made-up data set, ending in a table and a page
 #   make test   the fast tests
 #   make test-browser   the page in the system's Chromium
+#   make compare   this tree's exports against those of the commit before, of a network that the short demo trains
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
+QUICK_DEMO := demo-quick
+BASE_REF ?= HEAD~1
 
-.PHONY: demo test test-slow test-browser lint install clean
+.PHONY: demo test test-slow test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
+
+demo-quick: $(INSTALLED)
+	$(BIN)/edge-af demo --quick --out $(QUICK_DEMO)
+
+# 0: no worse, or it could not be told; 1: slower, larger, worse, or beyond benchmarks/budget.yaml. BASE_REF= skips it.
+compare: $(INSTALLED)
+	@test -d $(QUICK_DEMO)/runs/attend-fusion || $(MAKE) demo-quick
+	sh benchmarks/compare_base.sh $(BIN) $(QUICK_DEMO) '$(BASE_REF)'
 
 # Tests of `--target` want the system's OpenSSH server (Debian: apt install openssh-server) and are skipped without it.
 test: $(INSTALLED)

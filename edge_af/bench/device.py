@@ -99,16 +99,22 @@ def core_count() -> int:
 def project_commit() -> str | None:
     """The commit that edge-af runs from, `-changed` at its end if files differ from it; None where that is not known."""
     root = Path(edge_af.__file__).resolve().parents[1]
+    # An installed package may lie in somebody else's repository, whose commit says nothing of it.
+    return commit_at(root) if _git(root, "rev-parse", "--show-toplevel") == str(root) else None
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
+def commit_at(folder: Path) -> str | None:
+    """The commit that is checked out where a folder lies, `-changed` at its end if files differ; None outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return commit + ("-changed" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        # An installed package may lie in somebody else's repository, whose commit says nothing of it.
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return None
-        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -213,5 +213,7 @@ def _in_words(found: dict[str, Any], stage: str, killed: bool) -> dict[str, Any]
 
 def _last_line(chatter: IO[bytes]) -> str:
     chatter.seek(max(0, chatter.seek(0, os.SEEK_END) - 4096))
-    lines = [line.strip() for line in chatter.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
+    lines = [line.strip() for line in chatter.read().decode(errors="replace").splitlines()]
+    # What LiteRT is pleased to say of itself explains no end.
+    telling = [line for line in lines if line and not line.startswith("INFO: ")]
+    return telling[-1][:200] if telling else ""

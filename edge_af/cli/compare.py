@@ -42,7 +42,7 @@ SHARE, SECONDS = Parsed("percent", "parse_share"), Parsed("duration", "parse_sec
 )
 @click.option("--max-slowdown", type=SHARE, help="What the candidate may take longer.  [default: 5%]")
 @click.option(
-    "--budget", type=SECONDS, default="120s", show_default=True, help="Time for timing, shared out over all pairs."
+    "--budget", type=SECONDS, default="100s", show_default=True, help="Time for timing, shared out over all pairs."
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Prepared evaluation data; without it no accuracy.")
 @click.option("--max-gap-drop", type=click.FloatRange(0), help="What GAP@20 may fall by.  [default: 0.002]")
@@ -69,7 +69,16 @@ SHARE, SECONDS = Parsed("percent", "parse_share"), Parsed("duration", "parse_sec
 @click.option("--out", type=FILE, help="Write the comparison as JSON.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown.")
 @click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")
-@click.option("--history", type=FILE, help="Append a line of JSON for each pair; nothing is judged by it.")
+@click.option(
+    "--history",
+    type=FILE,
+    help="Append a line of JSON for each pair, which `edge-af report --history` plots; nothing is judged by it.",
+)
+@click.option(
+    "--commit",
+    metavar="NAME",
+    help="Of the candidate, in the history.  [default: what git has checked out where it lies]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON instead of the table.")
 def command(
     words: tuple[str, ...],
@@ -90,6 +99,7 @@ def command(
     markdown: Path | None,
     junit: Path | None,
     history: Path | None,
+    commit: str | None,
     as_json: bool,
 ) -> None:
     """Find out whether CANDIDATE is slower, larger or worse than BASE, both measured side by side, now, on this machine.
@@ -99,11 +109,13 @@ def command(
 
     Exit status: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3 cannot tell.
     """
+    from edge_af.bench.device import commit_at
     from edge_af.compare.checkout import built
+    from edge_af.compare.history import append_history
     from edge_af.compare.limits import read_budget_file, with_overrides
     from edge_af.compare.match import match
     from edge_af.compare.report import annotate, junit_xml, markdown_table, step_summary, table
-    from edge_af.compare.results import append_history, dump, write
+    from edge_af.compare.results import dump, write
     from edge_af.compare.run import Settings, compare
     from edge_af.console import say
     from edge_af.data.dataset import open_dataset
@@ -125,15 +137,15 @@ def command(
         check_writable(target)
     if base_ref is None and len(words) != 2:
         raise click.UsageError("name BASE and CANDIDATE, or --base-ref and a command behind `--`.")
+    dataset = open_dataset(data) if data is not None else None
+    if dataset is None:
+        say("no --data: no accuracy, and random values are scored.")
     stack = contextlib.ExitStack()
     click.get_current_context().call_on_close(stack.close)
     folders = stack.enter_context(built(base_ref, words)) if base_ref is not None else (Path(words[0]), Path(words[1]))
     matched = match(*folders, runtimes)
     if limits is not None and budget_file is not None:
         limits.check_use([pair.candidate.path.name for pair in matched.pairs], data is not None, budget_file)
-    dataset = open_dataset(data) if data is not None else None
-    if dataset is None:
-        say("no --data: no accuracy, and random values are scored.")
     found = compare(
         matched,
         dataset,
@@ -157,7 +169,9 @@ def command(
         write_atomic(junit, junit_xml(found))
         say(f"JUnit:      {junit}")
     if history is not None:
-        append_history(history, found)
+        place = Path.cwd() if base_ref is not None else folders[1] if folders[1].is_dir() else folders[1].parent
+        append_history(history, found, commit or commit_at(place))
+        say(f"history:    {history}")
     step_summary(found)
     annotate(found)
     click.get_current_context().exit(found.exit_status)

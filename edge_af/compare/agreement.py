@@ -27,6 +27,18 @@ def agreement(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> floa
     return float((left * right).sum()) / lengths if lengths > 0 else 0.0
 
 
+def disorder(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> tuple[str, str] | None:
+    """Why scores (videos, classes) cannot agree, whatever they are of: `base` or `candidate`, and what is wrong with it."""
+    for role, scores in (("base", base), ("candidate", candidate)):
+        if not np.isfinite(scores).all():
+            return role, "scores what is no number"
+        if not _centred(scores).any():
+            return role, "scores all videos alike"
+    if base.shape != candidate.shape:
+        return "candidate", f"scores {candidate.shape[1]:,} classes where the base scores {base.shape[1]:,}"
+    return None
+
+
 def _centred(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     inside = np.clip(scores.astype(np.float64), SMALLEST, 1 - SMALLEST)
     odds = np.log(inside / (1 - inside))

@@ -22,7 +22,8 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
     """Folders of base and candidate, each as `command` wrote it; they and the checkout are gone when the block ends.
 
     The command runs twice: in a git worktree of `ref`, and in the repository as it is, each time in the same folder of it as
-    this process is in. It learns where to write from the environment variable `EDGE_AF_OUT` or from `{out}` in its words.
+    this process is in. It learns where to write from the environment variable `EDGE_AF_OUT` or from `{out}` in its words, and
+    its Python finds packages of its own tree first.
 
     Args:
         ref: a commit, branch or tag.
@@ -47,20 +48,25 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
             outs = (scratch / "base", scratch / "candidate")
             for role, tree, out in (("base", checkout, outs[0]), ("candidate", root, outs[1])):
                 say(f"{role}: {' '.join(command)} ({commit[:12] if role == 'base' else 'as it is here'})")
-                _build(role, tree / here.relative_to(root), out, command, root)
+                _build(role, tree, here.relative_to(root), out, command, root)
             yield outs
         finally:
             _git(root, "worktree", "remove", "--force", str(checkout))
 
 
-def _build(role: str, folder: Path, out: Path, command: Sequence[str], root: Path) -> None:
+def _build(role: str, tree: Path, inner: Path, out: Path, command: Sequence[str], root: Path) -> None:
+    folder = tree / inner
     if not folder.is_dir():
         raise EdgeAfError(f"the {role} has no folder {folder.name}, in which this command was to run.")
     words = [word.replace(OUT, str(out)).replace(REPOSITORY, str(root)) for word in command]
     try:
         # What it prints is for the person who waits; standard output is the comparison's alone.
         done = subprocess.run(
-            words, cwd=folder, env={**os.environ, OUT_VARIABLE: str(out)}, stdout=2, stdin=subprocess.DEVNULL
+            words,
+            cwd=folder,
+            env={**os.environ, OUT_VARIABLE: str(out), "PYTHONPATH": _search_path(tree, root)},
+            stdout=2,
+            stdin=subprocess.DEVNULL,
         )
     except OSError as error:
         raise EdgeAfError(f"{words[0]}: cannot be run for the {role} ({error.strerror}).") from None
@@ -68,6 +74,15 @@ def _build(role: str, folder: Path, out: Path, command: Sequence[str], root: Pat
         raise EdgeAfError(f"the command ended with status {done.returncode} for the {role}: {' '.join(words)}")
     if not out.is_dir() or not any(out.iterdir()):
         raise EdgeAfError(f"the command wrote nothing to the folder ${OUT_VARIABLE} for the {role}: {' '.join(words)}")
+
+
+def _search_path(tree: Path, root: Path) -> str:
+    """Where Python looks first: in the tree itself, and not in an installation that leads to the repository as it is here."""
+    given = [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    moved = [
+        tree / entry.resolve().relative_to(root) if entry.resolve().is_relative_to(root) else entry for entry in given
+    ]
+    return os.pathsep.join(map(str, dict.fromkeys([tree, *moved])))
 
 
 def _git(folder: Path, *arguments: str, missing: str | None = None) -> str:

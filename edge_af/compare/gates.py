@@ -49,12 +49,17 @@ def broken(error: BrokenFile) -> Check:
     return Check("runs", status, f"{who} {what}: {error.reason}")
 
 
-def check_agreement(agreement: float, inputs: str, relative: Relative) -> Check:
-    """Whether the candidate does what the base does at all."""
+def check_agreement(agreement: float, disorder: tuple[str, str] | None, inputs: str, relative: Relative) -> Check:
+    """Whether the candidate does what the base does at all; `disorder` is why it cannot (see `edge_af.compare.agreement`)."""
     limit = relative.min_agreement if relative.min_agreement is not None else LEAST_AGREEMENT[inputs]
-    good = agreement >= limit
-    verdict = "agrees" if good else "disagrees: it scores the same videos otherwise, so that its speed means nothing"
-    return Check("agreement", PASSED if good else FAILED, verdict, 1.0, agreement, limit)
+    if disorder is not None:
+        role, what = disorder
+        status, verdict = INVALID if role == "base" else FAILED, f"the {role} {what}, so that its speed means nothing"
+    elif agreement < limit:
+        status, verdict = FAILED, "disagrees: it scores the same videos otherwise, so that its speed means nothing"
+    else:
+        status, verdict = PASSED, "agrees"
+    return Check("agreement", status, verdict, 1.0, agreement, limit)
 
 
 def check_time(timing: Timing) -> Check:
@@ -75,12 +80,13 @@ def check_growth(base: Facts, candidate: Facts, relative: Relative) -> list[Chec
         allowed = relative.max_memory_growth if name == "peak_memory_bytes" else relative.max_growth
         good = after <= before * (1 + allowed)
         change = f"{after / before - 1:+.1%}" if before else f"{after:+,}"
-        verdict = change if after != before else "the same"
+        verdict = change if change not in ("+0.0%", "-0.0%") else "the same"
         if not good:
-            verdict = f"{_WORDS[name]} grew by {change}, {allowed:.1%} allowed"
+            verdict = f"{_WORDS[name]} grew by {change.removeprefix('+')}, {allowed:.1%} allowed"
         found.append(Check(name, PASSED if good else FAILED, verdict, before, after, before * (1 + allowed)))
     if base.integer_share is not None and candidate.integer_share is not None:
-        good = candidate.integer_share >= base.integer_share - LEAST_SHARE_DROP
+        least = max(0.0, base.integer_share - LEAST_SHARE_DROP)
+        good = candidate.integer_share >= least
         fell = (
             f"fewer weights are read by integer kernels: {candidate.integer_share:.1%}, {base.integer_share:.1%} before"
         )
@@ -91,7 +97,7 @@ def check_growth(base: Facts, candidate: Facts, relative: Relative) -> list[Chec
                 "kept" if good else fell,
                 base.integer_share,
                 candidate.integer_share,
-                base.integer_share - LEAST_SHARE_DROP,
+                least,
             )
         )
     return found

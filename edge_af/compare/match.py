@@ -22,6 +22,8 @@ class Side:
     runtime: str
     subject: Subject | None
     """What its manifest says of it; None where no manifest knows it."""
+    problem: str | None = None
+    """Why it is no network to run, where that is plain beforehand."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,12 @@ def _kind(subject: Subject) -> tuple[object, ...]:
 
 
 def _file(path: Path, role: str) -> Side:
-    return Side(role, path, runtime_of(path), subject_of(path))
+    runtime = runtime_of(path)
+    try:
+        return Side(role, path, runtime, subject_of(path))
+    except EdgeAfError as error:
+        # That it will not load is what the comparison found, and stands in what it writes.
+        return Side(role, path, runtime, None, " ".join(str(error).splitlines()))
 
 
 def _side(subject: Subject, role: str) -> Side:

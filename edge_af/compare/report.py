@@ -10,6 +10,7 @@ import click
 
 from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check, Comparison, PairResult
 from edge_af.compare.statistics import FASTER, Interval
+from edge_af.report.markdown import escape
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
 _COLOURS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
@@ -29,7 +30,8 @@ _TITLES = {
 
 def percent(ratio: float) -> str:
     """A ratio as a change: 1.031 is `+3.1 %`."""
-    return f"{(ratio - 1) * 100:+.1f} %"
+    text = f"{(ratio - 1) * 100:+.1f} %"
+    return text if text != "-0.0 %" else "+0.0 %"
 
 
 def interval_text(interval: Interval) -> str:
@@ -60,15 +62,15 @@ def markdown_table(comparison: Comparison) -> str:
     """The same for a pull request's comment or a step summary."""
     lines = [f"### edge-af compare: {_summary(comparison)}", ""]
     for pair in comparison.pairs:
-        lines += [f"**{_escape(pair.name)}**: {MARKS[pair.status]}", ""]
+        lines += [f"**{escape(pair.name)}**: {MARKS[pair.status]}", ""]
         lines += ["| | base | candidate | limit | |", "|:--|--:|--:|--:|:--|"]
-        lines += ["| " + " | ".join(map(_escape, _cells(pair, check))) + " |" for check in pair.checks]
-        lines += ["", *(f"* {_escape(note)}" for note in _notes(pair)), ""]
-    lines += [f"* {_escape(text)}" for text in (*_unmatched(comparison), *comparison.warnings)]
+        lines += ["| " + " | ".join(map(escape, _cells(pair, check))) + " |" for check in pair.checks]
+        lines += ["", *(f"* {escape(note)}" for note in _notes(pair)), ""]
+    lines += [f"* {escape(text)}" for text in (*_unmatched(comparison), *comparison.warnings)]
     packages = ", ".join(f"{name} {version}" for name, version in comparison.device.versions.items())
     lines.append(
-        f"* {comparison.created}, {_escape(comparison.device.label)}, {comparison.threads} thread"
-        f"{'s' if comparison.threads > 1 else ''}, Python {comparison.device.python}, {_escape(packages)}"
+        f"* {comparison.created}, {escape(comparison.device.label)}, {comparison.threads} thread"
+        f"{'s' if comparison.threads > 1 else ''}, Python {comparison.device.python}, {escape(packages)}"
     )
     return "\n".join(lines) + "\n"
 
@@ -199,12 +201,6 @@ def _summary(comparison: Comparison) -> str:
     }[comparison.status]
     failing = [pair.name for pair in comparison.pairs if pair.status == comparison.status != PASSED]
     return f"{worst} ({', '.join(failing)})" if failing else worst
-
-
-def _escape(text: str) -> str:
-    for character in "\\`*_|":
-        text = text.replace(character, "\\" + character)
-    return " ".join(text.replace("<", "&lt;").replace(">", "&gt;").split())
 
 
 def _printable(text: str) -> str:

@@ -19,7 +19,7 @@ from edge_af.compare.facts import Facts
 from edge_af.compare.limits import Relative
 from edge_af.compare.timing import Timing
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, read_json, write_atomic
+from edge_af.files import read_json, write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -135,31 +135,6 @@ def dump(comparison: Comparison) -> str:
 def write(path: Path, comparison: Comparison) -> None:
     """Write `compare.json` atomically."""
     write_atomic(path, dump(comparison))
-
-
-def append_history(path: Path, comparison: Comparison) -> None:
-    """Append a line of JSON for each pair to a file that people plot: nothing is ever judged by it.
-
-    Raises:
-        EdgeAfError: it cannot be written.
-    """
-    lines = []
-    for pair in comparison.pairs:
-        ratio = pair.timing.ratio if pair.timing is not None else None
-        line = {
-            "created": comparison.created,
-            "commit": comparison.commit,
-            "device": comparison.device.label,
-            "pair": pair.name,
-            "base_sha256": pair.base_sha256,
-            "candidate_sha256": pair.candidate_sha256,
-            "status": pair.status,
-            "ratio": [ratio.value, ratio.low, ratio.high] if ratio is not None else None,
-            "candidate": dataclasses.asdict(pair.candidate) if pair.candidate is not None else None,
-        }
-        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-    with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
 
 
 def read(path: Path) -> dict[str, Any]:

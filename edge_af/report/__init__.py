@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_af.bench.results import Results
 from edge_af.console import say
 from edge_af.files import explain_os_errors, write_atomic
+
+if TYPE_CHECKING:
+    from edge_af.compare.history import History
 
 
 def write_reports(results: Sequence[Results], *, markdown: Path | None = None, html: Path | None = None) -> None:
@@ -16,12 +20,21 @@ def write_reports(results: Sequence[Results], *, markdown: Path | None = None, h
     from edge_af.report.page import page
     from edge_af.report.text import markdown_table
 
-    if markdown is not None:
-        write_atomic(markdown, markdown_table(results))
-        say(f"table:   {markdown}")
-    if html is not None:
-        write_atomic(html, page(results))
-        say(f"page:    {html}")
+    _write(markdown, html, lambda: markdown_table(results), lambda: page(results))
+
+
+def write_history(history: History, *, markdown: Path | None = None, html: Path | None = None) -> None:
+    """The same of past comparisons."""
+    from edge_af.report.history import markdown_table, page
+
+    _write(markdown, html, lambda: markdown_table(history), lambda: page(history))
+
+
+def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], page: Callable[[], str]) -> None:
+    for path, what, make in ((markdown, "table:  ", table), (html, "page:   ", page)):
+        if path is not None:
+            write_atomic(path, make())
+            say(f"{what} {path}")
 
 
 def check_writable(path: Path) -> None:

@@ -49,8 +49,8 @@
       });
     });
     const all = document.getElementById("all");
-    all.addEventListener("change", () => table.classList.toggle("all", all.checked));
-    table.classList.toggle("all", all.checked);
+    all?.addEventListener("change", () => table.classList.toggle("all", all.checked));
+    table.classList.toggle("all", Boolean(all?.checked));
   }
 
   const isShown = () => {

@@ -16,7 +16,7 @@ from string import Template
 
 from edge_af import __version__
 from edge_af.bench.results import Results
-from edge_af.report.charts import EXTRA, Chart, Charts, charts, library
+from edge_af.report.charts import EXTRA, Chart, charts, library
 from edge_af.report.comparison import (
     GAP,
     MEMORY,
@@ -41,33 +41,82 @@ from edge_af.report.table import comparison_table, filters
 
 def page(many: Sequence[Results]) -> str:
     """The whole page as text; without the charts where the package that carries their library is missing."""
-    lines, drawn, vega = compare(many), charts(many), library()
+    lines, drawn = compare(many), charts(many)
     networks = networks_of(lines)
     title = " and ".join(networks[::-1]) if 0 < len(networks) <= 2 else "Networks side by side"
     devices = devices_of(lines) or [results.device.label for results in many]
     dates = sorted({results.created[:10] for results in many})
     sets = list(dict.fromkeys(data_text(results) for results in many if results.data))
-    meta = [" and ".join(devices), *sets, " to ".join(dict.fromkeys((dates[0], dates[-1])))]
+    sections = (
+        ("accuracy", "What accuracy costs", drawn.accuracy),
+        ("spread", "How steady the latency is", drawn.latency),
+        ("peak", "Memory", drawn.memory),
+        ("layers", "Which layers are sensitive", drawn.sensitivity),
+    )
+    table = comparison_table(lines)
+    return document(
+        title=title,
+        meta=[" and ".join(devices), *sets, " to ".join(dict.fromkeys((dates[0], dates[-1])))],
+        opening=_headline(lines) + bullets(caveats(many)),
+        table=("The comparison", filters(drawn.facets), _ALL_FIGURES + table if lines else table),
+        drawn=sections,
+        rest=f'{gallery_section(many, lines)}<section aria-labelledby="measured"><h2 id="measured">How it was measured</h2>'
+        f"{_measured(many)}</section>",
+        facets=drawn.facets,
+        sources=f"{len(many)} results file{'s' if len(many) != 1 else ''}",
+    )
+
+
+Section = tuple[str, str, Sequence[Chart]]
+"""The id and the title of a section of charts, and these."""
+
+
+def document(
+    *,
+    title: str,
+    meta: Sequence[str],
+    opening: str,
+    table: tuple[str, str, str],
+    drawn: Sequence[Section],
+    rest: str,
+    facets: Sequence[dict[str, str]],
+    sources: str,
+) -> str:
+    """A page of a table that can be sorted and filtered, and charts.
+
+    Args:
+        title: text.
+        meta: text; what stands in the line above the title.
+        opening: HTML below the title.
+        table: its title as text, and its filters and itself in HTML.
+        drawn: the charts by section; those without any are left out.
+        rest: HTML of the sections behind the charts.
+        facets: what the filters look at, by the `id` of a table's row or a chart's datum.
+        sources: text; what the page was made from.
+    """
+    vega = library()
     scripts = [*([vega] if vega else []), _file("page.js")]
+    heading, filter_form, figures = table
     content = {
-        "facets": drawn.facets,
+        "facets": facets,
         "config": CONFIG,
-        "charts": [{"name": chart.name, "spec": chart.spec, "data": chart.data} for chart in drawn.all] if vega else [],
+        "charts": [
+            {"name": chart.name, "spec": chart.spec, "data": chart.data} for _, _, own in drawn for chart in own if vega
+        ],
     }
     return Template(_file("page.html")).substitute(
         scripts_allowed=" ".join(map(_hash, scripts)),
         style=_file("page.css"),
         title=escape(title),
         meta=escape(" · ".join(meta)),
-        headline=_headline(lines),
-        caveats=_list(caveats(many)),
-        filters=filters(drawn),
-        table=_ALL_FIGURES + comparison_table(lines) if lines else comparison_table(lines),
+        opening=opening,
+        heading=escape(heading),
+        filters=filter_form,
+        table=figures,
         charts=_sections(drawn) if vega else _NO_CHARTS,
-        gallery=gallery_section(many, lines),
-        measured=_measured(many),
+        rest=rest,
         version=escape(__version__),
-        sources=f"{len(many)} results file{'s' if len(many) != 1 else ''}",
+        sources=escape(sources),
         scripts=f'<script type="application/json" id="content">{_json(content)}</script>\n'
         + "\n".join(f"<script>{script}</script>" for script in scripts),
     )
@@ -126,22 +175,17 @@ def _headline(lines: Sequence[Line]) -> str:
     return f'<dl class="tiles">{made}</dl><p class="headline">{escape(text)}</p>'
 
 
-def _list(texts: Sequence[str]) -> str:
+def bullets(texts: Sequence[str]) -> str:
+    """What a reader must know, in HTML; nothing if there is nothing."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f'<ul class="caveats">{items}</ul>' if items else ""
 
 
-def _sections(drawn: Charts) -> str:
-    sections = (
-        ("accuracy", "What accuracy costs", drawn.accuracy),
-        ("spread", "How steady the latency is", drawn.latency),
-        ("peak", "Memory", drawn.memory),
-        ("layers", "Which layers are sensitive", drawn.sensitivity),
-    )
+def _sections(drawn: Sequence[Section]) -> str:
     return "".join(
-        f'<section class="drawn" aria-labelledby="{name}"><h2 id="{name}">{title}</h2>'
+        f'<section class="drawn" aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>'
         f'<div class="charts">{"".join(map(_figure, own))}</div></section>'
-        for name, title, own in sections
+        for name, title, own in drawn
         if own
     )
 

@@ -6,7 +6,7 @@ are the page's own variables, light or dark: nothing is drawn anew when they cha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Datum = dict[str, Any]
@@ -361,6 +361,139 @@ def sensitivity_spec(title: str, described: str, rows: Sequence[Datum]) -> dict[
                         "y": {"signal": "datum.rank * step - 13"},
                         "height": {"value": 9},
                         "fill": {"scale": "precision", "field": "precision"},
+                        "tooltip": {"field": "text"},
+                        "description": {"field": "text"},
+                    }
+                },
+            },
+        ],
+    }
+
+
+def history_spec(
+    title: str,
+    axis: str,
+    described: str,
+    span: tuple[float, float],
+    styles: Mapping[str, tuple[str, str]],
+    is_ratio: bool,
+) -> dict[str, Any]:
+    """A figure over time, a point a comparison; a ratio with its interval, zero and the limit, another figure with a line.
+
+    Args:
+        title: of the chart.
+        axis: of the figure.
+        described: what is to be seen in it.
+        span: from where to where the axis of the figure goes.
+        styles: each mark's shape and colour.
+        is_ratio: whether the figure is a change against the base.
+    """
+    at = {"x": {"scale": "x", "field": "place"}}
+    domain = list(styles)
+    if is_ratio:
+        below: list[dict[str, Any]] = [
+            {
+                "type": "rule",
+                "aria": False,
+                "encode": {
+                    "update": {
+                        "x2": {"signal": "width"},
+                        "y": {"scale": "y", "value": 0},
+                        "stroke": {"value": "var(--soft)"},
+                    }
+                },
+            },
+            {
+                "type": "rule",
+                "from": {"data": "rows"},
+                "aria": False,
+                "clip": True,
+                "encode": {
+                    "update": {
+                        **at,
+                        "y": {"scale": "y", "field": "low"},
+                        "y2": {"scale": "y", "field": "high"},
+                        "stroke": {"scale": "colour", "field": "mark"},
+                        "strokeWidth": {"value": 1.5},
+                    }
+                },
+            },
+            {
+                "type": "symbol",
+                "from": {"data": "rows"},
+                "aria": False,
+                "encode": {
+                    "update": {
+                        **at,
+                        "y": {"scale": "y", "field": "limit"},
+                        "shape": {"value": "stroke"},
+                        "size": {"value": 200},
+                        "stroke": {"value": "var(--warn)"},
+                        "strokeWidth": {"value": 1.5},
+                    }
+                },
+            },
+        ]
+    else:
+        below = [
+            {
+                "type": "line",
+                "from": {"data": "rows"},
+                "aria": False,
+                "encode": {
+                    "update": {**at, "y": {"scale": "y", "field": "y"}, "stroke": {"value": "var(--bare)"}},
+                },
+            }
+        ]
+    return {
+        **_frame(title, described),
+        "height": 230,
+        "signals": _WIDTH,
+        "data": [{"name": "rows"}],
+        "scales": [
+            # One place a comparison: a day of many is as plain to read as a month of none.
+            {
+                "name": "x",
+                "type": "point",
+                "range": "width",
+                "padding": 0.5,
+                "domain": {"data": "rows", "field": "place"},
+            },
+            {"name": "y", "range": "height", "nice": True, "zero": False, "domain": list(span)},
+            {"name": "shape", "type": "ordinal", "domain": domain, "range": [shape for shape, _ in styles.values()]},
+            {"name": "colour", "type": "ordinal", "domain": domain, "range": [one for _, one in styles.values()]},
+        ],
+        "axes": [
+            {
+                "orient": "bottom",
+                "scale": "x",
+                "encode": {"labels": {"update": {"text": {"signal": "slice(split(datum.value, '\\n'), 1)"}}}},
+            },
+            {
+                "orient": "left",
+                "scale": "y",
+                "title": axis,
+                "grid": True,
+                "tickCount": 5,
+                "format": "+~g" if is_ratio else "~g",
+                **_TITLE_ABOVE,
+            },
+        ],
+        "legends": [{"shape": "shape", "fill": "colour"}],
+        "marks": [
+            *below,
+            {
+                "type": "symbol",
+                "name": "points",
+                "from": {"data": "rows"},
+                "encode": {
+                    "update": {
+                        **at,
+                        "y": {"scale": "y", "field": "y"},
+                        "shape": {"scale": "shape", "field": "mark"},
+                        "fill": {"scale": "colour", "field": "mark"},
+                        "stroke": {"value": "var(--paper)"},
+                        "size": {"value": 110},
                         "tooltip": {"field": "text"},
                         "description": {"field": "text"},
                     }

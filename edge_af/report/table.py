@@ -5,11 +5,11 @@ What the table holds is there without the page's script; the script only moves a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Generic, TypeVar
 
-from edge_af.report.charts import Charts
 from edge_af.report.comparison import (
     F1,
     GAP,
@@ -40,13 +40,16 @@ SORTED_UP = (GAP, F1, LIMIT)
 ABSENT = '<td data-value="">–</td>'
 
 
+Row = TypeVar("Row")
+
+
 @dataclass(frozen=True)
-class Shown:
+class Shown(Generic[Row]):
     """A column of the page's table."""
 
     title: str
     unit: str
-    cell: Callable[[Line], str]
+    cell: Callable[[Row], str]
     """The whole `td` with the value that it is sorted by."""
     is_text: bool = False
     more_first: bool = False
@@ -55,19 +58,24 @@ class Shown:
     """Shown only when all figures are asked for."""
 
 
-def filters(found: Charts) -> str:
+FILTERS = {
+    "network": "Network",
+    "files": "Files",
+    "precision": "Precision",
+    "runtime": "Runtime",
+    "device": "Device",
+    "threads": "Threads",
+    "batch": "Videos an inference",
+    "status": "Status",
+}
+"""Facets by which rows are chosen, and their titles."""
+
+
+def filters(facets: Sequence[Mapping[str, str]]) -> str:
     """A group of check boxes for everything that rows differ in; empty if they differ in nothing."""
-    titles = {
-        "network": "Network",
-        "precision": "Precision",
-        "runtime": "Runtime",
-        "device": "Device",
-        "threads": "Threads",
-        "batch": "Videos an inference",
-    }
     groups = []
-    for key, title in titles.items():
-        values = list(dict.fromkeys(facets[key] for facets in found.facets if key in facets))
+    for key, title in FILTERS.items():
+        values = list(dict.fromkeys(own[key] for own in facets if key in own))
         if key == "precision":
             values.sort(key=lambda value: (_order(value), value))
         if key in ("threads", "batch"):
@@ -93,22 +101,39 @@ def comparison_table(lines: Sequence[Line]) -> str:
     if not lines:
         return "<p>No row was measured.</p>"
     columns = _columns(lines)
+    rows = []
+    for index, line in enumerate(lines):
+        cells = "".join(column.cell(line) for column in columns)
+        new = " class=first" if index and lines[index - 1].network != line.network else ""
+        rows.append(f'<tr data-id="{index}"{new}>{_row_head(line)}{cells}</tr>')
+    return html_table("Network", columns, rows, _caption(lines), "Table of the comparison")
+
+
+def html_table(
+    heading: str, columns: Sequence[Shown[Row]], rows: Sequence[str], caption: str, label: str, long: bool = False
+) -> str:
+    """A table that can be sorted, in a box that scrolls sideways.
+
+    Args:
+        heading: of the first column, whose cells head the rows.
+        columns: the others.
+        rows: HTML of the rows; each has the number of its facets as `data-id`.
+        caption: text.
+        label: text; the box's name to those who do not see it.
+        long: the box scrolls up and down too, so that what comes behind it is soon reached.
+    """
     head = "".join(
         f'<th scope="col" aria-sort="none"{_classes(column)} data-first="{"descending" if column.more_first else "ascending"}">'
         f'<button type="button"><span>{escape(column.title)}'
         f"{f'<small>{escape(column.unit)}</small>' if column.unit else ''}</span></button></th>"
         for column in columns
     )  # fmt: skip
-    rows = []
-    for index, line in enumerate(lines):
-        cells = "".join(column.cell(line) for column in columns)
-        new = " class=first" if index and lines[index - 1].network != line.network else ""
-        rows.append(f'<tr data-id="{index}"{new}>{_row_head(line)}{cells}</tr>')
+    style = "scroll long" if long else "scroll"
     return (
-        '<div class="scroll" id="table" role="region" aria-label="Table of the comparison" tabindex="0"><table>'
-        f"<caption><span>{escape(_caption(lines))}</span></caption>"
+        f'<div class="{style}" id="table" role="region" aria-label="{escape(label)}" tabindex="0"><table>'
+        f"<caption><span>{escape(caption)}</span></caption>"
         '<thead><tr><th scope="col" aria-sort="none" class="text" data-first="ascending">'
-        f'<button type="button"><span>Network</span></button></th>{head}</tr></thead>'
+        f'<button type="button"><span>{escape(heading)}</span></button></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -125,20 +150,20 @@ def _caption(lines: Sequence[Line]) -> str:
     return text
 
 
-def _columns(lines: Sequence[Line]) -> list[Shown]:
+def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
     names, several = device_names(lines), len(devices_of(lines)) > 1
-    device = Shown("Device", "", lambda line: _text_cell(names[line.device]), is_text=True)
+    device: Shown[Line] = Shown("Device", "", lambda line: text_cell(names[line.device]), is_text=True)
     found = [
         Shown("Precision", "", _precision_cell, is_text=True),
-        Shown("Runtime", "", lambda line: _text_cell(line.runtime), is_text=True),
+        Shown("Runtime", "", lambda line: text_cell(line.runtime), is_text=True),
         *([device] if several else []),
     ]
     if has_threads(lines):
-        found.append(Shown("Threads", "", lambda line: _cell(line.row.threads, str(line.row.threads))))
+        found.append(Shown("Threads", "", lambda line: cell_of(line.row.threads, str(line.row.threads))))
     if has_batches(lines):
-        found.append(Shown("Batch", "videos", lambda line: _cell(line.row.batch, str(line.row.batch))))
+        found.append(Shown("Batch", "videos", lambda line: cell_of(line.row.batch, str(line.row.batch))))
     found.append(
-        Shown("Parameters", "", lambda line: _cell(line.row.params, parameters(line.row), parameters_relation(line)))
+        Shown("Parameters", "", lambda line: cell_of(line.row.params, parameters(line.row), parameters_relation(line)))
     )
     for column in (GAP, F1, SIZE, P50, P90, LIMIT, MEMORY):
         found.append(_shown(column, lines))
@@ -151,7 +176,7 @@ def _columns(lines: Sequence[Line]) -> list[Shown]:
     return found if several else [*found, device]
 
 
-def _shown(column: Column, lines: Sequence[Line], bars: bool = True) -> Shown:
+def _shown(column: Column, lines: Sequence[Line], bars: bool = True) -> Shown[Line]:
     largest = max((column.value(line.row) or 0.0 for line in lines), default=0.0) if bars and column.is_ratio else 0.0
 
     def cell(line: Line) -> str:
@@ -160,21 +185,32 @@ def _shown(column: Column, lines: Sequence[Line], bars: bool = True) -> Shown:
             return ABSENT if bars else ABSENT.replace("<td", '<td class="more"')
         relation = column.relation(line.row, line.base) if bars and column is not LIMIT else ""
         share = max(0.0, min(1.0, value / largest)) if largest else None
-        return _cell(value, column.text(line.row), relation, share, precision_class(line), "" if bars else "more")
+        return cell_of(value, column.text(line.row), relation, share, precision_class(line), "" if bars else "more")
 
     return Shown(column.title, column.unit, cell, more_first=column in SORTED_UP)
 
 
-def _cell(
+def cell_of(
     value: float, text: str, below: str = "", share: float | None = None, colour: str = "", style: str = ""
 ) -> str:
+    """A `td`.
+
+    Args:
+        value: what it is sorted by.
+        text: what it says.
+        below: a smaller line under it.
+        share: of the column's largest, drawn as a bar; no bar when None.
+        colour: the bar's style class.
+        style: the cell's.
+    """
     small = f"<small>{escape(below)}</small>" if below else ""
     bar = "" if share is None else f'<i class="{colour}" aria-hidden="true" style="width:{100 * share:.2f}%"></i>'
     classes = f' class="{style}"' if style else ""
     return f'<td{classes} data-value="{value!r}">{escape(text)}{small}{bar}</td>'
 
 
-def _text_cell(text: str) -> str:
+def text_cell(text: str) -> str:
+    """A cell that is sorted by its text."""
     return f'<td class="text" data-value="{escape(text)}">{escape(text)}</td>'
 
 
@@ -186,7 +222,7 @@ def _precision_cell(line: Line) -> str:
 
 def _delta_cell(line: Line) -> str:
     delta = gap_to_fp32(line)
-    return ABSENT if delta is None else _cell(delta, signed(delta), gap_interval(line))
+    return ABSENT if delta is None else cell_of(delta, signed(delta), gap_interval(line))
 
 
 def _row_head(line: Line) -> str:
@@ -195,7 +231,7 @@ def _row_head(line: Line) -> str:
     return f'<th scope="row" data-value="{escape(line.network)}"><span>{escape(line.network)}</span>{tag}{problem}</th>'
 
 
-def _classes(column: Shown) -> str:
+def _classes(column: Shown[Row]) -> str:
     names = [name for name, has in (("text", column.is_text), ("more", column.is_more)) if has]
     return f' class="{" ".join(names)}"' if names else ""
 

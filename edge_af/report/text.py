@@ -24,6 +24,7 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
+from edge_af.report.markdown import escape, printable, table_lines
 
 
 def table(many: Sequence[Results]) -> str:
@@ -67,7 +68,7 @@ def table(many: Sequence[Results]) -> str:
         out.append("Limit: the share that the time to read the weights once is of the p50.")
     out += [f"{results.device.label}. Evaluation data: {data_text(results)}." for results in many]
     # Names may come from a file that others wrote: no escape sequence in them reaches the terminal.
-    return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in text) for text in out)
+    return "\n".join(map(printable, out))
 
 
 Cell = tuple[str, str]
@@ -139,13 +140,13 @@ def markdown_table(many: Sequence[Results]) -> str:
         if column is P90 and limits:
             header.append("Share of limit")
     header.insert(left, "Parameters")
-    rows = [[*header], [*[":--"] * left, *["--:"] * (len(header) - left)]]
+    rows = [header]
     for line in lines:
         cells = [
-            f"**{_escape(line.network)}**" + (" (baseline)" if line.is_baseline else ""),
-            *([_escape(line.device)] if len(devices) > 1 else []),
-            _escape(line.runtime),
-            _escape(line.precision),
+            f"**{escape(line.network)}**" + (" (baseline)" if line.is_baseline else ""),
+            *([escape(line.device)] if len(devices) > 1 else []),
+            escape(line.runtime),
+            escape(line.precision),
             *[write(line) for _, write in settings],
             _with_relation(parameters(line.row), parameters_relation(line)),
         ]
@@ -157,23 +158,22 @@ def markdown_table(many: Sequence[Results]) -> str:
             if column is P90 and limits:
                 cells.append(LIMIT.text(line.row))
         rows.append(cells)
-    out = ["| " + " | ".join(cells) + " |" for cells in rows]
-    out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
+    out = [*table_lines(rows, left), "", "In brackets: factor of, or difference to, the baseline in the same runtime."]
     if any(line.row.gap_at_20_delta is not None for line in lines):
         out += ["", "In square brackets: 95 % of a paired bootstrap over the videos."]
     problems = [
-        f"* {_escape(line.network)}, {_escape(line.runtime)} {_escape(line.precision)}: {_escape(line.problem)}"
+        f"* {escape(line.network)}, {escape(line.runtime)} {escape(line.precision)}: {escape(line.problem)}"
         for line in lines
         if line.problem
     ]
     if problems:
         out += ["", "Not measured, or not fully:", "", *problems]
-    out += ["", *(f"* {_escape(text)}" for text in caveats(many))]
+    out += ["", *(f"* {escape(text)}" for text in caveats(many))]
     for results in many:
         packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
         out.append(
-            f"* {_escape(results.created)}, {_escape(results.device.label)}, {_escape(results.device.kernel)}, "
-            f"Python {_escape(results.device.python)}, {_escape(packages)}. Data: {_escape(data_text(results))}. "
+            f"* {escape(results.created)}, {escape(results.device.label)}, {escape(results.device.kernel)}, "
+            f"Python {escape(results.device.python)}, {escape(packages)}. Data: {escape(data_text(results))}. "
             f"{method_text(results)}"
         )
     return "\n".join(out) + "\n"
@@ -181,10 +181,3 @@ def markdown_table(many: Sequence[Results]) -> str:
 
 def _with_relation(figure: str, relation: str) -> str:
     return f"{figure} ({relation})" if relation else figure
-
-
-def _escape(text: str) -> str:
-    """Text that stays text in a Markdown table: names come from files that others may have written."""
-    for character in "\\`*_[]|":
-        text = text.replace(character, "\\" + character)
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())

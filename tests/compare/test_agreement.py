@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_af.compare.agreement import LEAST_AGREEMENT, agreement
+from edge_af.compare.agreement import LEAST_AGREEMENT, agreement, disorder
 from edge_af.data.dataset import Dataset
 from edge_af.runtime import load, score_all
 
@@ -21,6 +21,7 @@ def scores() -> np.ndarray:
 
 def test_the_same_agree(scores: np.ndarray):
     assert agreement(scores, scores) == pytest.approx(1)
+    assert disorder(scores, scores) is None
 
 
 def test_noise_of_the_size_of_quantisation_passes(scores: np.ndarray):
@@ -46,6 +47,12 @@ def test_something_else_does_not_agree(scores: np.ndarray, kind: str):
         "other classes": scores[:, :39],
     }[kind]
     assert agreement(scores, wrong) < min(LEAST_AGREEMENT.values())
+    alike = "scores all videos alike"
+    why = {"not a number": "scores what is no number", "other classes": "scores 39 classes where the base scores 40"}
+    why |= dict.fromkeys(("prior", "constant", "zeros", "ones"), alike)
+    assert disorder(scores, wrong) == (("candidate", why[kind]) if kind in why else None)
+    if kind in why and kind != "other classes":
+        assert disorder(wrong, scores) == ("base", why[kind])
 
 
 @pytest.mark.parametrize("model", ["attend-fusion", "fc-late-fusion"])

@@ -39,6 +39,24 @@ def test_each_is_built_from_its_own_tree_and_nothing_is_left(repository: Path, s
     assert git(repository, "status", "--porcelain").split() == ["M", "inner/what"]
 
 
+def test_each_runs_the_packages_of_its_own_tree(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also from a folder below, and where the search path already leads to the repository as it is here."""
+    import sys
+
+    (repository / "what.py").write_text("name = 'old'")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "second")
+    (repository / "what.py").write_text("name = 'new'")
+    (repository / "inner/that.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", f"{repository}/inner::{repository}:/elsewhere")
+    script = "import os, sys, what; os.mkdir('{out}'); open('{out}/' + what.name, 'w').write(os.environ['PYTHONPATH'])"
+    with built("main", [sys.executable, "-c", script], repository / "inner") as (base, candidate):
+        (first,), (second,) = base.iterdir(), candidate.iterdir()
+        assert (first.name, second.name) == ("old", "new")
+        assert str(repository) not in first.read_text() and first.read_text().endswith(":/elsewhere")
+        assert second.read_text() == f"{repository}:{repository}/inner:/elsewhere"
+
+
 @pytest.mark.parametrize(
     "ref, command, said",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,8 +13,10 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from edge_af.cli import cli
+from edge_af.compare.history import read_history
 from edge_af.compare.match import match, version_changes
 from edge_af.compare.results import Check, read, schema, worst
 from edge_af.data.dataset import Dataset
@@ -58,6 +61,7 @@ def test_a_network_beside_itself_is_no_worse(exports: Path, eval_dataset: Datase
     assert found["pairs"][0]["gap_at_20_delta"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["pairs"][0]["agreement"] == pytest.approx(1)
     assert found["inputs"] == "videos" and found["data"]["videos"] == eval_dataset.videos
+    assert "base and candidate are the same, byte for byte." in found["warnings"]
     suites = ElementTree.parse(junit).getroot()
     assert len(suites.findall("testsuite/testcase")) == len(held)
     assert not suites.findall("testsuite/testcase/failure")
@@ -95,20 +99,39 @@ def test_more_work_is_slower_larger_and_status_1(exports: Path, tmp_path: Path):
     assert held["time"]["status"] == "failed" and found["pairs"][0]["timing"]["ratio"]["low"] > 1.5
     assert {name for name, check in held.items() if check["status"] == "failed"} >= {"size_bytes", "multiply_adds"}
     assert held["multiply_adds"]["candidate"] - held["multiply_adds"]["base"] == 20_000 * (128 + 48)
-    assert held["agreement"]["status"] == "passed"
+    assert held["agreement"]["status"] == "passed" and not any("byte for byte" in said for said in found["warnings"])
 
 
-def test_fast_because_wrong_fails(exports: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "kind, change, said",
+    [
+        (
+            "prior",
+            lambda weights: 0 * weights,
+            "the candidate scores all videos alike, so that its speed means nothing",
+        ),
+        ("shuffled", lambda weights: weights[::-1], "disagrees: it scores the same videos otherwise"),
+        ("no number", lambda weights: weights * np.float32("nan"), "the candidate scores what is no number"),
+    ],
+)
+def test_fast_because_wrong_fails(
+    exports: Path, tmp_path: Path, kind: str, change: Callable[[NDArray[np.float32]], NDArray[np.float32]], said: str
+):
     base, candidate = exports / "attend-fusion/attend-fusion-fp32.onnx", tmp_path / "wrong.onnx"
     model = onnx.load(base)
     for tensor in model.graph.initializer:
         if tensor.name == "head.weight":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(tensor), tensor.name))
+            changed = np.ascontiguousarray(change(onnx.numpy_helper.to_array(tensor)))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
     onnx.save(model, candidate)
     done = compare(base, candidate, *FAST, "--json")
     assert done.exit_code == 1
     disagreement = checks(json.loads(done.stdout))["agreement"]
-    assert disagreement["status"] == "failed" and "its speed means nothing" in disagreement["verdict"]
+    assert disagreement["status"] == "failed" and said in disagreement["verdict"]
+    if kind == "no number":
+        done = compare(candidate, base, *FAST, "--json")
+        assert done.exit_code == 2
+        assert "the base scores what is no number" in checks(json.loads(done.stdout))["agreement"]["verdict"]
 
 
 def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp_path: Path):
@@ -153,10 +176,44 @@ def test_a_file_that_will_not_load(exports: Path, tmp_path: Path, damage: str, s
     assert said in done.output and "cannot load this file" in done.output
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+@pytest.mark.parametrize("kind", ["empty", "cut"])
+def test_a_damaged_file_is_a_verdict_that_is_written(exports: Path, tmp_path: Path, suffix: str, kind: str):
+    good = exports / f"attend-fusion/attend-fusion-int8.{suffix}"
+    bad, out = tmp_path / f"bad.{suffix}", tmp_path / "compare.json"
+    whole = good.read_bytes()
+    bad.write_bytes(b"" if kind == "empty" else whole[: len(whole) // 2])
+    for base, candidate, status, said in ((good, bad, 1, "the candidate cannot"), (bad, good, 2, "the base cannot")):
+        done = compare(base, candidate, "--out", out)
+        assert done.exit_code == status and f"{said} be run: {bad}: not a" in done.output
+        assert checks(read(out))["runs"]["status"] == ("failed" if status == 1 else "invalid")
+
+
 def test_too_short_a_budget_is_status_3(exports: Path):
     base = exports / "attend-fusion/attend-fusion-fp32.tflite"
     done = compare(base, base, "--budget", "0.01s")
     assert done.exit_code == 3 and "fitted into the budget of 0.01 s" in done.output
+
+
+def test_a_history_grows_by_a_line_a_pair_and_outlives_a_cut_one(exports: Path, tmp_path: Path):
+    base, history = exports / "attend-fusion/attend-fusion-fp32.tflite", tmp_path / "history.jsonl"
+    arguments = (base, base, "--budget", "0.01s", "--history", history)
+    assert compare(*arguments).exit_code == 3
+    whole = history.read_bytes()
+    history.write_bytes(whole + whole[:40])
+    assert compare(*arguments, "--commit", "release 7").exit_code == 3
+    # Of a candidate that will not load there is a line as well.
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"")
+    assert compare(base, bad, "--history", history).exit_code == 1
+    found = read_history([history])
+    assert len(found.skipped) == 1 and ": line 2: is damaged" in found.skipped[0]
+    assert [(one.commit, one.status, one.verdict) for one in found.entries[:2]] == [
+        (None, "unknown", "cannot tell"), ("release 7", "unknown", "cannot tell"),
+    ]  # fmt: skip
+    assert found.entries[2].checks == {"runs": "failed"} and found.entries[2].candidate is None
+    candidate = found.entries[0].candidate
+    assert candidate is not None and candidate.size_bytes == base.stat().st_size
 
 
 def test_github_is_told(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from test_history import MANY as HISTORY
 from test_report import HOSTILE, LAPTOP, PI, results
 
 from edge_af.bench.results import Gallery, GalleryVideo, Prediction, Results, Sensitivity
+from edge_af.report import history
 from edge_af.report.charts import charts, library
 from edge_af.report.page import page
 
@@ -61,16 +63,22 @@ MANY = [full(LAPTOP), full(PI)]
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> str:
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(page(MANY), encoding="utf-8")
-    return path.as_uri()
+def files(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, str]:
+    """Addresses of the pages, by what they show."""
+    folder = tmp_path_factory.mktemp("page")
+    found = {}
+    for name, text in (("results", page(MANY)), ("history", history.page(HISTORY))):
+        path = folder / f"{name}.html"
+        path.write_text(text, encoding="utf-8")
+        found[name] = path.as_uri()
+    return found
 
 
 @pytest.fixture
-def opened(browser: Any, file: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+def opened(browser: Any, files: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page at the width and in the colours of the test's parameters, its charts drawn; fails on any message."""
     options = getattr(request, "param", {})
+    file = files[options.get("page", "results")]
     context = browser.new_context(
         viewport={"width": options.get("width", 1300), "height": 900}, color_scheme=options.get("colours", "light")
     )
@@ -182,7 +190,12 @@ def test_colours_follow_the_choice(opened: Any):
 
 @pytest.mark.parametrize(
     "opened",
-    [{"width": width, "colours": colours} for width in (360, 1300) for colours in ("light", "dark")],
+    [
+        {"page": page, "width": width, "colours": colours}
+        for page in ("results", "history")
+        for width in (360, 1300)
+        for colours in ("light", "dark")
+    ],
     indirect=True,
     ids=str,
 )
@@ -193,3 +206,24 @@ def test_nothing_overflows_and_the_accessibility_checker_finds_nothing(opened: A
     found = axe.Axe().run(opened)
     broken = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found.response["violations"]]
     assert broken == []
+
+
+@pytest.mark.parametrize("opened", [{"page": "history"}], indirect=True, ids=str)
+def test_a_history_is_drawn_and_filtered(opened: Any):
+    from playwright.sync_api import expect
+
+    points = opened.locator("#chart-0-ratio .mark-symbol.role-mark.points path")
+    expect(points).to_have_count(5)
+    assert opened.locator(".chart svg").count() == 8
+    labels = opened.locator("#chart-0-size_bytes .role-axis-label").first.text_content()
+    assert "1010101" in labels and "01-01" in labels
+    points.nth(1).hover()
+    assert "slower, +5.0 % allowed" in opened.locator("#vg-tooltip-element.visible").inner_text()
+    opened.locator("#filters input[name=status][value=FAILED]").uncheck(force=True)
+    assert opened.locator("#count").inner_text() == "4 of 7 rows shown"
+    expect(points).to_have_count(4)
+    # All of the other pair's comparisons failed.
+    assert not opened.locator("#pair-1").is_visible()
+    opened.locator("thead button", has_text="Time").first.click()
+    assert opened.locator("th[aria-sort=ascending]").count() == 1
+    assert opened.locator("img").count() == 0 and HOSTILE in opened.locator("body").text_content()

@@ -1,0 +1,153 @@
+"""A file of past comparisons, a line of JSON for each pair, to be plotted. Nothing is ever judged by it: what is compared is
+always base and candidate, measured now."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_af.bench.schema import violation
+from edge_af.compare.facts import Facts
+from edge_af.compare.results import Comparison, schema
+from edge_af.compare.statistics import Interval
+from edge_af.errors import EdgeAfError
+from edge_af.files import explain_os_errors
+
+SCHEMA_VERSION = 1
+"""Of a line."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a line holds: one pair of one comparison."""
+
+    created: str
+    """When the comparison began, ISO 8601, UTC."""
+    commit: str | None
+    """Of the candidate, or what it was called."""
+    device: str
+    threads: int
+    pair: str
+    base_sha256: str
+    candidate_sha256: str
+    status: str
+    checks: dict[str, str]
+    """Each check's status by its name."""
+    max_slowdown: float
+    verdict: str | None
+    """The clock's; None where it did not come to timing."""
+    ratio: Interval | None
+    candidate: Facts | None
+    """None where it could not be run."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What one or several files hold, the oldest first."""
+
+    entries: list[Entry]
+    skipped: list[str]
+    """Lines that could not be used: where, and why."""
+
+
+def append_history(path: Path, comparison: Comparison, commit: str | None) -> None:
+    """Append a line for each pair, in one write; what a kill left of an earlier line stays a line of its own.
+
+    Args:
+        path: the file, made if it is not there.
+        comparison: what was found.
+        commit: the candidate's.
+
+    Raises:
+        EdgeAfError: it cannot be written.
+    """
+    lines = []
+    for pair in comparison.pairs:
+        timing = pair.timing
+        entry = Entry(
+            created=comparison.created,
+            commit=commit,
+            device=comparison.device.label,
+            threads=comparison.threads,
+            pair=pair.name,
+            base_sha256=pair.base_sha256,
+            candidate_sha256=pair.candidate_sha256,
+            status=pair.status,
+            checks={check.name: check.status for check in pair.checks},
+            max_slowdown=comparison.relative.max_slowdown,
+            verdict=timing.verdict if timing is not None else None,
+            ratio=timing.ratio if timing is not None else None,
+            candidate=pair.candidate,
+        )
+        value = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(entry)}
+        lines.append(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    with explain_os_errors(path), path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                lines.insert(0, "\n")
+        file.write("".join(lines).encode())
+
+
+def read_history(paths: Sequence[Path]) -> History:
+    """Read files of `append_history`. Damaged lines and lines of other versions are left out and named.
+
+    Raises:
+        EdgeAfError: a file is missing or unreadable, or there is no line to use in all of them.
+    """
+    entries: list[Entry] = []
+    skipped: list[str] = []
+    for path in paths:
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            raise EdgeAfError(f"{path}: no such history.") from None
+        except OSError as error:
+            raise EdgeAfError(f"{path}: cannot read this history ({error.strerror}).") from None
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            found = _entry(line)
+            if isinstance(found, Entry):
+                entries.append(found)
+            else:
+                skipped.append(f"{path}: line {number}: {found}")
+    if not entries:
+        names = ", ".join(map(str, paths))
+        if skipped:
+            raise EdgeAfError(f"{names}: none of {len(skipped)} lines can be used. The first one: {skipped[0]}.")
+        raise EdgeAfError(f"{names}: holds no comparison yet. `edge-af compare … --history FILE` appends them.")
+    return History(sorted(entries, key=lambda entry: entry.created), skipped)
+
+
+def _entry(line: bytes) -> Entry | str:
+    """What a line holds, or why it cannot be used."""
+    try:
+        value: Any = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return "is damaged or was not written to its end"
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        return f"schema_version {str(version)[:20]}; this edge-af reads {SCHEMA_VERSION}"
+    definitions = schema()["$defs"]
+    if wrong := violation(value, {"$ref": "#/$defs/history", "$defs": definitions}):
+        return f"is not of `edge-af compare --history`: {wrong}"
+    ratio, candidate = value["ratio"], value["candidate"]
+    plain = {name: value[name] for name in definitions["history"]["required"] if name != "schema_version"}
+    return Entry(
+        **{
+            **plain,
+            "ratio": Interval(**_known(ratio, Interval)) if ratio is not None else None,
+            "candidate": Facts(**_known(candidate, Facts)) if candidate is not None else None,
+        }
+    )
+
+
+def _known(value: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass; a file may hold more."""
+    return {field.name: value[field.name] for field in dataclasses.fields(kind)}

@@ -1,0 +1,290 @@
+"""Past comparisons of `edge-af compare --history`, for people: a table, Markdown, and a page that plots them over time.
+
+They are for looking at. What is compared is always base and candidate, measured beside each other: nothing here is a limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any
+
+from edge_af.compare.history import Entry, History
+from edge_af.compare.report import MARKS, interval_text, percent
+from edge_af.compare.results import PASSED, UNKNOWN
+from edge_af.compare.statistics import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER
+from edge_af.report import markdown
+from edge_af.report.charts import Chart
+from edge_af.report.comparison import megabytes, quantity
+from edge_af.report.page import Section, bullets, document
+from edge_af.report.specs import Datum, history_spec
+from edge_af.report.table import ABSENT, Shown, cell_of, filters, html_table, text_cell
+
+NEVER_THE_JUDGE = (
+    "A history for plotting, never the judge: no comparison was decided by an earlier one. Each point is a candidate beside "
+    "its own base, both measured then."
+)
+
+HELD, BETTER, BAD, OPEN = "held", "faster", "failed", "cannot tell"
+STYLES = {
+    HELD: ("circle", "var(--fp32)"),
+    BETTER: ("triangle-down", "var(--int4)"),
+    BAD: ("triangle-up", "var(--part-anonymous)"),
+    OPEN: ("diamond", "var(--soft)"),
+}
+"""Of a point, by what was said of it: its shape, which alone tells them apart, and its colour."""
+_OF_VERDICT = {SLOWER: BAD, FASTER: BETTER, NOT_SLOWER: HELD, CANNOT_TELL: OPEN}
+_OF_STATUS = {PASSED: HELD, UNKNOWN: OPEN}
+LEAST_SPAN = 0.02
+"""Of the largest figure, that the axis shows at least: what hardly changes shall look so."""
+SKIPPED_SHOWN = 5
+"""Lines that could not be used which are named one by one."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is plotted and tabled beside the clock's ratio."""
+
+    key: str
+    """A field of `Facts`; a check of that name says what was thought of it."""
+    title: str
+    unit: str
+    scale: float
+    """Of the unit in the figure's own."""
+    write: Callable[[float], str]
+    """Without the unit."""
+    has_chart: bool = True
+
+
+FIGURES = (
+    Figure("size_bytes", "File", "MB", 1e6, megabytes),
+    Figure("peak_memory_bytes", "Peak memory", "MB", 1e6, megabytes),
+    Figure("gap_at_20", "GAP@20", "", 1.0, lambda value: f"{value:.4f}"),
+    Figure("weight_bytes", "Weights", "MB", 1e6, megabytes, has_chart=False),
+    Figure("multiply_adds", "Multiply-adds", "M", 1e6, lambda value: quantity(value / 1e6), has_chart=False),
+)
+
+
+def table(history: History) -> str:
+    """For a terminal: a line a comparison of a pair, the newest first."""
+    lines = markdown.aligned(_rows(history), left=_LEFT)
+    return "\n".join([*lines, "", *map(markdown.printable, _remarks(history))])
+
+
+def markdown_table(history: History) -> str:
+    """The same in Markdown."""
+    rows = [[markdown.escape(cell) for cell in row] for row in _rows(history)]
+    lines = markdown.table_lines(rows, left=_LEFT)
+    return "\n".join([*lines, "", *(f"* {markdown.escape(text)}" for text in _remarks(history))]) + "\n"
+
+
+def summary(history: History) -> dict[str, Any]:
+    """Entries and what was left out, for machine-readable output."""
+    return {"entries": [asdict(entry) for entry in history.entries], "skipped": history.skipped}
+
+
+def page(history: History) -> str:
+    """The page: a section for each pair on each device, and the table."""
+    entries = history.entries
+    devices = list(dict.fromkeys(entry.device for entry in entries))
+    days = dict.fromkeys((entries[0].created[:10], entries[-1].created[:10]))
+    groups = dict.fromkeys((entry.pair, entry.device, entry.threads) for entry in entries)
+    # What is the same for all need not stand in every title.
+    several = [len({group[at] for group in groups}) > 1 for at in range(3)]
+    sections: list[Section] = []
+    for number, group in enumerate(groups):
+        pair, device, threads = group
+        title = (
+            pair
+            + (f", {device}" if several[1] else "")
+            + (f", {threads} thread{'s' if threads > 1 else ''}" if several[2] else "")
+        )
+        own = [(at, entry) for at, entry in enumerate(entries) if (entry.pair, entry.device, entry.threads) == group]
+        sections.append((f"pair-{number}", title, _charts(number, pair, own)))
+    facets = [
+        {"files": one.pair, "device": one.device, "threads": str(one.threads), "status": MARKS[one.status]}
+        for one in entries
+    ]
+    count = f"{len(entries)} comparison{'s' if len(entries) != 1 else ''} of a pair"
+    return document(
+        title="Comparisons over time",
+        meta=[count, " to ".join(days), " and ".join(devices)],
+        opening=bullets(_remarks(history)),
+        table=("All comparisons", filters(facets), _html_table(entries)),
+        drawn=sections,
+        rest="",
+        facets=facets,
+        sources=count,
+    )
+
+
+def _remarks(history: History) -> list[str]:
+    """What a reader must know."""
+    found = [NEVER_THE_JUDGE]
+    if history.skipped:
+        more = len(history.skipped) - SKIPPED_SHOWN
+        lines = "; ".join(history.skipped[:SKIPPED_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        found.append(f"{len(history.skipped)} line{'s' if len(history.skipped) != 1 else ''} left out: {lines}.")
+    return found
+
+
+def _charts(number: int, pair: str, own: Sequence[tuple[int, Entry]]) -> list[Chart]:
+    """The ratio, and each figure that is known of an entry at least."""
+    rows: list[Datum] = []
+    for at, entry in own:
+        if entry.ratio is None:
+            continue
+        mark = _OF_VERDICT.get(entry.verdict or "", OPEN)
+        text = (
+            f"{_when(entry)}: {interval_text(entry.ratio)}, {entry.verdict}, {percent(1 + entry.max_slowdown)} allowed"
+        )
+        value, low, high = ((one - 1) * 100 for one in (entry.ratio.value, entry.ratio.low, entry.ratio.high))
+        rows.append(
+            {**_place(at, entry), "y": value, "low": low, "high": high, "limit": entry.max_slowdown * 100,
+             "mark": mark, "text": text}
+        )  # fmt: skip
+    note = "Above zero the candidate takes longer. Upright lines: the interval; short level ones: what was allowed."
+    found = _chart(f"chart-{number}-ratio", f"{pair}: time against its base", "change, %", note, rows, True)
+    for figure in FIGURES:
+        if not figure.has_chart:
+            continue
+        rows = []
+        for at, entry in own:
+            known = _value(entry, figure)
+            if known is None:
+                continue
+            status = entry.checks.get(figure.key, PASSED)
+            text = f"{_when(entry)}: {figure.write(known)} {figure.unit}".rstrip()
+            text += "" if status == PASSED else f", {MARKS[status].lower()}"
+            rows.append(
+                {**_place(at, entry), "y": known / figure.scale, "mark": _OF_STATUS.get(status, BAD), "text": text}
+            )
+        title, axis = f"{pair}: {figure.title}", figure.unit or figure.title
+        found += _chart(f"chart-{number}-{figure.key}", title, axis, "Of the candidate.", rows, False)
+    return found
+
+
+def _chart(name: str, title: str, axis: str, note: str, rows: Sequence[Datum], is_ratio: bool) -> list[Chart]:
+    if not rows:
+        return []
+    failed = [row["text"] for row in rows if row["mark"] == BAD]
+    described = f"{len(rows)} comparison{'s' if len(rows) != 1 else ''}. The last: {rows[-1]['text']}."
+    if failed:
+        described += f" Failed: {'; '.join(failed)}."
+    marks = {row["mark"] for row in rows}
+    styles = {name: style for name, style in STYLES.items() if name in marks}
+    spec = history_spec(title, axis, described, _span(rows, is_ratio), styles, is_ratio)
+    return [Chart(name, title, note, described, spec, {"rows": rows})]
+
+
+def _span(rows: Sequence[Datum], is_ratio: bool) -> tuple[float, float]:
+    """Of the axis: all figures, and of a ratio zero, the limits, and intervals so far as they leave the rest to be seen."""
+    values = [row["y"] for row in rows]
+    if is_ratio:
+        values += [0.0, *(row["limit"] for row in rows)]
+    low, high = min(values), max(values)
+    # Of a ratio a percent or two; of another figure a share of it.
+    least = 100 * LEAST_SPAN if is_ratio else LEAST_SPAN * max(abs(high), 1e-9)
+    room = max(high - low, least)
+    if is_ratio:
+        bounds = [min(max(row[end], low - room), high + room) for row in rows for end in ("low", "high")]
+        low, high = min(low, *bounds), max(high, *bounds)
+    middle, half = (low + high) / 2, max(high - low, least) / 2 * 1.1
+    return middle - half, middle + half
+
+
+def _place(at: int, entry: Entry) -> Datum:
+    """Which entry it is, and where it stands: each has a place of its own, labelled by commit and day."""
+    label = " ".join((_short(entry.commit) or "no commit").split())
+    return {"id": at, "place": f"{at}\n{label}\n{entry.created[5:10]}"}
+
+
+def _short(commit: str | None) -> str:
+    """A commit's first seven digits, or a name's first letters."""
+    if commit is None:
+        return ""
+    digits = commit.removesuffix("-changed")
+    if len(digits) == 40 and all(one in "0123456789abcdef" for one in digits):
+        return digits[:7] + ("+" if digits != commit else "")
+    return commit if len(commit) <= 12 else commit[:11] + "…"
+
+
+def _when(entry: Entry) -> str:
+    return f"{_time(entry)}, {_short(entry.commit) or 'no commit'}"
+
+
+def _time(entry: Entry) -> str:
+    return entry.created[:16].replace("T", " ")
+
+
+def _value(entry: Entry, figure: Figure) -> float | None:
+    value = getattr(entry.candidate, figure.key) if entry.candidate is not None else None
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _failed(entry: Entry) -> str:
+    """Checks that did not hold."""
+    return ", ".join(name for name, status in entry.checks.items() if status != PASSED)
+
+
+_LEFT = 5
+"""Columns of text."""
+
+
+def _rows(history: History) -> list[list[str]]:
+    """The table's cells as text, its head first, the newest behind it."""
+    heads = [f"{figure.title} {figure.unit}".rstrip() for figure in FIGURES]
+    rows = [["Time (UTC)", "Commit", "Files", "Device", "Status", "Time to base", *heads]]
+    for entry in reversed(history.entries):
+        status = MARKS[entry.status] + (f": {_failed(entry)}" if _failed(entry) else "")
+        ratio = interval_text(entry.ratio) if entry.ratio is not None else ""
+        values = [_value(entry, figure) for figure in FIGURES]
+        figures = [
+            figure.write(value) if value is not None else "" for figure, value in zip(FIGURES, values, strict=True)
+        ]
+        rows.append([_time(entry), _short(entry.commit), entry.pair, entry.device, status, ratio, *figures])
+    return rows
+
+
+def _html_table(entries: Sequence[Entry]) -> str:
+    """The newest first."""
+    columns: list[Shown[Entry]] = [
+        Shown("Commit", "", lambda entry: text_cell(_short(entry.commit)), is_text=True),
+        Shown("Files", "", lambda entry: text_cell(entry.pair), is_text=True),
+        Shown("Status", "", _status_cell, is_text=True),
+        Shown("Time", "to the base", _ratio_cell),
+        *(Shown(figure.title, figure.unit, _figure_cell(figure)) for figure in FIGURES),
+        Shown("Device", "", lambda entry: text_cell(entry.device), is_text=True),
+        Shown("Threads", "", lambda entry: cell_of(entry.threads, str(entry.threads))),
+    ]
+    rows = []
+    for at, entry in reversed(list(enumerate(entries))):
+        head = f'<th scope="row" data-value="{escape(entry.created)}"><span>{escape(_time(entry))}</span></th>'
+        rows.append(f'<tr data-id="{at}">{head}{"".join(column.cell(entry) for column in columns)}</tr>')
+    caption = (
+        "Time to the base: the candidate's over its base's, less one, and the interval. Figures are the candidate's."
+    )
+    return html_table("When (UTC)", columns, rows, caption, "Table of all comparisons", long=True)
+
+
+def _status_cell(entry: Entry) -> str:
+    failed = _failed(entry)
+    small = f"<small>{escape(failed)}</small>" if failed else ""
+    return f'<td class="text" data-value="{escape(entry.status)}">{escape(MARKS[entry.status])}{small}</td>'
+
+
+def _ratio_cell(entry: Entry) -> str:
+    if entry.ratio is None:
+        return ABSENT
+    change, interval = interval_text(entry.ratio).split(" [", 1)
+    return cell_of(entry.ratio.value, change, f"[{interval}")
+
+
+def _figure_cell(figure: Figure) -> Callable[[Entry], str]:
+    def cell(entry: Entry) -> str:
+        value = _value(entry, figure)
+        return ABSENT if value is None else cell_of(value, figure.write(value))
+
+    return cell

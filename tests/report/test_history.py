@@ -1,0 +1,140 @@
+"""A history of comparisons: what is appended is read again, damage is named, and the page holds text alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from test_report import HOSTILE, Reader, edge_af
+
+from edge_af.compare.facts import Facts
+from edge_af.compare.history import Entry, History, read_history
+from edge_af.compare.results import schema
+from edge_af.compare.statistics import Interval
+from edge_af.errors import EdgeAfError
+from edge_af.report import history as report
+
+FACTS = Facts(11_500_000, 11_400_000, {"GEMM": 5}, 11_000_000, 1.0, 90_000_000, 0.69, 0.68)
+VERDICTS = {"passed": "not slower", "failed": "slower", "unknown": "cannot tell"}
+
+
+def entry(at: int = 0, status: str = "passed", **changes: object) -> Entry:
+    base = Entry(
+        created=f"2026-01-{at + 1:02d}T03:04:05+00:00", commit=f"{at + 10:02d}" * 20, device="AMD EPYC", threads=1,
+        pair="attend-fusion-int8.onnx", base_sha256="0" * 64, candidate_sha256="1" * 64, status=status,
+        checks={"runs": "passed", "time": status, "size_bytes": "passed"}, max_slowdown=0.05, verdict=VERDICTS[status],
+        ratio=Interval(1.01, 0.99, 1.03),
+        candidate=dataclasses.replace(FACTS, size_bytes=FACTS.size_bytes + at),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def line(one: Entry, **changes: object) -> str:
+    return json.dumps({"schema_version": 1, **dataclasses.asdict(one), **changes}) + "\n"
+
+
+MANY = History(
+    [
+        entry(0),
+        entry(1, "failed", ratio=Interval(1.4, 1.3, 1.5)),
+        entry(2, "unknown", ratio=Interval(1.0, 0.0001, 900.0)),
+        entry(3, verdict="faster", ratio=Interval(0.8, 0.7, 0.9)),
+        entry(4, "failed", verdict=None, ratio=None, candidate=None, commit=None, checks={"runs": "failed"}),
+        entry(5, commit="5" * 40 + "-changed", candidate=dataclasses.replace(FACTS, gap_at_20=None)),
+        entry(6, "failed", pair=HOSTILE, device=HOSTILE, commit=HOSTILE, checks={HOSTILE: "failed"}),
+    ],
+    [f"{HOSTILE}: line 3: is damaged or was not written to its end"],
+)
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Without the charts' library, which is a megabyte and seconds."""
+    monkeypatch.setattr("edge_af.report.page.library", lambda: "0;")
+    return report.page(MANY)
+
+
+def test_lines_are_read_in_order_and_what_cannot_be_used_is_named(tmp_path: Path):
+    path, other = tmp_path / "history.jsonl", tmp_path / "other.jsonl"
+    whole = line(entry(3))
+    odd = [line(entry(), schema_version=2), line(entry(), checks=[]), line(entry(), max_slowdown=-1), "[]\n", "\xff\n"]
+    path.write_bytes((whole + whole[:100] + "\n" + "".join(odd)).encode("latin-1") + line(entry(1)).encode())
+    other.write_text(line(entry(2)) + "\n" + whole[:50])
+    found = read_history([path, other])
+    assert [one.created[8:10] for one in found.entries] == ["02", "03", "04"]
+    assert found.entries[2] == entry(3)
+    assert [said.partition(": line ")[2].partition(" ")[0] for said in found.skipped] == [
+        "2:", "3:", "4:", "5:", "6:", "7:", "3:",
+    ]  # fmt: skip
+    assert "schema_version 2; this edge-af reads 1" in found.skipped[1]
+    assert "checks" in found.skipped[2] and "max_slowdown: -1 is below 0" in found.skipped[3]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (None, "no such history"),
+        ("", "holds no comparison yet"),
+        ("\n \n", "holds no comparison yet"),
+        ('{"schema_version": 9}\n{', "none of 2 lines can be used. The first one: "),
+    ],
+)
+def test_a_history_without_a_line_to_use_is_refused(tmp_path: Path, text: str | None, said: str):
+    path = tmp_path / "history.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(EdgeAfError, match=said):
+        read_history([path])
+
+
+def test_the_schema_names_every_field_of_a_line():
+    names = {field.name for field in dataclasses.fields(Entry)} | {"schema_version"}
+    described = schema()["$defs"]["history"]
+    assert set(described["required"]) == names == set(described["properties"])
+
+
+def test_every_form_says_that_it_judges_nothing_and_what_was_left_out(page: str):
+    for text in (report.table(MANY), report.markdown_table(MANY), Reader(page).text):
+        assert "never the judge" in text and "1 line left out" in text
+        for words in ("2026-01-06 03:04", "5555555+", "+40.0 % [+30.0 %, +50.0 %]"[:7], "CANNOT TELL", "FAILED"):
+            assert words in text
+
+
+def test_charts_mark_verdicts_and_draw_what_is_known(page: str):
+    content = json.loads(page.split('id="content">')[1].split("</script>")[0])
+    charts = {chart["name"]: chart for chart in content["charts"]}
+    assert list(charts)[:4] == [f"chart-0-{name}" for name in ("ratio", "size_bytes", "peak_memory_bytes", "gap_at_20")]
+    ratio = charts["chart-0-ratio"]
+    assert [row["mark"] for row in ratio["data"]["rows"]] == ["held", "failed", "cannot tell", "faster", "held"]
+    assert len({row["place"] for row in ratio["data"]["rows"]}) == 5
+    assert len(charts["chart-0-gap_at_20"]["data"]["rows"]) == 4
+    y = next(scale for scale in ratio["spec"]["scales"] if scale["name"] == "y")
+    # One interval over everything must not flatten the rest.
+    assert -90 < y["domain"][0] < -30 and 50 < y["domain"][1] < 120
+    assert "Failed: 2026-01-02 03:04, 1111111: +40.0 % [+30.0 %, +50.0 %], slower" in ratio["spec"]["description"]
+
+
+def test_names_that_are_markup_stay_text(page: str):
+    reader = Reader(page)
+    assert not reader.of("img") and not reader.of("a") and len(reader.of("script")) == 3
+    assert reader.text.count('<img src=x onerror="alert(1)">') > 5
+    text = report.markdown_table(MANY)
+    assert "<img" not in text and "](http" not in text.replace("\\]", "")
+    dark = History([entry(0, pair="\x1b[2Ja")], [])
+    assert "\x1b" not in report.table(dark)
+
+
+def test_report_reads_a_history(tmp_path: Path):
+    path = tmp_path / "history.jsonl"
+    path.write_text(line(entry()) + line(entry(1, "failed")))
+    done = edge_af("--history", path, "--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == report.table(read_history([path])).strip()
+    assert (tmp_path / "table.md").read_text() == report.markdown_table(read_history([path]))
+    assert Reader((tmp_path / "page.html").read_text()).of("table")
+    assert len(json.loads(edge_af("--history", path, "--json").stdout)["entries"]) == 2
+    for arguments in ([], ["a.json", "--history", path]):
+        done = edge_af(*arguments)
+        assert done.returncode == 2 and "or --history FILE" in done.stderr
