@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 demo-quick: $(INSTALLED)
 	$(BIN)/edge-af demo --quick --out $(QUICK_DEMO)
 
-# 0: no worse, or it could not be told; 1: slower, larger, worse, or beyond benchmarks/budget.yaml. BASE_REF= skips it.
+# 0: no worse, or it could not be told; 1: slower, larger, worse, or beyond benchmarks/budget.yaml. With BASE_REF= the latter alone.
 compare: $(INSTALLED)
 	@test -d $(QUICK_DEMO)/runs/attend-fusion || $(MAKE) demo-quick
 	sh benchmarks/compare_base.sh $(BIN) $(QUICK_DEMO) '$(BASE_REF)'

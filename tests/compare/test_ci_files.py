@@ -221,11 +221,38 @@ def test_the_script_tries_again_what_could_not_be_told(
     assert "try 2 of 2" in done.stderr and (tmp_path / "kept here/compare.json").is_file()
 
 
-def test_this_repositorys_own_comparison(tmp_path: Path):
-    """Its limits are of files that the demo exports; and where there is no other commit there is nothing to compare."""
+def test_this_repositorys_own_limits_are_of_files_that_the_demo_exports():
     names = [f"attend-fusion-{precision}.{suffix}" for precision in ("fp32", "int8") for suffix in ("onnx", "tflite")]
     read_budget_file(OWN_BUDGET).check_use(names, has_data=True, where=OWN_BUDGET)
-    for commit in ("", "no-such-commit"):
-        command = ["sh", str(OWN_SCRIPT), str(tmp_path), str(tmp_path), commit]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0 and "skipped, there is no commit" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "commit, statuses, ends, exports",
+    [
+        ("HEAD", [0], 0, 0),
+        ("HEAD", [1], 1, 0),
+        ("HEAD", [3], 0, 0),
+        ("HEAD", [2, 0], 0, 1),
+        ("HEAD", [2, 2], 2, 1),
+        ("no-such-commit", [0], 0, 1),
+        ("", [1], 1, 1),
+    ],
+)
+def test_this_repositorys_own_comparison_ends_as_the_verb_does(
+    tmp_path: Path, commit: str, statuses: list[int], ends: int, exports: int
+):
+    """With stand-ins that end with the statuses given and note how they were called: the script is on trial, not the verb."""
+    (tmp_path / "prepared/data").mkdir(parents=True)
+    (tmp_path / "statuses").write_text("".join(f"{status}\n" for status in statuses))
+    for name, then in (
+        ("python", "exit 0"),
+        ("edge-af", f'read -r s < "{tmp_path}/statuses"; sed -i 1d "{tmp_path}/statuses"; exit "$s"'),
+    ):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{tmp_path}/calls"\n{then}\n')
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(["sh", str(OWN_SCRIPT), str(tmp_path), str(tmp_path), commit], capture_output=True, text=True)
+    assert done.returncode == ends, done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == len(statuses) + exports
+    assert ("--base-ref HEAD" in calls[0]) == (commit == "HEAD")
+    assert ("could not be told" in done.stderr) == (statuses == [3])
