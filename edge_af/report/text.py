@@ -171,9 +171,11 @@ def markdown_table(many: Sequence[Results]) -> str:
     out += ["", *(f"* {_escape(text)}" for text in caveats(many))]
     for results in many:
         packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
+        python = f"Python {results.device.python}" if results.device.python else None
+        system = ", ".join(filter(None, (results.device.system, python, packages)))
         out.append(
             f"* {_escape(results.created)}, {_escape(results.device.label)}, {_escape(results.device.kernel)}, "
-            f"Python {_escape(results.device.python)}, {_escape(packages)}. Data: {_escape(data_text(results))}. "
+            f"{_escape(system)}. Data: {_escape(data_text(results))}. "
             f"{method_text(results)}"
         )
     return "\n".join(out) + "\n"
