@@ -175,6 +175,8 @@ def command(
             _say_what_is_kept(interruption.results, out)
             raise
     else:
+        from edge_af.bench.run import bench
+
         if suite is not None and suite_file is not None:
             subjects = suite.choose(subjects, suite_file)
         if dataset is None:

@@ -138,7 +138,8 @@ class _Session:
     def take_over(self, earlier: Results, now: str) -> None:
         """Begin with the rows of an interrupted bench."""
         for index, item in enumerate(self._plan):
-            self._rows |= {index: row for row in earlier.rows if item.is_of(row)}
+            if (row := next((row for row in earlier.rows if item.is_of(row)), None)) is not None:
+                self._rows[index] = row
         self._kept_warnings = earlier.warnings
         self.results = dataclasses.replace(
             self.results,

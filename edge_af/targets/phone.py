@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from edge_af.artifacts import versions
 from edge_af.bench.conditions import Conditions
 from edge_af.bench.device import FEATURES, Device
 from edge_af.errors import EdgeAfError
@@ -72,6 +73,7 @@ def facts(phone: Phone) -> Facts:
         kernel=told["kernel"],
         python=None,
         governor=None,
+        versions={name: found for name, found in versions().items() if name != "python"},
         system=(f"Android {release}" + (f", API {sdk}" if sdk else "")) if release else None,
         soc=soc or None,
         features=sorted(set(features[0].split()) & FEATURES) if features else None,
