@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from loopback import LoopbackBoard, why_not
+from loopback_phone import LoopbackPhone, adbd_command
 from tiny_export import tiny_exports
 
 from edge_af.data.dataset import Dataset
@@ -52,6 +53,38 @@ def board(make_board: Callable[..., LoopbackBoard], monkeypatch: pytest.MonkeyPa
     python.chmod(0o755)
     (environment / "complete.json").write_text('{"left_out": []}')
     return made
+
+
+@pytest.fixture(scope="session")
+def adbd(pytestconfig: pytest.Config) -> str:
+    """The command that starts an adb daemon; got once, and kept in pytest's cache."""
+    try:
+        return adbd_command(Path(pytestconfig.cache.mkdir("adbd")))  # type: ignore[union-attr]
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def make_phone(adbd: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LoopbackPhone]]:
+    """A phone on the loopback, with what `LoopbackPhone` takes; adb in this process sees it, and no other."""
+    started = []
+
+    def make(**options: object) -> LoopbackPhone:
+        phone = LoopbackPhone(adbd, **options)  # type: ignore[arg-type]
+        started.append(phone)
+        monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+        for name in ("ADB_SERVER_SOCKET", "HOME"):
+            monkeypatch.setenv(name, phone.environment[name])
+        return phone
+
+    yield make
+    for phone in started:
+        phone.stop()
+
+
+@pytest.fixture
+def phone(make_phone: Callable[..., LoopbackPhone]) -> LoopbackPhone:
+    return make_phone()
 
 
 @pytest.fixture

@@ -13,12 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from loopback import Started
 from small_dataset import REPOSITORY
 
 STAND_IN = Path(__file__).with_name("benchmark_model_stand_in.py")
@@ -30,7 +27,7 @@ SUITE = "trixie"
 _NAMESPACES = ("-Urnm", "-nm")
 """Of a user's own; else, for root alone, without a user namespace."""
 
-# $1 the folder, $2 bytes of the phone's storage, $3 the daemon's command, $4 the number of phones, $5 a Python and $6 its script.
+# $1 the folder, $2 bytes of the phones' storage, $3 the daemon's command, $4 how many phones, $5 a Python and $6 its script.
 _START = r"""
 set -e
 ip link set lo up
@@ -50,7 +47,7 @@ while [ $i -lt "$4" ]; do
     (
         export ADBD_PORT=$((PORT + i)) HOME=/ PATH="$1/bin:$PATH"
         while :; do
-            [ -e "$1/unplugged" ] || chroot "$P" sh -c "$3" >>"$1/adbd$i.log" 2>&1
+            [ -e "$1/unplugged" ] || chroot "$P" sh -c "$3" >>"$1/adbd$i.log" 2>&1 || true
             sleep 0.05
         done
     ) &
@@ -61,9 +58,8 @@ HOME="$1" ANDROID_ADB_MDNS=0 adb -L "localfilesystem:$1/adb" server nodaemon >"$
 wait
 """
 
-# Two more phones: one whose daemon says nothing, and one that never lets this computer in. Messages of adb's protocol: six
-# numbers, of which the first is the kind, the second an argument, the fourth the length of what follows (its sum is not looked at
-# by this client), the last the kind's complement.
+# Two more phones: one whose daemon says nothing, and one that never lets this computer in. A message of adb's protocol is
+# six numbers: the kind, two arguments, the length and the sum of what follows, and the kind's complement.
 _ODD = r"""
 import socket, struct, sys, threading
 def serve(port, answer):
@@ -190,8 +186,24 @@ class LoopbackPhone:
         option = namespaces()
         assert option is not None
         self._space = subprocess.Popen(
-            ["unshare", option, "--kill-child", "--fork", "--pid", "--mount-proc", "sh", "-c", _START]
-            + ["sh", str(self.folder), storage, adbd, str(phones), sys.executable, str(self.folder / "odd.py")],
+            [
+                "unshare",
+                option,
+                "--kill-child",
+                "--fork",
+                "--pid",
+                "--mount-proc",
+                "sh",
+                "-c",
+                _START,
+                "sh",
+                str(self.folder),
+                storage,
+                adbd,
+                str(phones),
+                sys.executable,
+                str(self.folder / "odd.py"),
+            ],
             env={**os.environ, "PORT": str(PORT), "PYTHONPATH": "", "ANDROID_SERIAL": ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -250,7 +262,7 @@ class LoopbackPhone:
                 if f"{serial}\tdevice" in self.adb("devices"):
                     return
             time.sleep(0.1)
-        raise AssertionError([path.read_text() for path in self.folder.glob("*.log")])
+        raise AssertionError([path.read_text()[-1000:] for path in self.folder.glob("*.log")])
 
     def plug(self) -> None:
         """Start the daemons again."""
