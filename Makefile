@@ -13,7 +13,7 @@ DEMO_FLAGS ?=
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
 
-# Tests of `--target` want the system's OpenSSH server (Debian: apt install openssh-server) and are skipped without it.
+# Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow and not browser"
 
