@@ -56,11 +56,14 @@ _STOP = (
 )
 _RUN = f'cd {FOLDER} && exec sh -c \'echo $$ >run.pid && exec "$@"\' sh "$@"'
 _HELD = (
-    f"mkdir -p {FOLDER}/files && cd {FOLDER}/files || exit 1; chmod 700 {FOLDER}; rm -f *.part; "
+    f"mkdir -p {FOLDER}/files && chmod 700 {FOLDER} && cd {FOLDER}/files || exit 1; rm -f ./*.part; "
     f"find . -type f -mtime +{KEEP_DAYS} -exec rm -f {{}} +; "
     'for f; do [ -f "$f" ] && touch "$f" && sha256sum "$f"; done; echo room; df -k . | tail -n 1'
 )
-_TAKE = f'cd {FOLDER}/files && sha256sum "$1.part" && chmod 755 "$1.part" && mv -f "$1.part" "$1"'
+_TAKE = (
+    f'cd {FOLDER}/files && case "$(sha256sum <"$1.part")" in "$1"*) chmod 755 "$1.part" && mv -f "$1.part" "$1" ;; '
+    '*) rm -f "$1.part"; exit 1 ;; esac'
+)
 
 
 class Gone(EdgeAfError):
@@ -210,40 +213,43 @@ class Phone:
         """End what `run` left behind: of an earlier bench too, whose connection broke."""
         self.shell(_STOP)
 
-    def hold(self, files: Sequence[File]) -> Iterator[int]:
-        """Have the phone hold these files: only what it lacks is copied. Yields the bytes still to go, at first and after each.
+    def lacking(self, files: Sequence[File]) -> list[File]:
+        """Of these files those that the phone does not hold, each once. What it holds is read again: storage loses bits.
 
         Raises:
             Gone: the phone went away meanwhile.
-            EdgeAfError: it has no room, or a file does not arrive.
+            EdgeAfError: it has no room for them.
         """
         held = self.shell(_HELD, *(file.sha256 for file in files), seconds=LONG_SECONDS)
         said, _, room = held.out.partition("room\n")
         if held.status:
             raise EdgeAfError(f"{self.label}: cannot write to {FOLDER}: {_last(held)}")
-        # What is there is read again: storage loses bits, and a program may have been replaced.
         there = {words[1] for words in map(str.split, said.splitlines()) if len(words) == 2 and words[0] == words[1]}
         lacking = list({file.sha256: file for file in files if file.sha256 not in there}.values())
-        left = sum(file.size for file in lacking)
-        fields = room.split()
-        if len(fields) >= 4 and fields[-3].isdigit() and int(fields[-3]) * 1024 < left:
-            raise self._full(left, int(fields[-3]) * 1024)
-        yield left
-        for file in lacking:
-            part = f"{file.place}.part"
-            done = _call([self._adb, "-s", self.serial, "push", str(file.path), part], LONG_SECONDS)
-            if done is None or done.returncode:
-                self._check_there()
-                text = f"{done.stdout}\n{done.stderr}" if done is not None else "it does not end"
-                self.shell('rm -f "$1"', part)
-                if "No space left" in text:
-                    raise self._full(left, None)
-                raise EdgeAfError(f"{self.label}: cannot copy {file.path.name}: {text.strip().splitlines()[-1]}")
-            took = self.shell(_TAKE, file.sha256, seconds=LONG_SECONDS)
-            if took.status or took.out.split()[:1] != [file.sha256]:
-                raise EdgeAfError(f"{self.label}: {file.path.name} arrived damaged: {_last(took)}")
-            left -= file.size
-            yield left
+        needed, fields = sum(file.size for file in lacking), room.split()
+        if len(fields) >= 4 and fields[-3].isdigit() and int(fields[-3]) * 1024 < needed:
+            raise self._full(needed, int(fields[-3]) * 1024)
+        return lacking
+
+    def push(self, file: File) -> None:
+        """Copy a file. It is whole and where it belongs when this returns; else nothing is left of it.
+
+        Raises:
+            Gone: the phone went away meanwhile.
+            EdgeAfError: it has no room, or the file does not arrive.
+        """
+        part = f"{file.place}.part"
+        done = _call([self._adb, "-s", self.serial, "push", str(file.path), part], LONG_SECONDS)
+        if done is None or done.returncode:
+            self._check_there()
+            text = f"{done.stdout}\n{done.stderr}" if done is not None else "it does not end"
+            self.shell('rm -f "$1"', part)
+            if "No space left" in text:
+                raise self._full(file.size, None)
+            raise EdgeAfError(f"{self.label}: cannot copy {file.path.name}: {text.strip().splitlines()[-1]}")
+        took = self.shell(_TAKE, file.sha256, seconds=LONG_SECONDS)
+        if took.status != 0:
+            raise EdgeAfError(f"{self.label}: {file.path.name} arrived damaged: {_last(took)}")
 
     def _full(self, needed: int, free: int | None) -> EdgeAfError:
         room = f"{free / 1e6:,.0f} MB are free there" if free is not None else "its storage is full"

@@ -187,19 +187,15 @@ class _Session:
         return row is not None and (row.status != OK or len(row.rounds or []) >= self.results.method.rounds)
 
     def _copy(self, files: Sequence[File]) -> None:
-        progress: Progress | None = None
-        copied = left = 0
-        for left in self._phone.hold(files):
-            if progress is None:
-                if not left:
-                    return
-                total = left
-                progress = Progress(f"copying to {self._phone.label}", round(total / 1e6) or 1, "MB").__enter__()
-            done = round((total - left) / 1e6)
-            progress.update(done - copied)
-            copied = done
-        if progress is not None:
-            progress.__exit__(None, None, None)
+        lacking = self._phone.lacking(files)
+        if not lacking:
+            return
+        total, copied = sum(file.size for file in lacking), 0
+        with Progress(f"copying to {self._phone.label}", round(total / 1e6) or 1, "MB") as progress:
+            for file in lacking:
+                self._phone.push(file)
+                progress.update(round((copied + file.size) / 1e6) - round(copied / 1e6))
+                copied += file.size
 
     def _run(self, place: str, threads: int, arguments: Sequence[str]) -> dict[str, Any]:
         method = self.results.method

@@ -222,7 +222,8 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
         patched.setattr(adb, "SETTLE_SECONDS", 0)
         bench(phone, folder, program)
     phone.plug()
-    results = going_on(phone, folder, program, begun, scratch)
+    no_longer_slow(phone)
+    results = bench(phone, folder, program, earlier=begun, scratch=scratch)
     assert results.is_complete and results.continued and results.created == begun.created and not scratch.exists()
     old = next(row for row in begun.rows if row.status == "ok")
     new = next(row for row in results.rows if row.sha256 == old.sha256)
@@ -230,12 +231,10 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
     assert not running(phone)
 
 
-def going_on(phone: LoopbackPhone, folder: Path, program: Path, begun: Results, scratch: Path) -> Results:
-    """The bench gone on with: the program is the same to the byte, and no longer slow."""
-    sleeper = phone.folder / "calls"
-    sleeper.unlink()
-    sleeper.symlink_to("/dev/null")
-    return bench(phone, folder, program, earlier=begun, scratch=scratch)
+def no_longer_slow(phone: LoopbackPhone) -> None:
+    """The same program, to the byte, takes its time no more."""
+    (phone.folder / "calls").unlink()
+    (phone.folder / "calls").symlink_to("/dev/null")
 
 
 def test_ctrl_c_ends_both_sides(phone: LoopbackPhone, exports: Path, tmp_path: Path):
@@ -252,7 +251,13 @@ def test_ctrl_c_ends_both_sides(phone: LoopbackPhone, exports: Path, tmp_path: P
     started.process.send_signal(signal.SIGINT)
     status, said, news = started.end()
     assert status == 130 and said == "" and "Traceback" not in news, news
-    assert "rows are kept in" in news and not read_results(out).is_complete and not running(phone)
+    begun = read_results(out)
+    assert "rows are kept in" in news and not begun.is_complete and not running(phone)
+    no_longer_slow(phone)
+    done = phone.bench("--benchmark-model", phone.folder / "other_model", where=arguments)
+    assert done.returncode == 0 and "going on: 3 of 4 rows" in done.stderr, done.stderr
+    results = read_results(out)
+    assert results.is_complete and results.created == begun.created and results.rows[1].rounds == [2, 2]
 
 
 def test_one_that_was_killed_is_ended_by_the_next(phone: LoopbackPhone, exports: Path, tmp_path: Path):
