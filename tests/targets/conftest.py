@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from loopback_phone import LoopbackPhone, adbd_command
 from tiny_export import tiny_exports
 
 from edge_af.data.dataset import Dataset
-from edge_af.targets import agent
-from edge_af.targets.wheel import requirement_groups
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +36,10 @@ def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
 
 
 @pytest.fixture
-def board(make_board: Callable[..., LoopbackBoard], monkeypatch: pytest.MonkeyPatch) -> LoopbackBoard:
-    """A board that was benched on before: the packages are there. They are this interpreter's, which saves getting them."""
+def board(make_board: Callable[..., LoopbackBoard]) -> LoopbackBoard:
+    """A board that was benched on before: the packages are there."""
     made = make_board()
-    with monkeypatch.context() as patched:
-        patched.setenv("HOME", str(made.home))
-        patched.delenv("XDG_CACHE_HOME", raising=False)
-        environment = agent.environment_folder(requirement_groups())
-    python = environment / "bin/python"
-    python.parent.mkdir(parents=True)
-    # A board has little memory, and the speed of little memory is soon measured.
-    python.write_text(f'#!/bin/sh\nulimit -v 900000\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    (environment / "complete.json").write_text('{"left_out": []}')
+    made.give_packages()
     return made
 
 

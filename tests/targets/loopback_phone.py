@@ -152,6 +152,7 @@ def _get_adbd(cache: Path, root: Path) -> None:
     (cache / "status").touch()
     (cache / "sources.list").write_text("".join(f"deb {mirror} {SUITE} main\n" for mirror in sorted(mirrors)))
     apt = ["apt-get", "-qq", "-y", "-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1"]
+    apt += ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20"]
     places = {"State": cache, "State::lists": cache / "lists", "State::status": cache / "status", "Cache": cache}
     places |= {"Etc::sourcelist": cache / "sources.list", "Etc::sourceparts": "/dev/null"}
     apt += [word for name, place in places.items() for word in ("-o", f"Dir::{name}={place}")]
@@ -168,7 +169,10 @@ def _get_adbd(cache: Path, root: Path) -> None:
 
 
 def _said(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        raise LookupError(f"no adbd here, and it cannot be got: `{' '.join(command[-2:])}` does not end") from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise LookupError(f"no adbd here, and it cannot be got: `{' '.join(command[-2:])}`: {' '.join(last)}")

@@ -340,8 +340,10 @@ def test_a_phone_a_board_and_this_machine_on_one_page(
     data = ("--data", eval_dataset.folder)
     assert edge_af("bench", file, *data, *quickly, "--out", here).exit_code == 0
     assert board.bench(file, *data, *quickly, "--out", there).returncode == 0
-    done = phone.bench(file, *data, "--benchmark-model", phone.program(), *quickly, "--out", mobile)
-    assert done.returncode == 0 and "No accuracy: --data needs Python there" in done.stderr, done.stderr
+    done = edge_af(
+        "bench", file, *data, "--target", "adb", "--benchmark-model", phone.program(), *quickly, "--out", mobile
+    )
+    assert done.exit_code == 0 and "No accuracy: --data needs Python there" in done.output, done.output
     page, table = tmp_path / "page.html", tmp_path / "table.md"
     assert edge_af("report", here, there, mobile, "--html", page, "--markdown", table).exit_code == 0
     for text in (page.read_text(), table.read_text()):
