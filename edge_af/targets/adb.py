@@ -26,7 +26,7 @@ FOLDER = "/data/local/tmp/edge-af"
 """On the phone: the one place where its shell may both write and run programs."""
 KEEP_DAYS = 30
 SETTLE_SECONDS = 5.0
-"""A phone that was just plugged in says `offline` or `authorizing` for a moment."""
+"""A phone that was just plugged in says `offline` or `authorizing` for a moment, and a server just started sees none."""
 SHORT_SECONDS = 60.0
 """For what takes the phone no time."""
 LONG_SECONDS = 1800.0
@@ -112,7 +112,7 @@ def find_phone(target: AdbTarget) -> Phone:
         states = _devices(adb)
         named = {one: state for one, state in states.items() if serial in (None, one)}
         settled = named and not set(named.values()) & {"offline", "authorizing", "connecting"}
-        if settled or not states or time.monotonic() > deadline:
+        if settled or time.monotonic() > deadline:
             break
         time.sleep(0.5)
     listed = ", ".join(f"{one} ({state})" if state != "device" else one for one, state in states.items())
