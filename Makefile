@@ -24,7 +24,7 @@ compare: $(INSTALLED)
 	@test -d $(QUICK_DEMO)/runs/attend-fusion || $(MAKE) demo-quick
 	sh benchmarks/compare_base.sh $(BIN) $(QUICK_DEMO) '$(BASE_REF)'
 
-# Tests of `--target` want the system's OpenSSH server (Debian: apt install openssh-server) and are skipped without it.
+# Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow and not browser"
 

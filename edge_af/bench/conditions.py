@@ -51,6 +51,8 @@ class Conditions:
     governor: str | None
     """How the first core's clock is governed."""
     swap_used_bytes: int | None
+    thermal_status: str | None = None
+    """Android's own word: `none`, or from `light` to `shutdown` how far it slows itself down."""
 
 
 def conditions() -> Conditions:

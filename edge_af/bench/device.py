@@ -52,7 +52,8 @@ class Device:
     """That this process may use."""
     memory_bytes: int | None
     kernel: str
-    python: str
+    python: str | None
+    """None where there is none, as on a phone."""
     governor: str | None
     """How the first core's clock is governed; None where the kernel does not say (most virtual machines)."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -61,6 +62,12 @@ class Device:
     affinity: list[int] | None = None
     """Numbers of the cores that this process, and so the measured ones, may use."""
     last_level_cache_bytes: int | None = None
+    system: str | None = None
+    """Of a phone: its system, as in `Android 16, API 36`."""
+    soc: str | None = None
+    """Of a phone: its processor, as in `Google Tensor G3`."""
+    core_max_mhz: list[float | None] | None = None
+    """Of a phone: the highest clock of each core, by number, which tells its big cores from its small ones."""
 
     @property
     def label(self) -> str:

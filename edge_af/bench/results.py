@@ -32,10 +32,26 @@ class Latency:
     """Milliseconds of one inference of a row's `batch` videos."""
 
     p50: float
-    p90: float
-    p99: float
+    p90: float | None
+    """None where only a tool's summary is known, which does not have it; p99 likewise."""
+    p99: float | None
     mean: float
     n: int
+    p95: float | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a tool that keeps no raw values says of a round: milliseconds of one inference."""
+
+    n: int
+    mean: float
+    p50: float
+    p5: float | None = None
+    p95: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,8 @@ class Row:
     """Every timed inference, in order."""
     rounds: list[int] | None = None
     """How many of them each round gave, a round being a process of its own; their sum is `latency_ms.n`."""
+    rounds_ms: list[Round] | None = None
+    """Where no raw values are known: each round's summary. `latency_ms` has the medians of their p50 and p95 then."""
     videos_per_s: float | None = None
     """`batch` over the mean latency."""
     limit_ms: float | None = None
@@ -166,6 +184,16 @@ class Method:
     """Whether weights were packed for this processor beforehand and are mapped from a file."""
     rounds: int = 1
     """How often the whole table is gone through, each row in a fresh process with its part of the inferences."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Another project's program that measured, and not this package."""
+
+    name: str
+    sha256: str
+    options: list[str]
+    """What it was told in the first round, beside each row's file and threads."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +281,8 @@ class Results:
     bandwidth: list[Bandwidth] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     gallery: Gallery | None = None
+    tool: Tool | None = None
+    """None: this package's own worker."""
 
     @property
     def is_complete(self) -> bool:
@@ -326,6 +356,7 @@ def read_results(path: Path) -> Results:
             "gallery": Gallery(gallery["seed"], [_gallery_video(video) for video in gallery["videos"]])
             if gallery
             else None,
+            "tool": Tool(**_known(Tool, value["tool"])) if value.get("tool") else None,
         }
     )
 
@@ -358,6 +389,7 @@ def _gallery_video(value: dict[str, Any]) -> GalleryVideo:
 def row_from_dict(value: dict[str, Any]) -> Row:
     """A row of the JSON, of the types that the schema promises."""
     latency, memory, delta = value.get("latency_ms"), value.get("memory"), value.get("gap_at_20_delta")
+    rounds = value.get("rounds_ms")
     return Row(
         **{
             **_known(Row, value),
@@ -369,6 +401,7 @@ def row_from_dict(value: dict[str, Any]) -> Row:
             }
             if memory
             else None,
+            "rounds_ms": [Round(**_known(Round, one)) for one in rounds] if rounds else None,
             "gap_at_20_delta": Delta(**_known(Delta, delta)) if delta else None,
         }
     )

@@ -109,7 +109,7 @@ def bench(
         data=None
         if dataset is None
         else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
-        baseline=_baseline(subjects),
+        baseline=baseline_of(subjects),
         method=method or (QUICK if quick else Method()),
         rows_planned=len(plan),
         rows=[],
@@ -129,6 +129,34 @@ def bench(
     return session.results
 
 
+def row_of(item: Item, bare: int | None, found: dict[str, Any]) -> Row:
+    """The row of an item whose first round found these fields; `bare` is the peak memory with an empty model."""
+    subject, raw = item.subject, found.get("latency_raw_us")
+    return row_from_dict(
+        {
+            "artifact": subject.artifact,
+            "file": subject.path.name,
+            "model": subject.model,
+            "preset": subject.preset,
+            "runtime": subject.runtime,
+            "precision": subject.precision,
+            "recipe": subject.recipe,
+            "cpu": subject.cpu,
+            "threads": item.threads,
+            "params": subject.params,
+            "classes": subject.classes,
+            "size_bytes": subject.path.stat().st_size,
+            "sha256": subject.sha256,
+            "batch": item.batch,
+            "integer_share": subject.integer_share,
+            "weight_bytes": weight_bytes(subject.path),
+            "bare_memory_bytes": bare,
+            **found,
+            "rounds": [len(raw)] if raw else None,
+        }
+    )
+
+
 def goes_on(earlier: Results, planned: Results) -> bool:
     """Whether a bench like `planned` may take over rows of `earlier`: not complete, and measured the same way."""
 
@@ -141,6 +169,7 @@ def goes_on(earlier: Results, planned: Results) -> bool:
             results.quick,
             results.suite,
             results.baseline,
+            results.tool,
         )
 
     return not earlier.is_complete and setting(earlier) == setting(planned)
@@ -263,30 +292,7 @@ class _Session:
         if earlier is not None:
             self._rows[index] = _with_round(earlier, found, round_)
             return
-        raw = found.get("latency_raw_us")
-        self._rows[index] = row_from_dict(
-            {
-                "artifact": subject.artifact,
-                "file": subject.path.name,
-                "model": subject.model,
-                "preset": subject.preset,
-                "runtime": subject.runtime,
-                "precision": subject.precision,
-                "recipe": subject.recipe,
-                "cpu": subject.cpu,
-                "threads": item.threads,
-                "params": subject.params,
-                "classes": subject.classes,
-                "size_bytes": subject.path.stat().st_size,
-                "sha256": subject.sha256,
-                "batch": item.batch,
-                "integer_share": subject.integer_share,
-                "weight_bytes": weight_bytes(subject.path),
-                "bare_memory_bytes": bare,
-                **found,
-                "rounds": [len(raw)] if raw else None,
-            }
-        )
+        self._rows[index] = row_of(item, bare, found)
 
     def _pack(self, job: Job, on_stage: Callable[[str], None]) -> str | None:
         """The file's folder of packed weights, made unless it is there; None where that is not wanted or does not work."""
@@ -365,7 +371,7 @@ def _with_round(row: Row, found: dict[str, Any], round_: int) -> Row:
     return dataclasses.replace(row, latency_raw_us=together, latency_ms=latency, rounds=[*(row.rounds or []), len(raw)])
 
 
-def _baseline(subjects: Sequence[Subject]) -> Baseline:
+def baseline_of(subjects: Sequence[Subject]) -> Baseline:
     """FP32 of the network with the most parameters; where there is no FP32, the first file of the largest network."""
     largest = max(subjects, key=lambda subject: (subject.precision == "fp32", subject.params))
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)

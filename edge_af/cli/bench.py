@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_af.console import say, warn
 
 if TYPE_CHECKING:
-    from edge_af.bench.results import Method, Results
-    from edge_af.bench.subject import Subject
-    from edge_af.bench.suite import Suite
-    from edge_af.data.dataset import Dataset
+    from edge_af.bench.results import Results
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -54,10 +53,21 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row's process may take."
 )
 @click.option(
-    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]", help="Measure on that machine: see docs/targets.md."
+    "--target",
+    "target_text",
+    metavar="ssh://[USER@]HOST[:PORT]|adb[:SERIAL]",
+    help="Measure on that machine or phone: see docs/targets.md.",
 )
 @click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
 @click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
+@click.option(
+    "--benchmark-model",
+    type=FILE,
+    help="With --target adb: LiteRT's benchmark_model for Android.  [default: on the PATH]",
+)
+@click.option(
+    "--cores", metavar="big|0,1,…", help="With --target adb: measure on these cores alone.  [default: Android chooses]"
+)
 @click.option("--fresh", is_flag=True, help="Start over, and do not go on with an interrupted bench of the same --out.")
 @click.option("--out", type=FILE, default=Path("results.json"), show_default=True, help="The results file.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown too.")
@@ -78,6 +88,8 @@ def command(
     target_text: str | None,
     fleet_file: Path | None,
     offline: bool,
+    benchmark_model: Path | None,
+    cores: str | None,
     fresh: bool,
     out: Path,
     markdown: Path | None,
@@ -98,17 +110,20 @@ def command(
     from edge_af.errors import EdgeAfError
     from edge_af.report import check_writable, write_reports
     from edge_af.report.text import table
-    from edge_af.targets import parse_target
+    from edge_af.targets import AdbTarget, SshTarget, parse_target
 
     if quick and runs is not None:
         raise click.UsageError("--quick and --runs exclude each other.")
     if suite_file is not None and (runtimes or threads or batches):
         raise click.UsageError("--suite says which runtimes, threads and batches: leave the options out.")
-    if offline and target_text is None:
-        raise click.UsageError("--offline is about a --target; a --target-file says it of each.")
     if target_text is not None and fleet_file is not None:
         raise click.UsageError("--target and --target-file exclude each other.")
     target = parse_target(target_text) if target_text is not None else None
+    for_phones = _phone_options(benchmark_model, cores)
+    if for_phones and fleet_file is None and not isinstance(target, AdbTarget):
+        raise click.UsageError(f"{for_phones[0]} is about a --target adb.")
+    if offline and not isinstance(target, SshTarget):
+        raise click.UsageError("--offline is about a --target ssh://; a --target-file says it of each.")
     method = dataclasses.replace(QUICK if quick else STANDARD, timeout_seconds=timeout, packed=packed)
     suite = read_suite(suite_file) if suite_file is not None else None
     if suite is not None and not quick:
@@ -127,9 +142,25 @@ def command(
         named = [("--data", data), ("--suite", suite_file), *(("--runtime", one) for one in runtimes)]
         arguments += [text for name, value in named if value is not None for text in (name, str(value))]
         arguments += ["--fresh"] if fresh else []
-        _bench_fleet(fleet_file, [*arguments, "--", *map(str, paths)], out, markdown, html, as_json)
+        _bench_fleet(fleet_file, [*arguments, "--", *map(str, paths)], for_phones, out, markdown, html, as_json)
         return
-    if target is not None:
+    how: dict[str, Any] = {
+        "threads": suite.threads if suite is not None else threads or (1,),
+        "batches": suite.batch if suite is not None else batches or (1,),
+        "method": method,
+        "quick": quick,
+    }
+    if isinstance(target, AdbTarget):
+        from edge_af.targets.android import bench_on_phone
+
+        results = _bench_kept(
+            partial(
+                bench_on_phone, target, subjects, dataset,
+                benchmark_model=benchmark_model, cores=cores, suite=suite, suite_file=suite_file, **how,
+            ),
+            fresh, out,
+        )  # fmt: skip
+    elif target is not None:
         from edge_af.targets.bench import Interrupted, bench_on_target
 
         try:
@@ -144,11 +175,14 @@ def command(
             _say_what_is_kept(interruption.results, out)
             raise
     else:
+        from edge_af.bench.run import bench
+
         if suite is not None and suite_file is not None:
             subjects = suite.choose(subjects, suite_file)
         if dataset is None:
             say("no --data: no accuracy, and latency is measured on random values.")
-        results = _bench_here(subjects, dataset, threads, batches, method, quick, suite, fresh, out)
+        name = suite.name if suite is not None else None
+        results = _bench_kept(partial(bench, subjects, dataset, suite=name, **how), fresh, out)
     if as_json:  # The table has them below it.
         for text in results.warnings:
             warn(text)
@@ -159,20 +193,12 @@ def command(
         raise EdgeAfError(f"nothing could be measured; the reasons stand in the table and in {out}.")
 
 
-def _bench_here(
-    subjects: list[Subject],
-    dataset: Dataset | None,
-    threads: tuple[int, ...],
-    batches: tuple[int, ...],
-    method: Method,
-    quick: bool,
-    suite: Suite | None,
-    fresh: bool,
-    out: Path,
-) -> Results:
-    """Bench on this machine, going on with what `out` and the folder beside it hold of an interrupted bench."""
+def _bench_kept(measure: Callable[..., Results], fresh: bool, out: Path) -> Results:
+    """Bench from this machine, going on with what `out` and the folder beside it hold of an interrupted bench.
+
+    `measure` takes `earlier`, `scratch` and `save` as `edge_af.bench.run.bench` does.
+    """
     from edge_af.bench.results import write_results
-    from edge_af.bench.run import bench
 
     scratch = out.parent / f".{out.name}.bench"
     earlier = None if fresh else _interrupted(out, scratch)
@@ -186,25 +212,20 @@ def _bench_here(
         kept = results
 
     try:
-        return bench(
-            subjects,
-            dataset,
-            threads=suite.threads if suite is not None else threads or (1,),
-            batches=suite.batch if suite is not None else batches or (1,),
-            method=method,
-            quick=quick,
-            suite=suite.name if suite is not None else None,
-            earlier=earlier,
-            scratch=scratch,
-            save=save,
-        )
+        return measure(earlier=earlier, scratch=scratch, save=save)
     except KeyboardInterrupt:
         _say_what_is_kept(kept, out)
         raise
 
 
 def _bench_fleet(
-    fleet_file: Path, arguments: list[str], out: Path, markdown: Path | None, html: Path | None, as_json: bool
+    fleet_file: Path,
+    arguments: list[str],
+    for_phones: list[str],
+    out: Path,
+    markdown: Path | None,
+    html: Path | None,
+    as_json: bool,
 ) -> None:
     """Bench every machine of a fleet, and put what was measured into one table; those that failed stand below it."""
     from edge_af.errors import EdgeAfError
@@ -213,7 +234,7 @@ def _bench_fleet(
     from edge_af.targets.fleet import bench_fleet, read_fleet
 
     members = read_fleet(fleet_file)
-    outcomes = bench_fleet(members, arguments, out)
+    outcomes = bench_fleet(members, arguments, out, for_phones=for_phones)
     measured = [outcome.results for outcome in outcomes if outcome.results is not None]
     failed = [outcome for outcome in outcomes if outcome.results is None]
     if as_json:
@@ -263,6 +284,12 @@ def _options(
     found = [text for name, value in named for text in (name, str(value))]
     found += ["--quick"] if quick else []
     return [*found, "--packed" if packed else "--no-packed", "--timeout", str(timeout)]
+
+
+def _phone_options(benchmark_model: Path | None, cores: str | None) -> list[str]:
+    """The options that only a phone takes, as a command line."""
+    named = (("--benchmark-model", benchmark_model), ("--cores", cores))
+    return [text for name, value in named if value is not None for text in (name, str(value))]
 
 
 def _interrupted(out: Path, scratch: Path) -> Results | None:

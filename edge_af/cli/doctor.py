@@ -41,10 +41,14 @@ def command(timeout: float, target_text: str | None, offline: bool, as_json: boo
     if offline and target_text is None:
         raise click.UsageError("--offline is about a --target.")
     if target_text is not None:
-        from edge_af.targets import parse_target
+        from edge_af.targets import SshTarget, parse_target
         from edge_af.targets.bench import doctor_on_target
 
         target = parse_target(target_text)
+        if not isinstance(target, SshTarget):
+            raise EdgeAfError(
+                f"{target.label}: the doctor goes to machines with Python, by ssh://; bench says what it lacks."
+            )
         arguments = ["--timeout", str(timeout), *(["--json"] if as_json else [])]
         status, output = doctor_on_target(target, arguments, offline=offline)
         click.echo(output, nl=False)

@@ -202,7 +202,8 @@ def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: 
             continue
         values = np.maximum(np.asarray(raw, np.float64), 0.5) / 1e3
         label = _label(line, lines)
-        text = f"p50 {quantity(latency.p50)} ms, p99 {quantity(latency.p99)} ms"
+        text = f"p50 {quantity(latency.p50)} ms"
+        text += f", p99 {quantity(latency.p99)} ms" if latency.p99 is not None else ""
         rows.append(
             {
                 "id": index,

@@ -233,7 +233,7 @@ def _four(value: float) -> str:
     return f"{value:.4f}"
 
 
-def _latency(pick: Callable[[Latency], float]) -> Callable[[Row], float | None]:
+def _latency(pick: Callable[[Latency], float | None]) -> Callable[[Row], float | None]:
     return lambda row: pick(row.latency_ms) if row.latency_ms is not None else None
 
 
@@ -258,6 +258,7 @@ MORE_COLUMNS = (
     Column("perr", "PERR", "", lambda row: row.perr, _four, False),
     Column("map", "mAP", "", lambda row: row.map, _four, False),
     Column("ties_share", "Ties", "", lambda row: row.ties_share, percent, False),
+    Column("p95", "p95", "ms", _latency(lambda latency: latency.p95), quantity, True),
     Column("p99", "p99", "ms", _latency(lambda latency: latency.p99), quantity, True),
     Column("mean", "Mean", "ms", _latency(lambda latency: latency.mean), quantity, True),
     Column("n", "Inferences", "", _latency(lambda latency: latency.n), lambda value: f"{value:,.0f}", True),
@@ -310,7 +311,11 @@ def caveats(many: Sequence[Results]) -> list[str]:
             )
         where = f"{results.device.label}: " if len({other.device.label for other in many}) > 1 else ""
         found += [where + text for text in results.warnings]
-    if any(results.data is None for results in many):
+    if any(results.tool is not None for results in many):
+        found.append(
+            "A phone's rows have no accuracy: there is no Python on it, and latency was measured on random values."
+        )
+    if any(results.data is None and results.tool is None for results in many):
         found.append("No evaluation data was given: no accuracy, and latency was measured on random values.")
     if len({results.data for results in many if results.data is not None}) > 1:
         found.append("The results come from different evaluation sets: their accuracies cannot be compared.")
@@ -322,6 +327,12 @@ def method_text(results: Results) -> str:
     method = results.method
     limit = f" or {method.seconds:g} seconds, whichever came first" if method.seconds is not None else ""
     source = "videos of the evaluation set" if results.inputs == "videos" else "random values"
+    if (tool := results.tool) is not None:
+        return (
+            f"Each row in {method.rounds} fresh process{'es' if method.rounds > 1 else ''} of {tool.name} (SHA-256 "
+            f"{tool.sha256[:12]}), {' '.join(tool.options)}: p50 and p95 are the medians of the processes' own, the mean is of "
+            "all inferences. Peak memory is the process's, as the tool tells it."
+        )
     return (
         f"Each row in a fresh process: {method.warm_up} inferences to warm up, then {method.inferences:,} timed{limit}, "
         f"one video at a time, on {source}. Peak memory is the kernel's high-water mark up to then."

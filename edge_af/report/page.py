@@ -124,7 +124,7 @@ def document(
 
 _ALL_FIGURES = (
     '<label class="options"><input type="checkbox" id="all" autocomplete="off"> All figures: more measures of accuracy, '
-    "p99, mean, loading</label>"
+    "p95, p99, mean, loading</label>"
 )
 _NO_CHARTS = (
     '<section aria-labelledby="charts"><h2 id="charts">Charts</h2><p>This page was made without charts. To have them: '
@@ -203,7 +203,17 @@ def _measured(many: Sequence[Results]) -> str:
         device = results.device
         facts = {
             "Device": device.label,
-            "System": f"{device.kernel}, {device.machine}, Python {device.python}",
+            "System": ", ".join(
+                filter(
+                    None,
+                    (
+                        device.system,
+                        device.kernel,
+                        device.machine,
+                        f"Python {device.python}" if device.python else None,
+                    ),
+                )
+            ),
             "Commit": results.commit or "not recorded",
             "Clock governor": device.governor or "not told by the system",
             "Packages": ", ".join(f"{name} {version}" for name, version in device.versions.items()) or "none recorded",

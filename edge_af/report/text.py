@@ -171,9 +171,11 @@ def markdown_table(many: Sequence[Results]) -> str:
     out += ["", *(f"* {escape(text)}" for text in caveats(many))]
     for results in many:
         packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
+        python = f"Python {results.device.python}" if results.device.python else None
+        system = ", ".join(filter(None, (results.device.system, python, packages)))
         out.append(
             f"* {escape(results.created)}, {escape(results.device.label)}, {escape(results.device.kernel)}, "
-            f"Python {escape(results.device.python)}, {escape(packages)}. Data: {escape(data_text(results))}. "
+            f"{escape(system)}. Data: {escape(data_text(results))}. "
             f"{method_text(results)}"
         )
     return "\n".join(out) + "\n"

@@ -1,4 +1,4 @@
-"""Where a bench runs when not on this machine: a board that OpenSSH reaches.
+"""Where a bench runs when not on this machine: a board that OpenSSH reaches, or an Android phone that adb does.
 
 Imports run one way: cli -> targets -> bench -> runtime.
 """
@@ -15,6 +15,8 @@ from edge_af.errors import EdgeAfError
 # may mean anything to a shell, and none may make an option of them.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
+# As `adb devices` prints it: letters and digits over USB, an address and a port or a service's name over the network.
+_SERIAL = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]()-]*")
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,36 @@ class SshTarget:
         return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port is not None else "")
 
 
-def parse_target(text: str) -> SshTarget:
-    """The machine that `ssh://[user@]host[:port]` names.
+@dataclass(frozen=True)
+class AdbTarget:
+    """An Android phone."""
+
+    serial: str | None = None
+    """As `adb devices` prints it; None for the only one there is."""
+
+    @property
+    def label(self) -> str:
+        """What messages call it: `adb:8A1X0LZ5K`."""
+        return f"adb:{self.serial}" if self.serial is not None else "adb"
+
+
+Target = SshTarget | AdbTarget
+
+
+def parse_target(text: str) -> Target:
+    """The machine that `ssh://[user@]host[:port]` or `adb[:SERIAL]` names.
 
     Raises:
-        EdgeAfError: it is nothing of that form, or holds what may not stand in a user's or host's name.
+        EdgeAfError: it is nothing of these forms, or holds what may not stand in a user's or host's name or a serial number.
     """
-    form = "a target is ssh://[user@]host[:port]"
+    form = "a target is ssh://[user@]host[:port] or adb[:SERIAL]"
+    if text == "adb":
+        return AdbTarget()
+    if text.startswith("adb:"):
+        serial = text.removeprefix("adb:")
+        if not _SERIAL.fullmatch(serial):
+            raise EdgeAfError(f"--target {text!r}: {serial!r} is no serial number as `adb devices` prints it; {form}.")
+        return AdbTarget(serial)
     try:
         parts = urlsplit(text)
         port, user, password = parts.port, parts.username, parts.password

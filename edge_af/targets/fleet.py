@@ -6,6 +6,7 @@ A fleet is a file, YAML for people to write:
 targets:
   - ssh://pi@pi5.local
   - {target: "ssh://pi@pi4.local", offline: true}   # it has no network: see --offline
+  - adb:8A1X0LZ5K                                   # a phone
 ```
 """
 
@@ -28,7 +29,7 @@ from edge_af.bench.schema import violation
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
-from edge_af.targets import SshTarget, parse_target
+from edge_af.targets import AdbTarget, Target, parse_target
 
 _MEMBER: dict[str, Any] = {
     "type": ["string", "object"],
@@ -47,7 +48,7 @@ class Member:
     """A target of a fleet."""
 
     address: str
-    target: SshTarget
+    target: Target
     offline: bool
 
     def out(self, out: Path) -> Path:
@@ -93,13 +94,16 @@ def read_fleet(path: Path) -> list[Member]:
     return members
 
 
-def bench_fleet(members: Sequence[Member], arguments: Sequence[str], out: Path) -> list[Outcome]:
+def bench_fleet(
+    members: Sequence[Member], arguments: Sequence[str], out: Path, *, for_phones: Sequence[str] = ()
+) -> list[Outcome]:
     """Bench every member at once. One that fails stops none of the others.
 
     Args:
         members: the targets.
         arguments: of `edge-af bench`, but for `--target`, `--offline` and `--out`.
         out: what the members' results files are named after.
+        for_phones: more arguments, for `adb` targets alone.
 
     Raises:
         KeyboardInterrupt: by Ctrl-C, once every member has stopped and put away what it had.
@@ -108,6 +112,7 @@ def bench_fleet(members: Sequence[Member], arguments: Sequence[str], out: Path) 
     for member in members:
         command = [sys.executable, "-P", "-m", "edge_af", "bench", "--target", member.address]
         command += ["--offline"] if member.offline else []
+        command += for_phones if isinstance(member.target, AdbTarget) else []
         command += ["--out", str(member.out(out)), *arguments]
         process = subprocess.Popen(
             command,

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from loopback import LoopbackBoard, why_not
+from loopback_phone import LoopbackPhone, adbd_command
 from tiny_export import tiny_exports
 
 from edge_af.data.dataset import Dataset
-from edge_af.targets import agent
-from edge_af.targets.wheel import requirement_groups
 
 
 @pytest.fixture(scope="session")
@@ -38,20 +36,43 @@ def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
 
 
 @pytest.fixture
-def board(make_board: Callable[..., LoopbackBoard], monkeypatch: pytest.MonkeyPatch) -> LoopbackBoard:
-    """A board that was benched on before: the packages are there. They are this interpreter's, which saves getting them."""
+def board(make_board: Callable[..., LoopbackBoard]) -> LoopbackBoard:
+    """A board that was benched on before: the packages are there."""
     made = make_board()
-    with monkeypatch.context() as patched:
-        patched.setenv("HOME", str(made.home))
-        patched.delenv("XDG_CACHE_HOME", raising=False)
-        environment = agent.environment_folder(requirement_groups())
-    python = environment / "bin/python"
-    python.parent.mkdir(parents=True)
-    # A board has little memory, and the speed of little memory is soon measured.
-    python.write_text(f'#!/bin/sh\nulimit -v 900000\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    (environment / "complete.json").write_text('{"left_out": []}')
+    made.give_packages()
     return made
+
+
+@pytest.fixture(scope="session")
+def adbd(pytestconfig: pytest.Config) -> str:
+    """The command that starts an adb daemon; got once, and kept in pytest's cache."""
+    try:
+        return adbd_command(Path(pytestconfig.cache.mkdir("adbd")))  # type: ignore[union-attr]
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def make_phone(adbd: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LoopbackPhone]]:
+    """A phone on the loopback, with what `LoopbackPhone` takes; adb in this process sees it, and no other."""
+    started = []
+
+    def make(**options: object) -> LoopbackPhone:
+        phone = LoopbackPhone(adbd, **options)  # type: ignore[arg-type]
+        started.append(phone)
+        monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+        for name in ("ADB_SERVER_SOCKET", "HOME"):
+            monkeypatch.setenv(name, phone.environment[name])
+        return phone
+
+    yield make
+    for phone in started:
+        phone.stop()
+
+
+@pytest.fixture
+def phone(make_phone: Callable[..., LoopbackPhone]) -> LoopbackPhone:
+    return make_phone()
 
 
 @pytest.fixture

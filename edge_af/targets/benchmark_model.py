@@ -1,0 +1,140 @@
+"""LiteRT's `benchmark_model`: its options, and what it prints.
+
+Source: google-ai-edge/LiteRT, `tflite/tools/benchmark` (`benchmark_model.cc`, `README.md`). Older and newer builds put
+`INFO: ` before each line or leave it out. It has no option to print each inference's time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from edge_af.bench.process import signal_in_words
+from edge_af.bench.results import CRASHED, FAILED, OK, TIMEOUT, Latency, Method, Round
+from edge_af.targets.adb import Ended
+
+NAME = "benchmark_model"
+
+_NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
+_STATISTICS = re.compile(r"\bcount=\d+ .*")
+_TIMINGS = re.compile(rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER},")
+_PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
+_FIELD = re.compile(rf"(\w+)={_NUMBER}")
+
+
+def options(method: Method, inferences: int) -> list[str]:
+    """What it is told beside the file and the threads.
+
+    Args:
+        method: of which `warm_up`, `seconds` and `rounds` are taken.
+        inferences: timed ones, of this round.
+    """
+    return [
+        f"--num_runs={inferences}",
+        "--min_secs=0",
+        f"--max_secs={most_seconds(method):g}",
+        f"--warmup_runs={method.warm_up}",
+        "--warmup_min_secs=0",
+        "--use_xnnpack=true",
+        "--report_peak_memory_footprint=true",
+    ]
+
+
+def most_seconds(method: Method) -> float:
+    """After which it stops warming up, and after as many again stops timing: its `--max_secs`, of one round."""
+    return method.seconds / method.rounds if method.seconds is not None else method.timeout_seconds
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What it printed of one run."""
+
+    load_ms: float
+    first_ms: float
+    round: Round
+    peak_memory_bytes: int | None
+
+
+def parse(text: str) -> Printed | None:
+    """What it printed; None if it holds no complete measurement.
+
+    Of the `count=` lines the first is the warm-up's and the last the timed inferences'. With one inference there is only
+    `curr=`. Builds before 2024 print no percentiles: without a median there is nothing to set beside other rows.
+    """
+    lines, timings, peak = _STATISTICS.findall(text), _TIMINGS.search(text), _PEAK.search(text)
+    if not lines or timings is None:
+        return None
+    found = {name: float(value) for name, value in _FIELD.findall(lines[-1])}
+    if found.get("count") == 1 and "curr" in found:
+        found = dict.fromkeys(("avg", "min", "max", "p5", "median", "p95"), found["curr"]) | {"count": 1, "std": 0}
+    if not {"count", "avg", "median"} <= set(found):
+        return None
+
+    def ms(name: str) -> float | None:
+        return round(found[name] / 1e3, 4) if name in found else None
+
+    return Printed(
+        load_ms=round(float(timings[1]) / 1e3, 4),
+        first_ms=round(float(timings[2]) / 1e3, 4),
+        round=Round(
+            n=int(found["count"]), mean=found["avg"] / 1e3, p50=found["median"] / 1e3, p95=ms("p95"), p5=ms("p5"),
+            std=ms("std"), min=ms("min"), max=ms("max"),
+        ),
+        peak_memory_bytes=round(float(peak[1]) * 2**20) if peak else None,
+    )  # fmt: skip
+
+
+def latency_of(rounds: Sequence[Round]) -> Latency:
+    """Of several rounds: the mean and n of all inferences, and the medians of the rounds' own p50 and p95.
+
+    p90 and p99 are None: they do not follow from what is printed.
+    """
+    n = sum(one.n for one in rounds)
+    slow = [one.p95 for one in rounds if one.p95 is not None]
+    return Latency(
+        p50=round(median(one.p50 for one in rounds), 4),
+        p90=None,
+        p99=None,
+        mean=round(sum(one.mean * one.n for one in rounds) / n, 4),
+        n=n,
+        p95=round(median(slow), 4) if len(slow) == len(rounds) else None,
+    )
+
+
+def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
+    """The fields of a `Row` of one round, `status` and `reason` always among them, and `round`, a `Round`, if it is `ok`.
+
+    Args:
+        ended: how it ended.
+        seconds: that it had.
+    """
+    if ended.status is None:
+        return {"status": TIMEOUT, "reason": f"no result within {seconds:g} s; stopped"}
+    text = f"{ended.out}\n{ended.err}"
+    if ended.status > 128:
+        name, meaning = signal_in_words(ended.status - 128, _last_line(text))
+        return {"status": CRASHED, "reason": f"{name} in {NAME}: {meaning}"}
+    if ended.status:
+        return {"status": FAILED, "reason": f"{NAME} ended with status {ended.status}: {_last_line(text)}"}
+    printed = parse(text)
+    if printed is None:
+        older = "it is too old to tell a median; take a newer build" if _TIMINGS.search(text) else _last_line(text)
+        return {"status": FAILED, "reason": f"{NAME} printed no complete measurement: {older}"}
+    return {
+        "status": OK,
+        "reason": None,
+        "load_ms": printed.load_ms,
+        "first_ms": printed.first_ms,
+        "peak_memory_bytes": printed.peak_memory_bytes,
+        "round": printed.round,
+    }
+
+
+def _last_line(text: str) -> str:
+    """What it said last, of errors if there are any, but for its own closing words."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "Benchmarking failed" not in line]
+    errors = [line for line in lines if line.startswith("ERROR") or "error:" in line.lower()]
+    return (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")[:200]
