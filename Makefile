@@ -19,10 +19,10 @@ demo: $(INSTALLED)
 demo-quick: $(INSTALLED)
 	$(BIN)/edge-af demo --quick --out $(QUICK_DEMO)
 
-# 0: no worse, or it could not be told; 1: slower, larger, worse, or beyond benchmarks/budget.yaml. With BASE_REF= the latter alone.
+# 0: no worse, or it could not be told; 1: slower, larger, worse, or beyond .ci/budget.yaml. With BASE_REF= the latter alone.
 compare: $(INSTALLED)
 	@test -d $(QUICK_DEMO)/runs/attend-fusion || $(MAKE) demo-quick
-	sh benchmarks/compare_base.sh $(BIN) $(QUICK_DEMO) '$(BASE_REF)'
+	sh .ci/compare_base.sh $(BIN) $(QUICK_DEMO) '$(BASE_REF)'
 
 # Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
 test: $(INSTALLED)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
 WORKFLOWS = sorted((ROOT / "docs/ci").glob("*.yml"))
 SCRIPT = ROOT / "docs/ci/compare.sh"
-OWN_SCRIPT, OWN_BUDGET = ROOT / "benchmarks/compare_base.sh", ROOT / "benchmarks/budget.yaml"
+OWN_SCRIPT, OWN_BUDGET = ROOT / ".ci/compare_base.sh", ROOT / ".ci/budget.yaml"
 STEPS_OF_GITHUB = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail")
 """How GitHub runs a step whose shell is bash."""
 SURE = "--budget 20s --max-slowdown 900%"
