@@ -61,6 +61,8 @@ class Device:
     affinity: list[int] | None = None
     """Numbers of the cores that this process, and so the measured ones, may use."""
     last_level_cache_bytes: int | None = None
+    emulator: str | None = None
+    """What stands in for the machine, `qemu-user 7.2.22 as cortex-a76`; None for a real one. Then nothing was timed."""
 
     @property
     def label(self) -> str:

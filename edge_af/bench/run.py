@@ -109,7 +109,7 @@ def bench(
         data=None
         if dataset is None
         else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
-        baseline=_baseline(subjects),
+        baseline=baseline_of(subjects),
         method=method or (QUICK if quick else Method()),
         rows_planned=len(plan),
         rows=[],
@@ -365,7 +365,7 @@ def _with_round(row: Row, found: dict[str, Any], round_: int) -> Row:
     return dataclasses.replace(row, latency_raw_us=together, latency_ms=latency, rounds=[*(row.rounds or []), len(raw)])
 
 
-def _baseline(subjects: Sequence[Subject]) -> Baseline:
+def baseline_of(subjects: Sequence[Subject]) -> Baseline:
     """FP32 of the network with the most parameters; where there is no FP32, the first file of the largest network."""
     largest = max(subjects, key=lambda subject: (subject.precision == "fp32", subject.params))
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)

@@ -54,7 +54,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row's process may take."
 )
 @click.option(
-    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]", help="Measure on that machine: see docs/targets.md."
+    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]|emulated:BOARD", help="Measure on that machine: see docs/targets.md."
 )
 @click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
 @click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
@@ -108,7 +108,8 @@ def command(
         raise click.UsageError("--offline is about a --target; a --target-file says it of each.")
     if target_text is not None and fleet_file is not None:
         raise click.UsageError("--target and --target-file exclude each other.")
-    target = parse_target(target_text) if target_text is not None else None
+    emulated = target_text is not None and target_text.startswith("emulated:")
+    target = parse_target(target_text) if target_text is not None and not emulated else None
     method = dataclasses.replace(QUICK if quick else STANDARD, timeout_seconds=timeout, packed=packed)
     suite = read_suite(suite_file) if suite_file is not None else None
     if suite is not None and not quick:
@@ -129,7 +130,11 @@ def command(
         arguments += ["--fresh"] if fresh else []
         _bench_fleet(fleet_file, [*arguments, "--", *map(str, paths)], out, markdown, html, as_json)
         return
-    if target is not None:
+    if emulated and target_text is not None:
+        results = _bench_emulated(
+            target_text, subjects, dataset, threads, batches, timeout, quick, suite, suite_file, fresh, out
+        )
+    elif target is not None:
         from edge_af.targets.bench import Interrupted, bench_on_target
 
         try:
@@ -201,6 +206,43 @@ def _bench_here(
     except KeyboardInterrupt:
         _say_what_is_kept(kept, out)
         raise
+
+
+def _bench_emulated(
+    target_text: str,
+    subjects: list[Subject],
+    dataset: Dataset | None,
+    threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    timeout: float,
+    quick: bool,
+    suite: Suite | None,
+    suite_file: Path | None,
+    fresh: bool,
+    out: Path,
+) -> Results:
+    """Score and count as a board would that is not there."""
+    from edge_af.bench.results import write_results
+    from edge_af.targets.emulated import parse_emulated
+    from edge_af.targets.emulated.bench import bench_emulated
+
+    if set(threads) - {1} or set(batches) - {1}:
+        raise click.UsageError("--target emulated:… counts one video on one thread: counts of several cannot be repeated.")
+    board = parse_emulated(target_text)
+    if suite is not None and suite_file is not None:
+        subjects = suite.choose(subjects, suite_file, machine="aarch64")
+    results = bench_emulated(
+        board,
+        subjects,
+        dataset,
+        timeout_seconds=timeout,
+        quick=quick,
+        suite=suite.name if suite is not None else None,
+        fresh=fresh,
+        out=out,
+    )
+    write_results(out, results)
+    return results
 
 
 def _bench_fleet(
