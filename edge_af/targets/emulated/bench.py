@@ -75,7 +75,7 @@ def bench_emulated(
         check_labels(dataset)
         check_features(dataset.visual, dataset.audio, str(dataset.folder))
     system = find_system()
-    build_plugin()
+    build_plugin()  # Before anything is scored.
     scratch = out.parent / f".{out.name}.emulated"
     if fresh:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -147,7 +147,9 @@ def _row(
     on_stage: Callable[[str], None],
 ) -> Row:
     key = f"{subject.artifact}/{subject.path.name}"
-    place = scratch / sha256_of([key, subject.sha256, board.label, board.memory_bytes, board.cpu, system.folder.name])[:16]
+    # What is kept is of these bytes, this board, these packages and this plugin.
+    identity = [key, subject.sha256, board.label, board.memory_bytes, board.cpu, system.folder.name, build_plugin().stem]
+    place = scratch / sha256_of(identity)[:16]
     place.mkdir(exist_ok=True)
     kept = place / "counts.json"
     if kept.is_file():
