@@ -8,17 +8,22 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-slow test-browser lint install clean
+.PHONY: demo test test-slow test-emulated test-browser lint install clean
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
 
 # Tests of `--target` want the system's OpenSSH server (Debian: apt install openssh-server) and are skipped without it.
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow and not browser"
+	$(BIN)/pytest -m "not slow and not browser and not emulated"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not emulated"
+
+# Aarch64 wheels under qemu: sets emulation up once (apt-get, no root), and skips with the reason where that cannot be.
+test-emulated: $(INSTALLED)
+	-$(BIN)/edge-af targets setup emulated
+	$(BIN)/pytest -m emulated -rs
 
 # The page in a real Chromium, which is the system's own (Debian: apt install chromium).
 test-browser: $(INSTALLED)

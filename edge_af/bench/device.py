@@ -67,7 +67,10 @@ class Device:
     @property
     def label(self) -> str:
         """A short name to tell devices apart in a table."""
-        memory = f", {self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes else ""
+        memory = ""
+        if self.memory_bytes:
+            small = self.memory_bytes < 2**30
+            memory = f", {self.memory_bytes / 2**20:.0f} MiB" if small else f", {self.memory_bytes / 2**30:.0f} GiB"
         return f"{self.cpu}, {self.cores} core{'s' if self.cores != 1 else ''}{memory}"
 
 

@@ -49,7 +49,8 @@ class Delta:
 
 @dataclass(frozen=True)
 class Instructions:
-    """What one inference of one video executes on one thread, counted under emulation, Python's call of the runtime included."""
+    """What one inference of one video executes on one thread, as counted under emulation, with Python's call of the
+    runtime."""
 
     instructions: int
     dot_product: int

@@ -54,7 +54,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds a row's process may take."
 )
 @click.option(
-    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]|emulated:BOARD", help="Measure on that machine: see docs/targets.md."
+    "--target",
+    "target_text",
+    metavar="ssh://[USER@]HOST[:PORT]|emulated:BOARD",
+    help="Measure on that machine: see docs/targets.md.",
 )
 @click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
 @click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
@@ -227,7 +230,9 @@ def _bench_emulated(
     from edge_af.targets.emulated.bench import bench_emulated
 
     if set(threads) - {1} or set(batches) - {1}:
-        raise click.UsageError("--target emulated:… counts one video on one thread: counts of several cannot be repeated.")
+        raise click.UsageError(
+            "--target emulated:… counts one video on one thread: counts of several cannot be repeated."
+        )
     board = parse_emulated(target_text)
     if suite is not None and suite_file is not None:
         subjects = suite.choose(subjects, suite_file, machine="aarch64")

@@ -18,8 +18,8 @@ def command() -> None:
 def setup(kind: str, mirror: str | None) -> None:
     """Get what a target needs here, once.
 
-    emulated: QEMU, an arm64 Debian and the aarch64 wheels, into ~/.cache/edge-af/emulated, some 700 MB. Without root: packages are unpacked
-    there and not installed.
+    emulated: QEMU, an arm64 Debian and the aarch64 wheels, into ~/.cache/edge-af/emulated, some 400 MB. Without root: packages
+    are unpacked there and not installed.
     """
     from edge_af.targets.emulated.setup import setup_emulated
 

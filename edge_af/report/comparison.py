@@ -311,7 +311,9 @@ def caveats(many: Sequence[Results]) -> list[str]:
         where = f"{results.device.label}: " if len({other.device.label for other in many}) > 1 else ""
         found += [where + text for text in results.warnings]
     if any(results.data is None for results in many):
-        found.append("No evaluation data was given: no accuracy, and latency was measured on random values.")
+        timed = any(results.data is None and results.device.emulator is None for results in many)
+        more = ", and latency was measured on random values" if timed else ""
+        found.append(f"No evaluation data was given: no accuracy{more}.")
     if len({results.data for results in many if results.data is not None}) > 1:
         found.append("The results come from different evaluation sets: their accuracies cannot be compared.")
     return found
@@ -320,6 +322,11 @@ def caveats(many: Sequence[Results]) -> list[str]:
 def method_text(results: Results) -> str:
     """How a row's latency and memory were measured, in one sentence or two."""
     method = results.method
+    if results.device.emulator is not None:
+        return (
+            f"Emulated by {results.device.emulator}: instructions of one inference after {method.warm_up} to warm up, counted "
+            "on one thread. Nothing was timed."
+        )
     limit = f" or {method.seconds:g} seconds, whichever came first" if method.seconds is not None else ""
     source = "videos of the evaluation set" if results.inputs == "videos" else "random values"
     return (

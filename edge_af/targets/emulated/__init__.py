@@ -33,7 +33,7 @@ BOARDS = {
 """Short names, and the profiles of `benchmarks/devices` that they stand for."""
 
 SCHEME = "emulated:"
-FORM = f"a board is one of {', '.join(f'{SCHEME}{name}' for name in BOARDS)}, and may be followed by its memory: {SCHEME}pi4:512MiB"
+FORM = f"a board is {SCHEME}{'|'.join(BOARDS)}, and may be followed by its memory: {SCHEME}pi4:512MiB"
 
 # As MIDR_EL1 has them: implementer, part, variant and revision of each core.
 _PARTS = {"Cortex-A53": (0xD03, 0, 4), "Cortex-A72": (0xD08, 0, 3), "Cortex-A76": (0xD0B, 4, 1)}
@@ -106,12 +106,13 @@ def parse_emulated(text: str) -> Board:
     if memory and (found is None or int(found[1]) == 0):
         raise EdgeAfError(f"--target {text!r}: {memory!r} is no amount of memory; {FORM}.")
     amount = int(found[1]) * _UNITS[found[2].lower()] if found is not None else max(profile.memory_bytes)
-    if amount < LEAST_MEMORY:
+    if amount <= LEAST_MEMORY:
         raise EdgeAfError(f"--target {text!r}: Python and a runtime alone take more than {memory}.")
     return Board(key, amount, profile)
 
 
 LEAST_MEMORY = 128 * 2**20
+"""What Python, numpy and a runtime take without a network."""
 
 
 def read_profile(name: str) -> Profile:

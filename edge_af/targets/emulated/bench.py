@@ -21,7 +21,14 @@ from edge_af.bench.conditions import conditions
 from edge_af.bench.device import Device, project_commit
 from edge_af.bench.process import run_worker
 from edge_af.bench.results import (
-    OK, Data, Instructions, Method, Results, Row, row_from_dict, write_results,
+    OK,
+    Data,
+    Instructions,
+    Method,
+    Results,
+    Row,
+    row_from_dict,
+    write_results,
 )  # fmt: skip
 from edge_af.bench.run import baseline_of
 from edge_af.bench.subject import Subject, check_classes
@@ -40,7 +47,9 @@ from edge_af.targets.emulated.model import modelled_latency
 from edge_af.targets.emulated.setup import System, find_system
 from edge_af.targets.wheel import sha256_of
 
-NO_LATENCY = "Emulated: nothing was timed, and memory was not measured. Counts and scores are the board's; latency is modelled."
+NO_LATENCY = (
+    "Emulated: nothing was timed, and memory was not measured. Counts and scores are the board's; latency is modelled."
+)
 
 
 def bench_emulated(
@@ -148,7 +157,15 @@ def _row(
 ) -> Row:
     key = f"{subject.artifact}/{subject.path.name}"
     # What is kept is of these bytes, this board, these packages and this plugin.
-    identity = [key, subject.sha256, board.label, board.memory_bytes, board.cpu, system.folder.name, build_plugin().stem]
+    identity = [
+        key,
+        subject.sha256,
+        board.label,
+        board.memory_bytes,
+        board.cpu,
+        system.folder.name,
+        build_plugin().stem,
+    ]
     place = scratch / sha256_of(identity)[:16]
     place.mkdir(exist_ok=True)
     kept = place / "counts.json"

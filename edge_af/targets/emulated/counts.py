@@ -117,6 +117,7 @@ def build_plugin() -> Path:
         if done.returncode:
             wrong = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
             raise EdgeAfError(
-                f"{compiler} cannot build QEMU's plugin: {wrong[0]}\nIt needs the C library's headers: sudo apt install gcc libc6-dev"
+                f"{compiler} cannot build QEMU's plugin: {wrong[0]}\n"
+                "It needs the C library's headers: sudo apt install gcc libc6-dev"
             )
     return library

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_af.bench.memory import read_memory
 from edge_af.bench.results import Method
@@ -72,10 +73,11 @@ def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:
     assert job.data is not None
     dataset = open_dataset(job.data)
     tell({"stage": "scoring videos"})
-    found, end = [], time.monotonic() + job.seconds
+    found: list[NDArray[np.float32]] = []
+    end = time.monotonic() + job.seconds
     while job.start + len(found) < dataset.videos and (not found or time.monotonic() < end):
-        visual, audio = dataset.features(slice(job.start + len(found), job.start + len(found) + 1))
-        found.append(scorer.score(visual, audio)[0])
+        one = slice(job.start + len(found), job.start + len(found) + 1)
+        found.append(scorer.score(*dataset.features(one))[0])
     with atomic_path(Path(job.scores)) as path, path.open("wb") as file:
         np.save(file, np.stack(found))
 

@@ -168,7 +168,8 @@ def _cycles(network: str, board: str, kind: str) -> float:
 @cache
 def _published() -> dict[str, Any]:
     found: dict[str, Any] = read_yaml(
-        Path(str(resources.files("edge_af.targets.emulated").joinpath("published.yaml"))), "table of published latencies"
+        Path(str(resources.files("edge_af.targets.emulated").joinpath("published.yaml"))),
+        "table of published latencies",
     )
     return found
 
@@ -184,7 +185,9 @@ def _figures() -> dict[tuple[str, str], dict[str, float]]:
 def main() -> None:
     """Print the fits and the error, as Markdown."""
     lines = ["| board | format | figures | e | r |", "|---|---|---:|---:|---:|"]
-    lines += [f"| {b} | {k} | {fit.figures} | {fit.efficiency:.2f} | {fit.spread:.2f} |" for (b, k), fit in fits().items()]
+    lines += [
+        f"| {b} | {k} | {fit.figures} | {fit.efficiency:.2f} | {fit.spread:.2f} |" for (b, k), fit in fits().items()
+    ]
     lines += ["", "| board | format | network | fitted on | published, ms | modelled, ms | error | in band |"]
     lines += ["|---|---|---|---|---:|---:|---:|---|"]
     for one in trials():
@@ -196,7 +199,10 @@ def main() -> None:
     for fitted, name in ((True, "fitted on"), (False, "not fitted on")):
         errors = sorted(abs(one.error) for one in trials() if one.fitted is fitted)
         inside = sum(one.in_band for one in trials() if one.fitted is fitted)
-        lines += ["", f"{len(errors)} figures {name}: median error {errors[len(errors) // 2]:.0%}, largest {errors[-1]:.0%}, "]
+        lines += [
+            "",
+            f"{len(errors)} figures {name}: median error {errors[len(errors) // 2]:.0%}, largest {errors[-1]:.0%}, ",
+        ]
         lines[-1] += f"{inside} of {len(errors)} in the band."
     sys.stdout.write("\n".join(lines) + "\n")
 

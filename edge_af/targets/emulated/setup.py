@@ -1,5 +1,5 @@
-"""Gets what emulation needs, once, into `~/.cache/edge-af/emulated`: QEMU, an arm64 Debian to take libraries and Python from, and
-the aarch64 wheels that a plain install of edge-af gets on a Raspberry Pi.
+"""Gets what emulation needs, once, into `~/.cache/edge-af/emulated`: QEMU, an arm64 Debian for libraries and Python, and the
+aarch64 wheels that a plain install of edge-af gets on a Raspberry Pi.
 
 apt gets the packages from the machine's own mirror, with a state of its own in the folder that is made, and the packages are
 unpacked, not installed: no root is needed, nothing of the system changes, and nothing is emulated to make it. QEMU is that of
@@ -31,7 +31,7 @@ from edge_af.console import say
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, read_json, replace_folder, write_atomic, write_json
 from edge_af.targets.agent import home
-from edge_af.targets.emulated import Board, parse_emulated
+from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
 from edge_af.targets.wheel import download_wheels, requirement_groups, sha256_of
 
 SUITE = "bookworm"
@@ -149,7 +149,9 @@ def setup_emulated(mirror: str | None = None) -> tuple[System, bool]:
 def _make(stage: Path, identity: dict[str, Any], machine: str, mirror: str | None) -> None:
     source = mirror or own_mirror()
     if not KEYRING.is_file():
-        raise EdgeAfError(f"{KEYRING} is missing, by which Debian's packages are checked: sudo apt install debian-archive-keyring")
+        raise EdgeAfError(
+            f"{KEYRING} is missing, by which Debian's packages are checked: sudo apt install debian-archive-keyring"
+        )
     stage.mkdir(parents=True)
     say("getting an arm64 Debian for the guest …")
     _unpack("arm64", GUEST_PACKAGES, source, stage / "root", stage / "apt")
@@ -161,14 +163,17 @@ def _make(stage: Path, identity: dict[str, Any], machine: str, mirror: str | Non
     system = System(stage, version[1] if version else "unknown", "", {})
     # Also compiles the packages' modules, so that the first run need not.
     code = (
-        "import json, platform, numpy, onnxruntime, ai_edge_litert.interpreter, click, yaml; from importlib.metadata import version\n"
+        "import json, platform, numpy, onnxruntime, ai_edge_litert.interpreter, click, yaml\n"
+        "from importlib.metadata import version\n"
         f"print(json.dumps([platform.python_version(), {{name: version(name) for name in {PINNED!r}}}]))"
     )
     say("trying it …")
     board = parse_emulated("emulated:pi4")
     line = system.command(board, ["-c", code])
     python, versions = json.loads(_output(line, "the guest does not run").splitlines()[-1])
-    write_json(stage / "system.json", {"identity": identity, "qemu": system.qemu, "python": python, "versions": versions})
+    write_json(
+        stage / "system.json", {"identity": identity, "qemu": system.qemu, "python": python, "versions": versions}
+    )
 
 
 def own_mirror() -> str:
@@ -186,7 +191,9 @@ def own_mirror() -> str:
         )
     state = cache_folder() / "apt"
     (state / "lists/partial").mkdir(parents=True, exist_ok=True)
-    said = _output(["apt-get", "-o", f"Dir::State={state}", "--print-uris", "update"], "apt-get cannot be asked for its mirror")
+    said = _output(
+        ["apt-get", "-o", f"Dir::State={state}", "--print-uris", "update"], "apt-get cannot be asked for its mirror"
+    )
     suites = (system.get("VERSION_CODENAME", SUITE), SUITE, "stable", "oldstable", "testing", "unstable", "sid")
     for address, suite in re.findall(r"^'([^']+?)/dists/([^/']+)/InRelease'", said, re.MULTILINE):
         if suite in suites:
@@ -237,13 +244,24 @@ def _install_wheels(groups: dict[str, list[str]], folder: Path) -> None:
     except EdgeAfError as error:
         raise EdgeAfError(str(error).removeprefix("--offline: ").replace(", or leave --offline out", "")) from None
     say("unpacking the wheels …")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-index"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-index",
+    ]
     command += ["--no-deps", "--no-compile", "--only-binary=:all:", "--implementation", "cp", "--target", str(folder)]
     command += ["--python-version", ".".join(map(str, PYTHON))]
     newest = int(GLIBC.partition(".")[2])
     command += [part for minor in range(newest, 16, -1) for part in ("--platform", f"manylinux_2_{minor}_aarch64")]
     command += ["--platform", "manylinux2014_aarch64"]
-    _output([*command, *(str(one) for one in wheels if not one.name.startswith("pip-"))], "pip cannot unpack the wheels")
+    _output(
+        [*command, *(str(one) for one in wheels if not one.name.startswith("pip-"))], "pip cannot unpack the wheels"
+    )
 
 
 def qemu_command(folder: Path) -> list[str]:
@@ -255,11 +273,12 @@ def qemu_command(folder: Path) -> list[str]:
 
 def board_folder(system: Path, board: Board) -> Path:
     """The root that the guest sees as this board: links to the common one, and what the board's kernel would say."""
+    left = board.memory_bytes - LEAST_MEMORY
     files = {
         "proc/cpuinfo": board.cpuinfo(),
         "proc/meminfo": "".join(
             f"{name + ':':<16}{amount // 1024:>8} kB\n"
-            for name, amount in (("MemTotal", board.memory_bytes), ("MemFree", board.memory_bytes), ("MemAvailable", board.memory_bytes), ("SwapFree", 0))
+            for name, amount in (("MemTotal", board.memory_bytes), ("MemFree", left), ("MemAvailable", left), ("SwapFree", 0))
         ),
         **{f"sys/devices/system/cpu/{name}": f"0-{board.profile.cores - 1}\n" for name in ("possible", "present", "online")},
     }  # fmt: skip
@@ -313,8 +332,8 @@ def _check_tools() -> str:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if {"apt-get", "dpkg-deb"} & set(missing):
         raise EdgeAfError(
-            f"this machine has no {' and no '.join(missing)}, by which the guest's packages are got: it needs Debian, or a system "
-            "made from it.\nIn a container: debian:12, with apt, python3-venv and gcc."
+            f"this machine has no {' and no '.join(missing)}, by which the guest's packages are got: it needs Debian, or a "
+            "system made from it.\nIn a container: Debian 12, with apt, python3-venv and gcc."
         )
     if missing:
         raise EdgeAfError(f"this machine has no {missing[0]}: sudo apt install {TOOLS[missing[0]]}")
@@ -344,9 +363,13 @@ def _output(command: list[str], failure: str) -> str:
         EdgeAfError: it fails; `failure` says of what that is the end, and its last line why.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment
+    )
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        last = next((line for line in lines if line.startswith(("E: ", "ERROR: "))), lines[-1] if lines else "no message")
+        last = next(
+            (line for line in lines if line.startswith(("E: ", "ERROR: "))), lines[-1] if lines else "no message"
+        )
         raise EdgeAfError(f"{failure}: {last}")
     return done.stdout
