@@ -112,6 +112,8 @@ def command(
     if target_text is not None and fleet_file is not None:
         raise click.UsageError("--target and --target-file exclude each other.")
     emulated = target_text is not None and target_text.startswith("emulated:")
+    if emulated and offline:
+        raise click.UsageError("--offline is about a machine without a network, and --target emulated:… is this one.")
     target = parse_target(target_text) if target_text is not None and not emulated else None
     method = dataclasses.replace(QUICK if quick else STANDARD, timeout_seconds=timeout, packed=packed)
     suite = read_suite(suite_file) if suite_file is not None else None
