@@ -11,7 +11,7 @@ DEMO_FLAGS ?=
 QUICK_DEMO := demo-quick
 BASE_REF ?= HEAD~1
 
-.PHONY: demo test test-slow test-browser lint install clean compare demo-quick
+.PHONY: demo test test-slow test-emulated test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
@@ -26,10 +26,15 @@ compare: $(INSTALLED)
 
 # Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow and not browser"
+	$(BIN)/pytest -m "not slow and not browser and not emulated"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not emulated"
+
+# Aarch64 wheels under qemu: sets emulation up once (apt-get, no root), and skips with the reason where that cannot be.
+test-emulated: $(INSTALLED)
+	-$(BIN)/edge-af targets setup emulated
+	$(BIN)/pytest -m emulated -rs
 
 # The page in a real Chromium, which is the system's own (Debian: apt install chromium).
 test-browser: $(INSTALLED)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.results import Delta, Gallery, GalleryVideo, Prediction, Row
+from edge_af.bench.results import OK, Delta, Gallery, GalleryVideo, Prediction, Row
 from edge_af.data.dataset import Dataset
 from edge_af.metrics.bootstrap import Outcomes, interval, load_outcomes, resampled_f1, resampled_gap
 
@@ -51,7 +51,7 @@ class Judge:
         found = []
         for row in rows:
             source = measured.get(row.key)
-            if source is None or row.latency_ms is None:
+            if source is None or (row.status != OK and row.latency_ms is None):
                 found.append(row)
                 continue
             shared = {name: getattr(source, name) for name in ("gap_at_20", *fields)}

@@ -68,11 +68,16 @@ class Device:
     """Of a phone: its processor, as in `Google Tensor G3`."""
     core_max_mhz: list[float | None] | None = None
     """Of a phone: the highest clock of each core, by number, which tells its big cores from its small ones."""
+    emulator: str | None = None
+    """What stands in for the machine, `qemu-user 7.2.22 as cortex-a76`; None for a real one. Then nothing was timed."""
 
     @property
     def label(self) -> str:
         """A short name to tell devices apart in a table."""
-        memory = f", {self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes else ""
+        memory = ""
+        if self.memory_bytes:
+            small = self.memory_bytes < 2**30
+            memory = f", {self.memory_bytes / 2**20:.0f} MiB" if small else f", {self.memory_bytes / 2**30:.0f} GiB"
         return f"{self.cpu}, {self.cores} core{'s' if self.cores != 1 else ''}{memory}"
 
 

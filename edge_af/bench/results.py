@@ -64,6 +64,43 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class Instructions:
+    """What one inference of one video executes on one thread, as counted under emulation, with Python's call of the
+    runtime."""
+
+    instructions: int
+    dot_product: int
+    """SDOT, UDOT and their kin."""
+    dot_product_macs: int
+    """Multiply-adds that those do: 16 for a whole vector."""
+    integer_multiply: int
+    """Of integer vectors: SMLAL, MLA, MUL, SQRDMULH and their kin."""
+    integer_multiply_macs: int
+    float_multiply_add: int
+    """FMLA, FMADD and their kin."""
+    float_multiply_add_macs: int
+    vector: int
+    """All on vector and floating-point registers but loads and stores; those above are among them."""
+    loads: int
+    stores: int
+    loaded_bytes: int
+    stored_bytes: int
+    memory_read_bytes: int
+    """Fetched by a cache as large as the board's last one: 16 ways, least recently used out first."""
+    memory_written_bytes: int
+    """Written back by it."""
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """A figure from a model, with its band. Never measured."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Row:
     """One file in one runtime with so many threads and videos an inference. Figures that were not reached are None."""
 
@@ -137,6 +174,12 @@ class Row:
     ties_share: float | None = None
     """Of all videos' 20 best scores, those that another of them equals."""
     videos: int | None = None
+    multiply_adds: int | None = None
+    """Of the network's matrix products, for one video; told of emulated rows."""
+    instructions: Instructions | None = None
+    """Of an emulated row."""
+    modelled_latency_ms: Modelled | None = None
+    """Of an emulated row, which has no latency: from its instructions, and what is published of the board."""
 
     @property
     def key(self) -> str:
@@ -390,6 +433,7 @@ def row_from_dict(value: dict[str, Any]) -> Row:
     """A row of the JSON, of the types that the schema promises."""
     latency, memory, delta = value.get("latency_ms"), value.get("memory"), value.get("gap_at_20_delta")
     rounds = value.get("rounds_ms")
+    instructions, modelled = value.get("instructions"), value.get("modelled_latency_ms")
     return Row(
         **{
             **_known(Row, value),
@@ -403,6 +447,8 @@ def row_from_dict(value: dict[str, Any]) -> Row:
             else None,
             "rounds_ms": [Round(**_known(Round, one)) for one in rounds] if rounds else None,
             "gap_at_20_delta": Delta(**_known(Delta, delta)) if delta else None,
+            "instructions": Instructions(**_known(Instructions, instructions)) if instructions else None,
+            "modelled_latency_ms": Modelled(**_known(Modelled, modelled)) if modelled else None,
         }
     )
 

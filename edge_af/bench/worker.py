@@ -85,7 +85,7 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     import_runtime(job.runtime)
     before = read_memory()
     if not job.pack_only:
-        _check_room(job, before, tell)
+        check_room(job, before, tell)
     memory = _kept({}, "before_load", before)
     tell({"memory": memory, "runtime_memory_bytes": before.peak if before else None})
     reset_peak()
@@ -124,7 +124,7 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
         tell(evaluate(scores, labels, job.f1_threshold).as_dict())
 
 
-def _check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, Any]], None]) -> None:
+def check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, Any]], None]) -> None:
     """Compare what the file must take at the very least with what there is, and tell both.
 
     At the least it is held once in memory: packed by the runtime, or mapped where it was packed before, and then too every
@@ -222,10 +222,13 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main() -> None:
-    """Read the job, measure, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
+def main(
+    parse: Callable[[str], Job] = Job.from_json,
+    action: Callable[[Any, Callable[[dict[str, Any]], None]], None] = measure,
+) -> None:
+    """Read the job, do it, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
     die_with_parent()
-    job = Job.from_json(sys.stdin.read())
+    job = parse(sys.stdin.read())
     with os.fdopen(job.result_fd, "w") as out:
 
         def tell(fields: dict[str, Any]) -> None:
@@ -233,7 +236,7 @@ def main() -> None:
             out.flush()
 
         try:
-            measure(job, tell)
+            action(job, tell)
             tell({"status": OK, "reason": None})
         except DoesNotFit:
             tell({"status": DOES_NOT_FIT, "reason": "the weights alone take more memory than there is"})

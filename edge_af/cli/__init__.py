@@ -20,6 +20,7 @@ VERBS = {
     "export": "Turn a trained network into ONNX and TFLite files.",
     "eval": "Measure the accuracy of a run, an ONNX or a TFLite file.",
     "bench": "Accuracy, size, latency and memory, side by side.",
+    "targets": "Prepare this machine for benching elsewhere.",
     "compare": "Whether a candidate is slower, larger or worse than its base.",
     "report": "Make the table and the page from results.",
     "predict": "Label videos with a run, an ONNX or a TFLite file.",

@@ -16,6 +16,9 @@ from edge_af.console import say, warn
 
 if TYPE_CHECKING:
     from edge_af.bench.results import Results
+    from edge_af.bench.subject import Subject
+    from edge_af.bench.suite import Suite
+    from edge_af.data.dataset import Dataset
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -55,8 +58,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--target",
     "target_text",
-    metavar="ssh://[USER@]HOST[:PORT]|adb[:SERIAL]",
-    help="Measure on that machine or phone: see docs/targets.md.",
+    metavar="ssh://[USER@]HOST[:PORT]|adb[:SERIAL]|emulated:BOARD",
+    help="Measure on that machine or phone, or count as that board would: see docs/targets.md.",
 )
 @click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
 @click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
@@ -118,7 +121,8 @@ def command(
         raise click.UsageError("--suite says which runtimes, threads and batches: leave the options out.")
     if target_text is not None and fleet_file is not None:
         raise click.UsageError("--target and --target-file exclude each other.")
-    target = parse_target(target_text) if target_text is not None else None
+    emulated = target_text is not None and target_text.startswith("emulated:")
+    target = parse_target(target_text) if target_text is not None and not emulated else None
     for_phones = _phone_options(benchmark_model, cores)
     if for_phones and fleet_file is None and not isinstance(target, AdbTarget):
         raise click.UsageError(f"{for_phones[0]} is about a --target adb.")
@@ -150,7 +154,11 @@ def command(
         "method": method,
         "quick": quick,
     }
-    if isinstance(target, AdbTarget):
+    if emulated and target_text is not None:
+        results = _bench_emulated(
+            target_text, subjects, dataset, threads, batches, timeout, quick, suite, suite_file, fresh, out
+        )
+    elif isinstance(target, AdbTarget):
         from edge_af.targets.android import bench_on_phone
 
         results = _bench_kept(
@@ -216,6 +224,45 @@ def _bench_kept(measure: Callable[..., Results], fresh: bool, out: Path) -> Resu
     except KeyboardInterrupt:
         _say_what_is_kept(kept, out)
         raise
+
+
+def _bench_emulated(
+    target_text: str,
+    subjects: list[Subject],
+    dataset: Dataset | None,
+    threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    timeout: float,
+    quick: bool,
+    suite: Suite | None,
+    suite_file: Path | None,
+    fresh: bool,
+    out: Path,
+) -> Results:
+    """Score and count as a board would that is not there."""
+    from edge_af.bench.results import write_results
+    from edge_af.targets.emulated import parse_emulated
+    from edge_af.targets.emulated.bench import bench_emulated
+
+    if set(threads) - {1} or set(batches) - {1}:
+        raise click.UsageError(
+            "--target emulated:… counts one video on one thread: counts of several cannot be repeated."
+        )
+    board = parse_emulated(target_text)
+    if suite is not None and suite_file is not None:
+        subjects = suite.choose(subjects, suite_file, machine="aarch64")
+    results = bench_emulated(
+        board,
+        subjects,
+        dataset,
+        timeout_seconds=timeout,
+        quick=quick,
+        suite=suite.name if suite is not None else None,
+        fresh=fresh,
+        out=out,
+    )
+    write_results(out, results)
+    return results
 
 
 def _bench_fleet(

@@ -8,7 +8,7 @@ from typing import Any
 from edge_af.bench.results import Delta
 from edge_af.compare.agreement import LEAST_AGREEMENT
 from edge_af.compare.facts import Facts
-from edge_af.compare.limits import AT_LEAST, OPERATORS, Relative
+from edge_af.compare.limits import AT_LEAST, INSTRUCTIONS, OPERATORS, Relative
 from edge_af.compare.nursery import HANGS, BrokenFile
 from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check
 from edge_af.compare.statistics import CANNOT_TELL, SLOWER
@@ -118,6 +118,8 @@ def check_limits(candidate: Facts, pattern: str, limits: Mapping[str, Any]) -> l
     """What the budget file says of a candidate."""
     found = []
     for name, limit in limits.items():
+        if name == INSTRUCTIONS:  # See `edge_af.compare.instructions`.
+            continue
         if name == OPERATORS:
             for op, most in limit.items():
                 count = candidate.operators.get(op, 0)

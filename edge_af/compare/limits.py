@@ -18,6 +18,8 @@ limits:                         # by name of the candidate's file; every pattern
     peak_memory_bytes: 110 MB
     integer_share: 99%          # at least
     operators: {Reshape: 14}    # at most, by type
+    instructions:               # of an inference on an emulated board: dot products at least, all else at most
+      pi5: {dot_product: 730000, integer_multiply: 15000}
 ```
 
 There is no limit on milliseconds: they are a machine's of one hour, and a busy one would break it.
@@ -33,12 +35,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from edge_af.bench.results import Instructions
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
 
 AT_MOST = ("size_bytes", "weight_bytes", "multiply_adds", "peak_memory_bytes")
 AT_LEAST = ("integer_share", "gap_at_20", "f1_micro")
 OPERATORS = "operators"
+INSTRUCTIONS = "instructions"
 NEEDS_DATA = ("gap_at_20", "f1_micro")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -65,7 +69,8 @@ class BudgetFile:
     relative: dict[str, float] = field(default_factory=dict)
     """Fields of `Relative`."""
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By file pattern: `AT_MOST` and `AT_LEAST` to a number, `OPERATORS` to a number by type."""
+    """By file pattern: `AT_MOST` and `AT_LEAST` to a number, `OPERATORS` to a number by type,
+    `INSTRUCTIONS` to numbers by board and class."""
 
     def limits_of(self, file: str) -> list[tuple[str, dict[str, Any]]]:
         """Patterns that fit a file's name, and their limits."""
@@ -109,8 +114,10 @@ def read_budget_file(path: Path) -> BudgetFile:
     for pattern, inner in _mapping(top.get("limits") or {}, path, "limits", None).items():
         place = f"limits.{pattern}"
         limits[pattern] = {}
-        for name, limit in _mapping(inner, path, place, (*AT_MOST, *AT_LEAST, OPERATORS)).items():
-            if name == OPERATORS:
+        for name, limit in _mapping(inner, path, place, (*AT_MOST, *AT_LEAST, OPERATORS, INSTRUCTIONS)).items():
+            if name == INSTRUCTIONS:
+                limits[pattern][name] = _instructions(limit, path, f"{place}.{name}")
+            elif name == OPERATORS:
                 limits[pattern][name] = {
                     op: _number(count, path, f"{place}.{name}.{op}")
                     for op, count in _mapping(limit, path, f"{place}.{name}", None).items()
@@ -120,6 +127,20 @@ def read_budget_file(path: Path) -> BudgetFile:
     if not relative and not limits:
         raise EdgeAfError(f"{path}: a budget file that limits nothing. Give it `relative:` or `limits:`.")
     return BudgetFile(relative, limits)
+
+
+def _instructions(value: Any, path: Path, place: str) -> dict[str, dict[str, float]]:
+    """By board, limits by class of instruction."""
+    from edge_af.targets.emulated import BOARDS
+
+    classes = tuple(one.name for one in fields(Instructions))
+    return {
+        board: {
+            name: _number(count, path, f"{place}.{board}.{name}")
+            for name, count in _mapping(inner, path, f"{place}.{board}", classes).items()
+        }
+        for board, inner in _mapping(value, path, place, tuple(BOARDS)).items()
+    }
 
 
 def parse_share(text: str) -> float:

@@ -18,7 +18,8 @@ from edge_af.bench.subject import check_classes
 from edge_af.compare import gates
 from edge_af.compare.agreement import agreement, disorder
 from edge_af.compare.facts import Facts, facts_of
-from edge_af.compare.limits import BudgetFile, Relative
+from edge_af.compare.instructions import check_instructions
+from edge_af.compare.limits import INSTRUCTIONS, BudgetFile, Relative
 from edge_af.compare.match import Matched, Pair, Side, version_changes
 from edge_af.compare.nursery import REFUSED, WORKER, BrokenFile, Nursery, nursery
 from edge_af.compare.results import PASSED, UNKNOWN, Check, Comparison, PairResult
@@ -151,6 +152,9 @@ class _Session:
             if settings.budget_file is not None:
                 for pattern, limits in settings.budget_file.limits_of(pair.candidate.path.name):
                     result.checks += gates.check_limits(candidate, pattern, limits)
+                    result.checks += check_instructions(
+                        pair.candidate.path, pattern, limits.get(INSTRUCTIONS, {}), settings.timeout_seconds
+                    )
             if (needed := _needed(base, candidate)) > (available := available_memory() or needed):
                 amounts = f"{needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
                 reason = f"cannot tell: three loaded files need about {amounts}"

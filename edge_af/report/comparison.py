@@ -316,7 +316,11 @@ def caveats(many: Sequence[Results]) -> list[str]:
             "A phone's rows have no accuracy: there is no Python on it, and latency was measured on random values."
         )
     if any(results.data is None and results.tool is None for results in many):
-        found.append("No evaluation data was given: no accuracy, and latency was measured on random values.")
+        timed = any(
+            results.data is None and results.tool is None and results.device.emulator is None for results in many
+        )
+        more = ", and latency was measured on random values" if timed else ""
+        found.append(f"No evaluation data was given: no accuracy{more}.")
     if len({results.data for results in many if results.data is not None}) > 1:
         found.append("The results come from different evaluation sets: their accuracies cannot be compared.")
     return found
@@ -325,6 +329,11 @@ def caveats(many: Sequence[Results]) -> list[str]:
 def method_text(results: Results) -> str:
     """How a row's latency and memory were measured, in one sentence or two."""
     method = results.method
+    if results.device.emulator is not None:
+        return (
+            f"Emulated by {results.device.emulator}: instructions of one inference after {method.warm_up} to warm up, counted "
+            "on one thread. Nothing was timed."
+        )
     limit = f" or {method.seconds:g} seconds, whichever came first" if method.seconds is not None else ""
     source = "videos of the evaluation set" if results.inputs == "videos" else "random values"
     if (tool := results.tool) is not None:

@@ -32,6 +32,7 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
+from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, counted_cells, is_counted
 from edge_af.report.specs import PRECISIONS
 
 SORTED_UP = (GAP, F1, LIMIT)
@@ -147,6 +148,8 @@ def _caption(lines: Sequence[Line]) -> str:
         text += " ΔGAP: against the same network in FP32, with the 95 % interval of a paired bootstrap over the videos."
     if any(line.row.limit_share is not None for line in lines):
         text += " Of the limit: the share that the time to read the weights once is of the p50."
+    if is_counted(lines):
+        text += f" {EXPLAINED}"
     return text
 
 
@@ -169,6 +172,9 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
         found.append(_shown(column, lines))
         if column is GAP and any(gap_to_fp32(line) is not None for line in lines):
             found.append(Shown("ΔGAP", "to own FP32", _delta_cell, more_first=True))
+    if is_counted(lines):
+        found += [_shown(column, lines, bars=False, is_more=False) for column in COUNTED_COLUMNS[:-1]]
+        found.append(Shown(COUNTED_COLUMNS[-1].title, "ms, not measured", _modelled_cell))
     for column in MORE_COLUMNS:
         more_first = column.unit == "a second" or not (column.unit or column.key in ("ties_share", "f1_threshold"))
         shown = _shown(column, lines, bars=False)
@@ -176,16 +182,17 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
     return found if several else [*found, device]
 
 
-def _shown(column: Column, lines: Sequence[Line], bars: bool = True) -> Shown[Line]:
+def _shown(column: Column, lines: Sequence[Line], bars: bool = True, is_more: bool = True) -> Shown[Line]:
     largest = max((column.value(line.row) or 0.0 for line in lines), default=0.0) if bars and column.is_ratio else 0.0
 
     def cell(line: Line) -> str:
         value = column.value(line.row)
         if value is None:
-            return ABSENT if bars else ABSENT.replace("<td", '<td class="more"')
+            return ABSENT if bars or not is_more else ABSENT.replace("<td", '<td class="more"')
         relation = column.relation(line.row, line.base) if bars and column is not LIMIT else ""
         share = max(0.0, min(1.0, value / largest)) if largest else None
-        return cell_of(value, column.text(line.row), relation, share, precision_class(line), "" if bars else "more")
+        more = "more" if is_more and not bars else ""
+        return cell_of(value, column.text(line.row), relation, share, precision_class(line), more)
 
     return Shown(column.title, column.unit, cell, more_first=column in SORTED_UP)
 
@@ -223,6 +230,14 @@ def _precision_cell(line: Line) -> str:
 def _delta_cell(line: Line) -> str:
     delta = gap_to_fp32(line)
     return ABSENT if delta is None else cell_of(delta, signed(delta), gap_interval(line))
+
+
+def _modelled_cell(line: Line) -> str:
+    modelled = line.row.modelled_latency_ms
+    if modelled is None:
+        return ABSENT
+    value, _, band = counted_cells(line)[-1].partition(" ")
+    return cell_of(modelled.value, value, band)
 
 
 def _row_head(line: Line) -> str:

@@ -24,6 +24,7 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
+from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
 from edge_af.report.markdown import escape, printable, table_lines
 
 
@@ -57,6 +58,7 @@ def table(many: Sequence[Results]) -> str:
             where = f" on {line.device}" if len(devices) > 1 else ""
             notes.append(f"! {line.network}, {line.runtime} {line.precision}{where}: {line.problem}")
         out.append(_join(row, widths) + mark)
+    out += counted_text(lines)
     notes += [f"! {text}" for text in caveats(many)]
     out += ["", *notes, *([""] if notes else [])]
     out.append("Beside a figure: factor of, or difference to, the baseline in the same runtime.")
@@ -158,7 +160,16 @@ def markdown_table(many: Sequence[Results]) -> str:
             if column is P90 and limits:
                 cells.append(LIMIT.text(line.row))
         rows.append(cells)
-    out = [*table_lines(rows, left), "", "In brackets: factor of, or difference to, the baseline in the same runtime."]
+    out = table_lines(rows, left)
+    if is_counted(lines):
+        titles = ["Network", *(["Device"] if len(devices) > 1 else []), "Runtime", "Precision"]
+        counted = [[*titles, *counted_titles()]]
+        for line in lines:
+            if line.row.instructions is not None:
+                names = [line.network, *([line.device] if len(devices) > 1 else []), line.runtime, line.precision]
+                counted.append([*map(escape, names), *counted_cells(line)])
+        out += ["", EXPLAINED, "", *table_lines(counted, len(titles))]
+    out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
     if any(line.row.gap_at_20_delta is not None for line in lines):
         out += ["", "In square brackets: 95 % of a paired bootstrap over the videos."]
     problems = [

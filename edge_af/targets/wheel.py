@@ -35,6 +35,10 @@ def build_wheel() -> bytes:
         calibration = PACKAGE.parent / "calibration"
     contents = {f"edge_af/{name}": data for name, data in _files(PACKAGE)}
     contents |= {f"edge_af/calibration/{name}": data for name, data in _files(calibration)}
+    devices = PACKAGE / "devices"
+    if not devices.is_dir():
+        devices = PACKAGE.parent / "benchmarks/devices"
+    contents |= {f"edge_af/devices/{name}": data for name, data in _files(devices)}
     info = f"edge_af-{edge_af.__version__}.dist-info"
     needs = "".join(f"Requires-Dist: {one}\n" for one in requirements())
     contents[f"{info}/METADATA"] = (

@@ -1,0 +1,79 @@
+"""What was counted under emulation and the latency modelled from it, in a table of its own: nothing there was timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edge_af.bench.results import Instructions, Row
+from edge_af.report.comparison import Column, Line, megabytes, quantity
+from edge_af.report.markdown import aligned
+
+MODELLED = "Modelled latency"
+
+
+def _counted(pick: Callable[[Instructions], float]) -> Callable[[Row], float | None]:
+    return lambda row: pick(row.instructions) if row.instructions is not None else None
+
+
+def _millions(value: float) -> str:
+    return "0" if not value else f"{value / 1e6:.3g}"
+
+
+def _dot_share(row: Row) -> float | None:
+    if row.instructions is None or not row.multiply_adds:
+        return None
+    return row.instructions.dot_product_macs / row.multiply_adds
+
+
+COUNTED_COLUMNS = (
+    Column("instructions", "Instructions", "M", _counted(lambda n: n.instructions), _millions, True),
+    Column("dot_product", "Dot products", "M", _counted(lambda n: n.dot_product), _millions, True),
+    Column("dot_share", "By dot product", "of multiply-adds", _dot_share, lambda share: f"{share:.1%}", False),
+    Column("integer_multiply", "Integer multiply", "M", _counted(lambda n: n.integer_multiply), _millions, True),
+    Column("float_multiply_add", "Float multiply-add", "M", _counted(lambda n: n.float_multiply_add), _millions, True),
+    Column("loads", "Loads", "M", _counted(lambda n: n.loads), _millions, True),
+    Column("stores", "Stores", "M", _counted(lambda n: n.stores), _millions, True),
+    Column("memory_read_bytes", "From memory", "MB", _counted(lambda n: n.memory_read_bytes), megabytes, True),
+    Column(
+        "modelled_latency_ms",
+        MODELLED,
+        "ms",
+        lambda row: row.modelled_latency_ms.value if row.modelled_latency_ms is not None else None,
+        quantity,
+        True,
+    ),
+)
+EXPLAINED = (
+    "One inference on one thread, counted under emulation. From memory: what a cache as large as the board's last one fetches. "
+    "Modelled latency: from these counts and what is published of the board, with its band; not measured "
+    "(docs/emulated-arm.md)."
+)
+
+
+def is_counted(lines: Sequence[Line]) -> bool:
+    """Whether any row was counted under emulation."""
+    return any(line.row.instructions is not None for line in lines)
+
+
+def counted_cells(line: Line) -> list[str]:
+    """A counted row's figures; the modelled latency with its band."""
+    cells = [column.text(line.row) or "–" for column in COUNTED_COLUMNS]
+    if (modelled := line.row.modelled_latency_ms) is not None:
+        cells[-1] += f" [{quantity(modelled.low)}, {quantity(modelled.high)}]"
+    return cells
+
+
+def counted_titles() -> list[str]:
+    """Titles of the figures, with their units."""
+    return [f"{column.title}, {column.unit}" for column in COUNTED_COLUMNS]
+
+
+def counted_text(lines: Sequence[Line]) -> list[str]:
+    """Lines for a terminal: a heading, and below it the counted rows; empty if there are none."""
+    counted = [line for line in lines if line.row.instructions is not None]
+    if not counted:
+        return []
+    units = [f"{column.title.lower()} {column.unit}" for column in COUNTED_COLUMNS]
+    rows = [["counted", *units]]
+    rows += [[f"{line.network}, {line.runtime} {line.precision}", *counted_cells(line)] for line in counted]
+    return ["", *aligned(rows, 1), "", EXPLAINED]

@@ -1,0 +1,129 @@
+"""Boards that are not there: the real aarch64 wheels under qemu-user, as the board's processor.
+
+Scores and instruction counts are those of the board. Time is not: nothing measured here is a latency.
+
+| file | what |
+|---|---|
+| `setup.py` | gets qemu, an arm64 Debian and the wheels, once |
+| `counts.py` | builds the plugin, and counts an inference's instructions |
+| `guest.py` | what runs under qemu to be counted |
+| `plugin.c` | counts instructions and memory accesses |
+| `model.py` | latency from counts, published throughput and bandwidth |
+| `bench.py` | `edge-af bench --target emulated:BOARD` |
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import edge_af
+from edge_af.errors import EdgeAfError
+from edge_af.files import read_yaml
+
+BOARDS = {
+    "pi5": "raspberry-pi-5",
+    "pi4": "raspberry-pi-4b",
+    "pi3": "raspberry-pi-3b-plus",
+    "zero2w": "raspberry-pi-zero-2-w",
+}
+"""Short names, and the profiles of `benchmarks/devices` that they stand for."""
+
+SCHEME = "emulated:"
+FORM = f"a board is {SCHEME}{'|'.join(BOARDS)}, and may be followed by its memory: {SCHEME}pi4:512MiB"
+
+# As MIDR_EL1 has them: implementer, part, variant and revision of each core.
+_PARTS = {"Cortex-A53": (0xD03, 0, 4), "Cortex-A72": (0xD08, 0, 3), "Cortex-A76": (0xD0B, 4, 1)}
+_FEATURES = {
+    "asimd": "fp asimd evtstrm crc32 cpuid",
+    "asimddp": "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+}
+_UNITS = {"mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is published of a board, as `benchmarks/devices` has it. Ranges are from the lowest to the highest figure."""
+
+    name: str
+    cores: int
+    core: str
+    clock_ghz: list[float]
+    memory_bytes: list[int]
+    features: list[str]
+    last_level_cache_bytes: int
+    read_gb_per_s_one_core: list[float]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board to be emulated."""
+
+    key: str
+    """The name on the command line: `pi5`."""
+    memory_bytes: int
+    """A ceiling on the guest's address space."""
+    profile: Profile
+    processor: str | None = None
+    """Another processor than the board's, as QEMU names it: what such a mismatch ends in is tested."""
+
+    @property
+    def cpu(self) -> str:
+        """What QEMU calls the processor."""
+        return self.processor or self.profile.core.lower()
+
+    @property
+    def label(self) -> str:
+        """What messages and tables call it."""
+        return f"{SCHEME}{self.key}"
+
+    def cpuinfo(self) -> str:
+        """The text of `/proc/cpuinfo` on it, by which the runtimes choose their kernels."""
+        part, variant, revision = _PARTS[self.profile.core]
+        features = _FEATURES["asimddp" if "asimddp" in self.profile.features else "asimd"]
+        blocks = [
+            f"processor\t: {core}\nBogoMIPS\t: 108.00\nFeatures\t: {features}\nCPU implementer\t: 0x41\n"
+            f"CPU architecture: 8\nCPU variant\t: {variant:#x}\nCPU part\t: {part:#x}\nCPU revision\t: {revision}\n"
+            for core in range(self.profile.cores)
+        ]
+        return "\n".join([*blocks, f"Model\t\t: {self.profile.name}\n"])
+
+
+def parse_emulated(text: str) -> Board:
+    """The board that `emulated:BOARD[:MEMORY]` names; without MEMORY it has as much as the largest that is sold.
+
+    Raises:
+        EdgeAfError: it is nothing of that form.
+    """
+    key, _, memory = text.removeprefix(SCHEME).partition(":")
+    if not text.startswith(SCHEME) or key not in BOARDS:
+        raise EdgeAfError(f"--target {text!r}: {FORM}.")
+    profile = read_profile(BOARDS[key])
+    found = re.fullmatch(r"(\d{1,6})(MiB|GiB|MB|GB)", memory, re.IGNORECASE)
+    if memory and (found is None or int(found[1]) == 0):
+        raise EdgeAfError(f"--target {text!r}: {memory!r} is no amount of memory; {FORM}.")
+    amount = int(found[1]) * _UNITS[found[2].lower()] if found is not None else max(profile.memory_bytes)
+    if amount <= LEAST_MEMORY:
+        raise EdgeAfError(f"--target {text!r}: Python and a runtime alone take more than {memory}.")
+    return Board(key, amount, profile)
+
+
+LEAST_MEMORY = 128 * 2**20
+"""What Python, numpy and a runtime take without a network."""
+
+
+def read_profile(name: str) -> Profile:
+    """The profile of that name, from the package or, in the repository, from beside it."""
+    fields = Profile.__dataclass_fields__
+    value: dict[str, Any] = read_yaml(_profiles() / f"{name}.yaml", "device profile")
+    return Profile(**{field: value[field] for field in fields})
+
+
+def _profiles() -> Path:
+    packaged = resources.files("edge_af").joinpath("devices")
+    if packaged.is_dir():
+        return Path(str(packaged))
+    return Path(edge_af.__file__).resolve().parents[1] / "benchmarks/devices"

@@ -1,0 +1,123 @@
+"""How many instructions an inference takes on a board, by class: counted by a plugin in QEMU, built here on first use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edge_af.bench.process import run_worker
+from edge_af.bench.results import OK, Instructions, Method
+from edge_af.errors import EdgeAfError
+from edge_af.files import atomic_path
+from edge_af.runtime import runtime_of
+from edge_af.targets.emulated import Board, parse_emulated
+from edge_af.targets.emulated.guest import COUNTED, GuestJob
+from edge_af.targets.emulated.setup import System, cache_folder, find_system
+from edge_af.targets.wheel import sha256_of
+
+GUEST = ("-m", "edge_af.targets.emulated.guest")
+EXACT = (
+    "dot_product", "dot_product_macs", "integer_multiply", "integer_multiply_macs", "float_multiply_add",
+    "float_multiply_add_macs",
+)  # fmt: skip
+"""Fields of `Instructions` that are the same in every run; the others differ by up to some thousandths."""
+
+
+def instruction_counts(path: str | Path, cpu: str = "pi5", *, timeout_seconds: float = 600.0) -> Instructions:
+    """Of one inference of one video, on one thread.
+
+    Args:
+        path: an ONNX or TFLite file.
+        cpu: a board: `pi5`, `pi4`, `pi3` or `zero2w`.
+        timeout_seconds: after which it is given up.
+
+    Raises:
+        EdgeAfError: emulation is not set up, the plugin cannot be built, or the file does not run; says what to do.
+    """
+    path, board = Path(path), parse_emulated(f"emulated:{cpu}")
+    job = guest_job(path, runtime_of(path), timeout_seconds)
+    found = count(job, board, find_system())
+    if found["status"] != OK:
+        raise EdgeAfError(f"{path}: under emulation as {cpu}: {found['reason']}")
+    return Instructions(**found["instructions"])
+
+
+def guest_job(path: Path, runtime: str, timeout_seconds: float, **more: Any) -> GuestJob:
+    """A job for the guest; without `more`, to count."""
+    method = Method(inferences=COUNTED, seconds=None, timeout_seconds=timeout_seconds)
+    settings = {"data": None, "f1_threshold": 0.5, **more}
+    return GuestJob(path=str(path.resolve()), runtime=runtime, threads=1, method=method, result_fd=-1, **settings)
+
+
+def count(
+    job: GuestJob, board: Board, system: System, on_stage: Callable[[str], None] = lambda stage: None
+) -> dict[str, Any]:
+    """Fields of `Row`: `status` and `reason`, and if all went well `instructions` as a dictionary.
+
+    Raises:
+        EdgeAfError: the plugin cannot be built, or counted nothing.
+    """
+    plugin = build_plugin()
+    with tempfile.TemporaryDirectory(prefix="edge-af-counts-") as folder:
+        out = Path(folder) / "counts.jsonl"
+        variables = {"EDGE_AF_COUNTS": str(out), "EDGE_AF_CACHE_BYTES": str(board.profile.last_level_cache_bytes)}
+        command = system.command(board, GUEST, plugin=plugin, variables=variables)
+        found = run_worker(job, command=command, on_stage=on_stage)
+        if found["status"] != OK:
+            return found
+        text = out.read_text() if out.is_file() else ""
+    return {**found, "instructions": parse_counts(text)[-1]}
+
+
+def parse_counts(text: str) -> list[dict[str, int]]:
+    """Of each counted inference, from the plugin's lines: the differences between marks.
+
+    Raises:
+        EdgeAfError: marks are missing.
+    """
+    try:
+        marks = {line.pop("mark"): line for line in map(json.loads, text.splitlines())}
+        pairs = [(marks[number], marks[number + 1]) for number in range(1, 1 + COUNTED)]
+        names = [field.name for field in fields(Instructions)]
+        return [{name: after[name] - before[name] for name in names} for before, after in pairs]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise EdgeAfError(
+            f"QEMU's plugin did not count what it should ({error!r}); is this QEMU built without plugins?"
+        ) from None
+
+
+def build_plugin() -> Path:
+    """The plugin, compiled from its source unless it is there.
+
+    Raises:
+        EdgeAfError: there is no C compiler, or it cannot compile it.
+    """
+    source = resources.files("edge_af.targets.emulated").joinpath("plugin.c").read_text()
+    library = cache_folder() / "plugins" / f"{sha256_of(source)[:16]}.so"
+    if library.is_file():
+        return library
+    compiler = next(filter(None, map(shutil.which, [os.environ.get("CC") or "cc", "gcc", "clang"])), None)
+    if compiler is None:
+        raise EdgeAfError(
+            "counting instructions needs a C compiler, once, to build QEMU's plugin: sudo apt install gcc libc6-dev"
+        )
+    with atomic_path(library) as path, tempfile.TemporaryDirectory(prefix="edge-af-plugin-") as folder:
+        given = Path(folder) / "plugin.c"
+        given.write_text(source)
+        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(path), str(given)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            wrong = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
+            raise EdgeAfError(
+                f"{compiler} cannot build QEMU's plugin: {wrong[0]}\n"
+                "It needs the C library's headers: sudo apt install gcc libc6-dev"
+            )
+    return library

@@ -1,0 +1,375 @@
+"""Gets what emulation needs, once, into `~/.cache/edge-af/emulated`: QEMU, an arm64 Debian for libraries and Python, and the
+aarch64 wheels that a plain install of edge-af gets on a Raspberry Pi.
+
+apt gets the packages from the machine's own mirror, with a state of its own in the folder that is made, and the packages are
+unpacked, not installed: no root is needed, nothing of the system changes, and nothing is emulated to make it. QEMU is that of
+Debian 12 on every system: later ones are built without plugins, and the counts of one version can be compared.
+
+The folder `systems/KEY` is made beside its place and renamed when it is whole and has run: one that was stopped in the middle
+is not there. KEY depends on what is asked for, so that another version of a runtime makes another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edge_af
+from edge_af.console import say
+from edge_af.errors import EdgeAfError
+from edge_af.files import explain_os_errors, read_json, replace_folder, write_atomic, write_json
+from edge_af.targets.agent import home
+from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
+from edge_af.targets.wheel import download_wheels, requirement_groups, sha256_of
+
+SUITE = "bookworm"
+PYTHON = (3, 11)
+GLIBC = "2.36"
+"""Of that suite."""
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+GUEST_PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "zlib1g")
+HOST_PACKAGES = ("qemu-user",)
+TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "tar": "tar", "setarch": "util-linux", "env": "coreutils"}
+DEBIAN_OF_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}
+PINNED = ("numpy", "onnxruntime", "ai-edge-litert")
+"""As they are here, so that the same kernels' sources are compared."""
+SETUP = "edge-af targets setup emulated"
+
+# What runs has these variables and no others: the counts of a process depend a little on where its stack begins.
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/nonexistent",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """What was set up."""
+
+    folder: Path
+    qemu: str
+    """Its version, such as `7.2.22`."""
+    python: str
+    versions: dict[str, str]
+    """Of the packages in the guest."""
+
+    def command(
+        self,
+        board: Board,
+        arguments: Sequence[str],
+        *,
+        plugin: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """The command line that runs the guest's Python as the board's processor, in this package and the guest's wheels.
+
+        Addresses are the same in every process (`setarch -R`), where the system allows to ask for that.
+        """
+        package = str(Path(edge_af.__file__).resolve().parents[1])
+        environment = {**_ENVIRONMENT, "PYTHONPATH": f"{package}:{self.folder / 'packages'}", **(variables or {})}
+        line = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
+        line += ["setarch", "-R"] if _can_fix_addresses() else []
+        line += [*qemu_command(self.folder), "-L", str(board_folder(self.folder, board)), "-cpu", board.cpu]
+        line += ["-R", hex(board.memory_bytes)]
+        line += ["-plugin", str(plugin)] if plugin is not None else []
+        return [*line, str(self.folder / "root/usr/bin/python3.11"), "-P", "-s", *arguments]
+
+
+def cache_folder() -> Path:
+    """Where everything of emulation lies."""
+    return home() / "emulated"
+
+
+def find_system() -> System:
+    """What was set up earlier.
+
+    Raises:
+        EdgeAfError: nothing was, or not for the versions that are installed here now; says what to do.
+    """
+    folder = _folder(_identity())
+    marker = folder / "system.json"
+    if not marker.is_file():
+        older = any((cache_folder() / "systems").glob("*/system.json"))
+        why = "is set up for other versions than are installed here" if older else "is not set up"
+        raise EdgeAfError(f"emulation {why}. Once, without root: {SETUP}")
+    return _read(folder)
+
+
+def setup_emulated(mirror: str | None = None) -> tuple[System, bool]:
+    """Set emulation up unless it is.
+
+    Args:
+        mirror: address of a Debian mirror; that of this machine's apt when None.
+
+    Returns:
+        what was set up, and whether it was there already.
+
+    Raises:
+        EdgeAfError: it cannot be; says what is missing and how to get it.
+    """
+    identity = _identity()
+    folder = _folder(identity)
+    if (folder / "system.json").is_file():
+        return _read(folder), True
+    machine = _check_tools()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.parent):
+        if (folder / "system.json").is_file():  # Another process made it meanwhile.
+            return _read(folder), True
+        for leftover in folder.parent.glob(".*.stage"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        stage = folder.with_name(f".{folder.name}.stage")
+        try:
+            with explain_os_errors(stage):
+                _make(stage, identity, machine, mirror)
+                replace_folder(stage, folder)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    return _read(folder), False
+
+
+def _make(stage: Path, identity: dict[str, Any], machine: str, mirror: str | None) -> None:
+    source = mirror or own_mirror()
+    if not KEYRING.is_file():
+        raise EdgeAfError(
+            f"{KEYRING} is missing, by which Debian's packages are checked: sudo apt install debian-archive-keyring"
+        )
+    stage.mkdir(parents=True)
+    say("getting an arm64 Debian for the guest …")
+    _unpack("arm64", GUEST_PACKAGES, source, stage / "root", stage / "apt")
+    say("getting QEMU …")
+    _unpack(machine, HOST_PACKAGES, source, stage / "qemu", stage / "apt")
+    shutil.rmtree(stage / "apt")
+    _install_wheels(identity["requirements"], stage / "packages")
+    version = re.search(r"version ([\d.]+)", _output([*qemu_command(stage), "--version"], "QEMU does not start"))
+    system = System(stage, version[1] if version else "unknown", "", {})
+    # Also compiles the packages' modules, so that the first run need not.
+    code = (
+        "import json, platform, numpy, onnxruntime, ai_edge_litert.interpreter, click, yaml\n"
+        "from importlib.metadata import version\n"
+        f"print(json.dumps([platform.python_version(), {{name: version(name) for name in {PINNED!r}}}]))"
+    )
+    say("trying it …")
+    board = parse_emulated("emulated:pi4")
+    line = system.command(board, ["-c", code])
+    python, versions = json.loads(_output(line, "the guest does not run").splitlines()[-1])
+    write_json(
+        stage / "system.json", {"identity": identity, "qemu": system.qemu, "python": python, "versions": versions}
+    )
+
+
+def own_mirror() -> str:
+    """The Debian mirror that this machine's apt is set up for.
+
+    Raises:
+        EdgeAfError: it is set up for none.
+    """
+    with contextlib.suppress(OSError):
+        system = platform.freedesktop_os_release()
+    if system.get("ID") != "debian":
+        raise EdgeAfError(
+            f"the guest's packages come from a Debian mirror, and this is {system.get('PRETTY_NAME', platform.system())}.\n"
+            f"Name one: {SETUP} --mirror URL (and: sudo apt install debian-archive-keyring)"
+        )
+    state = cache_folder() / "apt"
+    (state / "lists/partial").mkdir(parents=True, exist_ok=True)
+    said = _output(
+        ["apt-get", "-o", f"Dir::State={state}", "--print-uris", "update"], "apt-get cannot be asked for its mirror"
+    )
+    suites = (system.get("VERSION_CODENAME", SUITE), SUITE, "stable", "oldstable", "testing", "unstable", "sid")
+    for address, suite in re.findall(r"^'([^']+?)/dists/([^/']+)/InRelease'", said, re.MULTILINE):
+        if suite in suites:
+            return str(address)
+    raise EdgeAfError(f"apt on this machine has no Debian mirror in its sources. Name one: {SETUP} --mirror URL")
+
+
+def _unpack(architecture: str, packages: Sequence[str], mirror: str, root: Path, apt: Path) -> None:
+    """Get packages with all that they need, and unpack them to `root`, whose directories are merged as Debian's are."""
+    folder = apt / architecture
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "status").touch()
+    (folder / "sources.list").write_text(f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {SUITE} main\n")
+    options = {
+        "Dir::State": folder / "state",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder / "cache",
+        "Dir::Etc::SourceList": folder / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        # Root would read as another user, who may not read here.
+        "APT::Sandbox::User": "",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+    }
+    command = ["apt-get", "-qq", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
+    failure = f"apt-get cannot get packages for {architecture} from {mirror}"
+    _output([*command, "update"], failure)
+    _output([*command, "-y", "--no-install-recommends", "--download-only", "install", *packages], failure)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for package in sorted((folder / "cache/archives").glob("*.deb")):
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as tar:
+            excluded = [f"--exclude=./usr/share/{name}" for name in ("doc", "man", "locale")]
+            unpack = ["tar", "-x", "-C", str(root), "--keep-directory-symlink", "--no-same-owner", *excluded]
+            done = subprocess.run(unpack, stdin=tar.stdout, capture_output=True, text=True)
+        if done.returncode or tar.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise EdgeAfError(f"{package.name} cannot be unpacked: {last}")
+
+
+def _install_wheels(groups: dict[str, list[str]], folder: Path) -> None:
+    try:
+        _, wheels = download_wheels(groups, "aarch64", PYTHON, GLIBC)
+    except EdgeAfError as error:
+        raise EdgeAfError(str(error).removeprefix("--offline: ").replace(", or leave --offline out", "")) from None
+    say("unpacking the wheels …")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-index",
+    ]
+    command += ["--no-deps", "--no-compile", "--only-binary=:all:", "--implementation", "cp", "--target", str(folder)]
+    command += ["--python-version", ".".join(map(str, PYTHON))]
+    newest = int(GLIBC.partition(".")[2])
+    command += [part for minor in range(newest, 16, -1) for part in ("--platform", f"manylinux_2_{minor}_aarch64")]
+    command += ["--platform", "manylinux2014_aarch64"]
+    _output(
+        [*command, *(str(one) for one in wheels if not one.name.startswith("pip-"))], "pip cannot unpack the wheels"
+    )
+
+
+def qemu_command(folder: Path) -> list[str]:
+    """QEMU by its own loader and libraries, so that it runs on any Linux; by its real path, which links may not have."""
+    library = next((folder / "qemu/usr/lib").glob("*-linux-gnu"))
+    loader = next(iter(sorted(library.glob("ld-linux-*.so.*"))))
+    return [str(loader), "--library-path", str(library), str(folder / "qemu/usr/bin/qemu-aarch64")]
+
+
+def board_folder(system: Path, board: Board) -> Path:
+    """The root that the guest sees as this board: links to the common one, and what the board's kernel would say."""
+    left = board.memory_bytes - LEAST_MEMORY
+    files = {
+        "proc/cpuinfo": board.cpuinfo(),
+        "proc/meminfo": "".join(
+            f"{name + ':':<16}{amount // 1024:>8} kB\n"
+            for name, amount in (("MemTotal", board.memory_bytes), ("MemFree", left), ("MemAvailable", left), ("SwapFree", 0))
+        ),
+        **{f"sys/devices/system/cpu/{name}": f"0-{board.profile.cores - 1}\n" for name in ("possible", "present", "online")},
+    }  # fmt: skip
+    folder = system / "boards" / f"{board.key}-{sha256_of(files)[:12]}"
+    for name in ("usr", "bin", "sbin", "lib", "lib64", "etc"):
+        link = folder / name
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(f"../../root/{name}")
+    for name, text in files.items():
+        if not (folder / name).is_file():
+            write_atomic(folder / name, text)
+    return folder
+
+
+def _identity() -> dict[str, Any]:
+    """What the folder's contents depend on."""
+    groups = requirement_groups()
+    for name, requirements in groups.items():
+        for index, one in enumerate(requirements):
+            package = re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0]
+            if package.lower() in PINNED:
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    groups[name][index] = f"{package}=={importlib.metadata.version(package)}"
+    return {
+        "layout": 1,
+        "suite": SUITE,
+        "machine": platform.machine(),
+        "packages": [*GUEST_PACKAGES, *HOST_PACKAGES],
+        "requirements": groups,
+    }
+
+
+def _folder(identity: dict[str, Any]) -> Path:
+    return cache_folder() / "systems" / sha256_of(identity)[:16]
+
+
+def _read(folder: Path) -> System:
+    value = read_json(folder / "system.json", "mark of what was set up")
+    return System(folder, value["qemu"], value["python"], value["versions"])
+
+
+def _check_tools() -> str:
+    """Debian's name of this machine's architecture, once it is known that all programs are there."""
+    machine = DEBIAN_OF_MACHINE.get(platform.machine())
+    if platform.system() != "Linux" or machine is None:
+        raise EdgeAfError(
+            f"emulation runs on Linux on x86-64 or 64-bit ARM, and this is {platform.system()} on {platform.machine()}."
+        )
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if {"apt-get", "dpkg-deb"} & set(missing):
+        raise EdgeAfError(
+            f"this machine has no {' and no '.join(missing)}, by which the guest's packages are got: it needs Debian, or a "
+            "system made from it.\nIn a container: Debian 12, with apt, python3-venv and gcc."
+        )
+    if missing:
+        raise EdgeAfError(f"this machine has no {missing[0]}: sudo apt install {TOOLS[missing[0]]}")
+    return machine
+
+
+def _can_fix_addresses() -> bool:
+    """Containers may forbid it; instructions for vectors are the same without it."""
+    return subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another process sets emulation up; waiting for it …")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _output(command: list[str], failure: str) -> str:
+    """What a command prints.
+
+    Raises:
+        EdgeAfError: it fails; `failure` says of what that is the end, and its last line why.
+    """
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment
+    )
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        last = next(
+            (line for line in lines if line.startswith(("E: ", "ERROR: "))), lines[-1] if lines else "no message"
+        )
+        raise EdgeAfError(f"{failure}: {last}")
+    return done.stdout
