@@ -30,7 +30,7 @@ PICKED = {
     "fp16": {"onnx": "fp16", "tflite": "fp16"},
 }
 """The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
-PICKED_ON_VIDEOS = {"int4": "int4-block32-dynamic-gptq-corrected"}
+PICKED_ON_VIDEOS = {"int4": "int4-block64-dynamic-gptq-corrected"}
 """What it stands for in either format where there is calibration data, which that recipe's rounding needs."""
 INTEGER_IO = "int8-static"
 """What `--int8` stands for in TFLite with integer inputs and outputs, which need static activations."""

@@ -216,7 +216,7 @@ def test_int4_is_rounded_on_videos_where_there_are_some(
     run_verb(capsys, run, "--out", tmp_path / "without", *flags)
     run_verb(capsys, run, "--out", tmp_path / "with", *flags, "--calibration-data", dataset.folder)
     recipes = {name: read_manifest(tmp_path / name).files[-1].recipe for name in ("without", "with")}
-    assert recipes == {"without": "int4-block32-dynamic", "with": "int4-block32-dynamic-gptq-corrected"}
+    assert recipes == {"without": "int4-block32-dynamic", "with": "int4-block64-dynamic-gptq-corrected"}
 
 
 def test_integer_inputs_and_outputs(
