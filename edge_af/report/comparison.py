@@ -315,12 +315,14 @@ def caveats(many: Sequence[Results]) -> list[str]:
         found.append(
             "A phone's rows have no accuracy: there is no Python on it, and latency was measured on random values."
         )
-    if any(results.data is None and results.tool is None for results in many):
-        timed = any(
-            results.data is None and results.tool is None and results.device.emulator is None for results in many
+    without = [results for results in many if results.data is None and results.tool is None]
+    if without:
+        where = (
+            "" if len(without) == len(many) else "; ".join(dict.fromkeys(one.device.label for one in without)) + ": "
         )
+        timed = any(results.device.emulator is None for results in without)
         more = ", and latency was measured on random values" if timed else ""
-        found.append(f"No evaluation data was given: no accuracy{more}.")
+        found.append(f"{where}{'n' if where else 'N'}o evaluation data was given: no accuracy{more}.")
     if len({results.data for results in many if results.data is not None}) > 1:
         found.append("The results come from different evaluation sets: their accuracies cannot be compared.")
     return found

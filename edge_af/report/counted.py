@@ -75,5 +75,8 @@ def counted_text(lines: Sequence[Line]) -> list[str]:
         return []
     units = [f"{column.title.lower()} {column.unit}" for column in COUNTED_COLUMNS]
     rows = [["counted", *units]]
-    rows += [[f"{line.network}, {line.runtime} {line.precision}", *counted_cells(line)] for line in counted]
+    several = len({line.device for line in lines}) > 1
+    for line in counted:
+        name = f"{line.network}, {line.runtime} {line.precision}" + (f", {line.device}" if several else "")
+        rows.append([name, *counted_cells(line)])
     return ["", *aligned(rows, 1), "", EXPLAINED]
