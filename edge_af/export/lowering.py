@@ -24,6 +24,9 @@ from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
 NO_INPUT = -1
 """TFLite's mark for an optional input that is left out."""
 
+LONGEST_SUM, MOST_PARTS = 1024, 16
+"""Of float layers: products that are added up one after the other, and parts that a layer is made of."""
+
 NOTHING_QUANTISED = Plan(layers={}, tensors={})
 
 
@@ -168,8 +171,7 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
     options.fusedActivationFunction = activation
     layer = lowering.plan.layers.get(node.name)
     if layer is None:
-        inputs = [lowering.real(data), lowering.real(weight_name), lowering.real(bias_name)]
-        lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)
+        _real_layer(lowering, node, output, options)
     elif layer.form.activations == "float":
         inputs = [lowering.real(data), _real_weight(lowering, weight_name, layer), lowering.real(bias_name)]
         lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)
@@ -188,6 +190,48 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
         _integer_layer(lowering, node, layer, output, options)
     else:
         _hybrid_layer(lowering, node, layer, output, activation)
+
+
+def _real_layer(lowering: _Lowering, node: Node, output: str, options: Any) -> None:
+    """A float layer; one of very many inputs as a sum of layers over equal parts of them.
+
+    XNNPACK adds an output feature's products up one after the other in float32, and the longer the sum, the further off
+    it is.
+    """
+    data, weight_name, bias_name = node.inputs
+    weight = lowering.graph.constants[weight_name]
+    total = weight.shape[1]
+    parts = next((n for n in range(1, MOST_PARTS + 1) if total % n == 0 and total // n <= LONGEST_SUM), 1)
+    if parts == 1:
+        inputs = [lowering.real(data), lowering.real(weight_name), lowering.real(bias_name)]
+        lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)
+        return
+    each = total // parts
+
+    def tensor(name: str, like: str, features: int) -> int:
+        shape, batch_one = lowering.shapes[like], lowering.batch_one[like]
+        return lowering.model.tensor(name, (*shape[:-1], features), (*batch_one[:-1], features), np.float32)
+
+    pieces = [tensor(f"{node.name}.input{part}", data, each) for part in range(parts)]
+    split = schema.SplitOptionsT()
+    split.numSplits = parts
+    axis = lowering.indices(f"{node.name}.axis", [len(lowering.shapes[data]) - 1])
+    lowering.model.operator("SPLIT", [axis, lowering.real(data)], pieces, split)
+    before = None
+    for part, piece in enumerate(pieces):
+        held = lowering.model.constant(f"{weight_name}.{part}", weight[:, part * each : (part + 1) * each])
+        sums = tensor(f"{node.name}.sums{part}", output, len(weight))
+        bias = lowering.real(bias_name) if part == 0 else NO_INPUT
+        lowering.model.operator("FULLY_CONNECTED", [piece, held, bias], [sums], schema.FullyConnectedOptionsT())
+        if before is not None:
+            addition = schema.AddOptionsT()
+            last = part == parts - 1
+            if last:
+                addition.fusedActivationFunction = options.fusedActivationFunction
+            target = lowering.new_real(output) if last else tensor(f"{node.name}.sum{part}", output, len(weight))
+            lowering.model.operator("ADD", [before, sums], [target], addition)
+            sums = target
+        before = sums
 
 
 def _real_weight(lowering: _Lowering, name: str, layer: Layer) -> int:

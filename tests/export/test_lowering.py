@@ -13,6 +13,7 @@ from small_networks import run_onnx, torch_scores
 from torch import nn
 
 from edge_af.errors import EdgeAfError
+from edge_af.export import lowering
 from edge_af.export.graph import Graph, Node, Shape
 from edge_af.export.lowering import LOWERINGS, write_tflite
 from edge_af.export.proof import tflite_execution
@@ -120,6 +121,33 @@ def test_a_lowering_computes_what_onnx_runtime_does(name: str, tmp_path: Path) -
         for key, expected in zip(graph.outputs, run_onnx(graph, feeds), strict=True):
             assert found[key].shape == expected.shape
             np.testing.assert_allclose(found[key], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "parts"), [(1024, 1), (6000, 6), (2053, 1)])
+def test_a_float_layer_of_many_inputs_is_a_sum_of_short_ones(
+    inputs: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,053 is a prime number: such a layer stays whole."""
+    constants: dict[str, NDArray[Any]] = {"w": constant(40, inputs), "b": constant(40)}
+    nodes = (
+        Node("Gemm", "layer", ("x", "w", "b"), ("h",), {"transB": 1}),
+        Node("Relu", "relu", ("h",), ("y",)),
+    )
+    graph = Graph(nodes, constants, {"x": (None, inputs)}, {"y": (None, 40)})
+    # Sums that go far and come back, as behind a ReLU.
+    feeds = {"x": np.abs(constant(7, inputs))}
+    exact = np.maximum(feeds["x"].astype(np.float64) @ constants["w"].T.astype(np.float64) + constants["b"], 0)
+
+    def worst(name: str) -> float:
+        write_tflite(graph, tmp_path / name)
+        return float(np.abs(run_tflite(tmp_path / name, feeds)["y"] - exact).max())
+
+    in_parts = worst("parts.tflite")
+    plain = interpreter_class()(model_path=str(tmp_path / "parts.tflite"))
+    assert [each["op_name"] for each in plain._get_ops_details()].count("FULLY_CONNECTED") == parts
+    monkeypatch.setattr(lowering, "LONGEST_SUM", inputs)
+    whole = worst("whole.tflite")
+    assert in_parts < 0.75 * whole if parts > 1 else in_parts == whole
 
 
 @pytest.mark.parametrize(("read_again", "transposes"), [(False, 0), (True, 1)])
