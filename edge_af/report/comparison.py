@@ -250,6 +250,9 @@ LIMIT = Column("limit_share", "Of the limit", "", lambda row: row.limit_share, p
 MAIN_COLUMNS = (GAP, F1, SIZE, P50, P90, MEMORY)
 """Of the comparison, each with its relation. Parameters are a network's and stand with its name."""
 
+UNTIMED_COLUMNS = (GAP, F1, SIZE)
+"""Of them, those that an emulated board has figures for."""
+
 MORE_COLUMNS = (
     Column("f1_macro", "Macro F1", "", lambda row: row.f1_macro, _four, False),
     Column("f1_micro_at_half", "F1 at 0.5", "", lambda row: row.f1_micro_at_half, _four, False),
@@ -291,6 +294,11 @@ def summary(line: Line) -> dict[str, object]:
         "to_baseline": relation,
         "gap_at_20_to_fp32": gap_to_fp32(line),
     }
+
+
+def main_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
+    """Columns of the comparison: without latency and memory where all that was run is emulated."""
+    return MAIN_COLUMNS if any(line.results.device.emulator is None for line in lines) else UNTIMED_COLUMNS
 
 
 def caveats(many: Sequence[Results]) -> list[str]:

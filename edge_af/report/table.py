@@ -14,12 +14,9 @@ from edge_af.report.comparison import (
     F1,
     GAP,
     LIMIT,
-    MEMORY,
     MORE_COLUMNS,
-    P50,
     P90,
     PRECISION_ORDER,
-    SIZE,
     Column,
     Line,
     device_names,
@@ -28,6 +25,7 @@ from edge_af.report.comparison import (
     gap_to_fp32,
     has_batches,
     has_threads,
+    main_columns,
     parameters,
     parameters_relation,
     signed,
@@ -168,8 +166,10 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
     found.append(
         Shown("Parameters", "", lambda line: cell_of(line.row.params, parameters(line.row), parameters_relation(line)))
     )
-    for column in (GAP, F1, SIZE, P50, P90, LIMIT, MEMORY):
+    for column in main_columns(lines):
         found.append(_shown(column, lines))
+        if column is P90:
+            found.append(_shown(LIMIT, lines))
         if column is GAP and any(gap_to_fp32(line) is not None for line in lines):
             found.append(Shown("ΔGAP", "to own FP32", _delta_cell, more_first=True))
     if is_counted(lines):

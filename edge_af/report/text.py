@@ -8,7 +8,6 @@ from edge_af.bench.results import Results
 from edge_af.report.comparison import (
     GAP,
     LIMIT,
-    MAIN_COLUMNS,
     P90,
     Line,
     caveats,
@@ -19,6 +18,7 @@ from edge_af.report.comparison import (
     gap_to_fp32,
     has_batches,
     has_threads,
+    main_columns,
     method_text,
     parameters,
     parameters_relation,
@@ -33,7 +33,7 @@ def table(many: Sequence[Results]) -> str:
     lines = compare(many)
     devices, limits = devices_of(lines), any(line.row.limit_share is not None for line in lines)
     titles = ["runtime", "precision", *[title.lower() for title, _ in _settings(lines)]]
-    for column in MAIN_COLUMNS:
+    for column in main_columns(lines):
         titles.append(f"{column.title} {column.unit}".strip())
         if column is GAP:
             titles.append("to FP32")
@@ -89,7 +89,7 @@ def _settings(lines: Sequence[Line]) -> list[tuple[str, Callable[[Line], str]]]:
 
 def _cells(line: Line, lines: Sequence[Line], limits: bool) -> list[Cell]:
     cells = [(line.runtime, ""), (line.precision, ""), *[(write(line), "") for _, write in _settings(lines)]]
-    for column in MAIN_COLUMNS:
+    for column in main_columns(lines):
         cells.append((column.text(line.row) or "–", column.relation(line.row, line.base)))
         if column is GAP:
             cells.append(_to_fp32(line))
@@ -135,7 +135,7 @@ def markdown_table(many: Sequence[Results]) -> str:
         *[title for title, _ in settings],
     ]
     left = len(header)
-    for column in MAIN_COLUMNS:
+    for column in main_columns(lines):
         header.append(f"{column.title}, {column.unit}" if column.unit else column.title)
         if column is GAP:
             header.append("ΔGAP to own FP32")
@@ -152,7 +152,7 @@ def markdown_table(many: Sequence[Results]) -> str:
             *[write(line) for _, write in settings],
             _with_relation(parameters(line.row), parameters_relation(line)),
         ]
-        for column in MAIN_COLUMNS:
+        for column in main_columns(lines):
             cells.append(_with_relation(column.text(line.row) or "–", column.relation(line.row, line.base)))
             if column is GAP:
                 difference = gap_to_fp32(line)
