@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge_af.bench.subject import Subject
     from edge_af.bench.suite import Suite
     from edge_af.data.dataset import Dataset
+    from edge_af.targets import Board
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -58,7 +59,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--target",
     "target_text",
-    metavar="ssh://[USER@]HOST[:PORT]|adb[:SERIAL]|emulated:BOARD",
+    metavar="ssh://[USER@]HOST[:PORT]|adb[:SERIAL]|emulated:BOARD[:MEMORY]",
     help="Measure on that machine or phone, or count as that board would: see docs/targets.md.",
 )
 @click.option("--target-file", "fleet_file", type=FILE, help="Measure on all machines that this file names, at once.")
@@ -113,7 +114,7 @@ def command(
     from edge_af.errors import EdgeAfError
     from edge_af.report import check_writable, write_reports
     from edge_af.report.text import table
-    from edge_af.targets import AdbTarget, SshTarget, parse_target
+    from edge_af.targets import AdbTarget, Board, SshTarget, parse_target
 
     if quick and runs is not None:
         raise click.UsageError("--quick and --runs exclude each other.")
@@ -121,8 +122,7 @@ def command(
         raise click.UsageError("--suite says which runtimes, threads and batches: leave the options out.")
     if target_text is not None and fleet_file is not None:
         raise click.UsageError("--target and --target-file exclude each other.")
-    emulated = target_text is not None and target_text.startswith("emulated:")
-    target = parse_target(target_text) if target_text is not None and not emulated else None
+    target = parse_target(target_text) if target_text is not None else None
     for_phones = _phone_options(benchmark_model, cores)
     if for_phones and fleet_file is None and not isinstance(target, AdbTarget):
         raise click.UsageError(f"{for_phones[0]} is about a --target adb.")
@@ -154,9 +154,9 @@ def command(
         "method": method,
         "quick": quick,
     }
-    if emulated and target_text is not None:
+    if isinstance(target, Board):
         results = _bench_emulated(
-            target_text, subjects, dataset, threads, batches, timeout, quick, suite, suite_file, fresh, out
+            target, subjects, dataset, threads, batches, timeout, quick, suite, suite_file, fresh, out
         )
     elif isinstance(target, AdbTarget):
         from edge_af.targets.android import bench_on_phone
@@ -227,7 +227,7 @@ def _bench_kept(measure: Callable[..., Results], fresh: bool, out: Path) -> Resu
 
 
 def _bench_emulated(
-    target_text: str,
+    board: Board,
     subjects: list[Subject],
     dataset: Dataset | None,
     threads: tuple[int, ...],
@@ -241,14 +241,12 @@ def _bench_emulated(
 ) -> Results:
     """Score and count as a board would that is not there."""
     from edge_af.bench.results import write_results
-    from edge_af.targets.emulated import parse_emulated
     from edge_af.targets.emulated.bench import bench_emulated
 
     if set(threads) - {1} or set(batches) - {1}:
         raise click.UsageError(
             "--target emulated:… counts one video on one thread: counts of several cannot be repeated."
         )
-    board = parse_emulated(target_text)
     if suite is not None and suite_file is not None:
         subjects = suite.choose(subjects, suite_file, machine="aarch64")
     results = bench_emulated(

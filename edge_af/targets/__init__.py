@@ -1,4 +1,5 @@
-"""Where a bench runs when not on this machine: a board that OpenSSH reaches, or an Android phone that adb does.
+"""Where a bench runs when not on this machine: a board that OpenSSH reaches, an Android phone that adb does, or a board that is
+not there and is emulated.
 
 Imports run one way: cli -> targets -> bench -> runtime.
 """
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from edge_af.errors import EdgeAfError
+from edge_af.targets.emulated import FORM, SCHEME, Board, parse_emulated
 
 # OpenSSH hands user and host to whatever its configuration runs for them (ProxyCommand, Match exec): no character of theirs
 # may mean anything to a shell, and none may make an option of them.
@@ -48,16 +50,18 @@ class AdbTarget:
         return f"adb:{self.serial}" if self.serial is not None else "adb"
 
 
-Target = SshTarget | AdbTarget
+Target = SshTarget | AdbTarget | Board
 
 
 def parse_target(text: str) -> Target:
-    """The machine that `ssh://[user@]host[:port]` or `adb[:SERIAL]` names.
+    """The machine that `ssh://[user@]host[:port]`, `adb[:SERIAL]` or `emulated:BOARD[:MEMORY]` names.
 
     Raises:
         EdgeAfError: it is nothing of these forms, or holds what may not stand in a user's or host's name or a serial number.
     """
-    form = "a target is ssh://[user@]host[:port] or adb[:SERIAL]"
+    form = f"a target is ssh://[user@]host[:port], adb[:SERIAL] or {FORM}"
+    if text.startswith(SCHEME):
+        return parse_emulated(text)
     if text == "adb":
         return AdbTarget()
     if text.startswith("adb:"):

@@ -7,6 +7,7 @@ targets:
   - ssh://pi@pi5.local
   - {target: "ssh://pi@pi4.local", offline: true}   # it has no network: see --offline
   - adb:8A1X0LZ5K                                   # a phone
+  - emulated:pi5                                    # a board that is not there
 ```
 """
 

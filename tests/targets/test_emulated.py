@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from edge_af.runtime import load
 from edge_af.runtime.accuracy import score_dataset
 from edge_af.targets.emulated import BOARDS, counts, model, parse_emulated, setup
 from edge_af.targets.emulated.bench import bench_emulated
+from edge_af.targets.fleet import read_fleet
 
 COUNTS = Instructions(
     instructions=12_634_013, dot_product=4_571_584, dot_product_macs=73_145_344, integer_multiply=12_678,
@@ -54,6 +57,14 @@ def test_what_is_no_board_is_refused(text: str):
         parse_emulated(text)
     with pytest.raises(EdgeAfError, match="take more than 64MiB"):
         parse_emulated("emulated:pi4:64MiB")
+
+
+def test_a_fleet_may_hold_boards_that_are_not_there(tmp_path: Path):
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text("targets: ['emulated:pi5', 'emulated:pi5:512MiB', 'emulated:pi4:8GiB']\n")
+    members = read_fleet(fleet)
+    assert [member.target.label for member in members] == ["emulated:pi5", "emulated:pi5:512MiB", "emulated:pi4"]
+    assert members[1].out(Path("r.json")).name == "r-emulated-pi5-512MiB.json"
 
 
 def test_the_processor_tells_what_it_can():
@@ -218,3 +229,15 @@ def test_what_is_larger_than_the_memory_does_not_fit(system, exports: Path, tmp_
     found = counts.count(counts.guest_job(large, "onnxruntime", 300), board, system)
     assert found["status"] == DOES_NOT_FIT and "needs at least" in found["reason"]
     assert counts.count(counts.guest_job(path, "onnxruntime", 300), board, system)["status"] == OK
+
+
+@pytest.mark.emulated
+def test_a_fleet_of_boards_makes_one_table(system, exports: Path, tmp_path: Path):
+    fleet, file, out = tmp_path / "fleet.yaml", exports / "fc-late-fusion-int8.tflite", tmp_path / "r.json"
+    fleet.write_text("targets: ['emulated:pi4', 'emulated:pi5']\n")
+    command = [sys.executable, "-m", "edge_af", "bench", file, "--target-file", fleet, "--out", out]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "Raspberry Pi 4" in done.stdout and "Raspberry Pi 5" in done.stdout
+    rows = [read_results(tmp_path / f"r-emulated-{key}.json").rows[0] for key in ("pi4", "pi5")]
+    assert [row.instructions.dot_product > 0 for row in rows] == [False, True]

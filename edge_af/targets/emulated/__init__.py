@@ -33,7 +33,7 @@ BOARDS = {
 """Short names, and the profiles of `benchmarks/devices` that they stand for."""
 
 SCHEME = "emulated:"
-FORM = f"a board is {SCHEME}{'|'.join(BOARDS)}, and may be followed by its memory: {SCHEME}pi4:512MiB"
+FORM = f"{SCHEME}{'|'.join(BOARDS)}[:MEMORY]"
 
 # As MIDR_EL1 has them: implementer, part, variant and revision of each core.
 _PARTS = {"Cortex-A53": (0xD03, 0, 4), "Cortex-A72": (0xD08, 0, 3), "Cortex-A76": (0xD0B, 4, 1)}
@@ -77,8 +77,9 @@ class Board:
 
     @property
     def label(self) -> str:
-        """What messages and tables call it."""
-        return f"{SCHEME}{self.key}"
+        """What messages call it: `emulated:pi5`, or `emulated:pi5:512MiB` where it is not the largest that is sold."""
+        less = "" if self.memory_bytes == max(self.profile.memory_bytes) else f":{self.memory_bytes / 2**20:g}MiB"
+        return f"{SCHEME}{self.key}{less}"
 
     def cpuinfo(self) -> str:
         """The text of `/proc/cpuinfo` on it, by which the runtimes choose their kernels."""
@@ -100,11 +101,11 @@ def parse_emulated(text: str) -> Board:
     """
     key, _, memory = text.removeprefix(SCHEME).partition(":")
     if not text.startswith(SCHEME) or key not in BOARDS:
-        raise EdgeAfError(f"--target {text!r}: {FORM}.")
+        raise EdgeAfError(f"--target {text!r}: a board is {FORM}.")
     profile = read_profile(BOARDS[key])
     found = re.fullmatch(r"(\d{1,6})(MiB|GiB|MB|GB)", memory, re.IGNORECASE)
     if memory and (found is None or int(found[1]) == 0):
-        raise EdgeAfError(f"--target {text!r}: {memory!r} is no amount of memory; {FORM}.")
+        raise EdgeAfError(f"--target {text!r}: {memory!r} is no amount of memory, such as 512MiB or 2GB.")
     amount = int(found[1]) * _UNITS[found[2].lower()] if found is not None else max(profile.memory_bytes)
     if amount <= LEAST_MEMORY:
         raise EdgeAfError(f"--target {text!r}: Python and a runtime alone take more than {memory}.")

@@ -161,7 +161,6 @@ def _row(
         key,
         subject.sha256,
         board.label,
-        board.memory_bytes,
         board.cpu,
         system.folder.name,
         build_plugin().stem,
