@@ -37,6 +37,8 @@ _MEANING: dict[int, str] = {
     signal.SIGBUS: "the file was cut short while it was in use, or memory ran out",
 }
 _MEMORY_WORDS = ("bad_alloc", "memoryerror", "out of memory", "cannot allocate memory", "failed to allocate memory")
+_NO_RUNTIME = "failed to create xnnpack runtime"
+"""All that LiteRT says when XNNPACK fails, as it does where its copy of the weights finds no room."""
 
 
 def environment() -> dict[str, str]:
@@ -196,6 +198,8 @@ def _in_words(found: dict[str, Any], stage: str, killed: bool) -> dict[str, Any]
     reason = found["reason"] or ""
     starved = any(word in reason.lower() for word in _MEMORY_WORDS) or (killed and reason.startswith("SIGKILL"))
     needed, available = found.pop("needed_bytes", None), found.pop("available_bytes", None)
+    if needed is not None and available is not None and _NO_RUNTIME in reason.lower():
+        starved |= available < 2 * needed
     if not starved and found["status"] != DOES_NOT_FIT:
         return found
     amounts = ""

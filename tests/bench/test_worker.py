@@ -23,6 +23,8 @@ from edge_af.bench.results import Method, read_results, row_from_dict, schema
 from edge_af.bench.schema import violation
 from edge_af.bench.worker import Job, latency_of, measure
 from edge_af.data.dataset import Dataset
+from edge_af.export.graph import Graph, Node
+from edge_af.export.lowering import write_tflite
 from edge_af.files import sha256_file
 from edge_af.metrics.bootstrap import load_outcomes
 
@@ -154,6 +156,26 @@ def test_too_little_memory_is_a_row_that_says_so(tmp_path: Path):
     assert 0 < found["needed_bytes"] < found["available_bytes"]
 
 
+def test_too_little_memory_for_litert_is_told_from_other_failures(tmp_path: Path):
+    """LiteRT itself says the same of both; the file would fit once, and is mapped and packed."""
+    path, probe = tmp_path / "large.tflite", tmp_path / "small.tflite"
+    _write_large_tflite(path, hidden=30_000)
+    _write_large_tflite(probe, hidden=8)
+    code = "import sys; from edge_af.runtime import load; load(sys.argv[1]); print(open('/proc/self/status').read())"
+    status = subprocess.run([sys.executable, "-c", code, str(probe)], capture_output=True, text=True, check=True).stdout
+    needed = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak"))
+    limited = ["bash", "-c", f'ulimit -v {needed + path.stat().st_size * 3 // 2048}; exec "$@"', "bash", *WORKER]
+    assert run_worker(job(probe, "litert"), command=limited)["status"] == "ok"
+    found = run_worker(job(path, "litert"), command=limited)
+    assert found["status"] == "does-not-fit" and found["needed_bytes"] < found["available_bytes"], found["reason"]
+    assert found["reason"].startswith("ran out of memory while loading the file: needs at least ")
+    other = stand_in(
+        "tell(needed_bytes=10, available_bytes=100); "
+        "tell(status='failed', reason='LiteRT cannot load this file: failed to create XNNPACK runtime')"
+    )
+    assert run_worker(job(path, "litert"), command=other)["status"] == "failed"
+
+
 def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(exports: Path, tmp_path: Path):
     """The limit is set with setrlimit on a bench of its own: this process must not run out of memory."""
     folder = tmp_path / "large"
@@ -180,6 +202,23 @@ def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(ex
     assert lost.status == "does-not-fit" and lost.needed_bytes and lost.available_bytes
     assert lost.needed_bytes > 900_000_000 > lost.available_bytes
     assert len(rows) == 3 and {row.status for row in rows.values()} == {"ok"}
+
+
+def _write_large_tflite(path: Path, hidden: int) -> None:
+    """The same as TFLite."""
+    constants = {
+        "first": np.zeros((hidden, 1152), np.float32), "bias": np.zeros(hidden, np.float32),
+        "second": np.zeros((30, hidden), np.float32), "last": np.zeros(30, np.float32),
+    }  # fmt: skip
+    nodes = (
+        Node("Concat", "both", ("visual", "audio"), ("x",), {"axis": 1}),
+        Node("Gemm", "fc1", ("x", "first", "bias"), ("h",), {"transB": 1}),
+        Node("Gemm", "fc2", ("h", "second", "last"), ("y",), {"transB": 1}),
+        Node("Sigmoid", "sigmoid", ("y",), ("scores",)),
+    )
+    write_tflite(
+        Graph(nodes, constants, {name: (None, size) for name, size in SIZES.items()}, {"scores": (None, 30)}), path
+    )
 
 
 def _write_large(path: Path, hidden: int) -> None:
