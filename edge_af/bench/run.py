@@ -281,32 +281,43 @@ class _Session:
             batch=item.batch,
             outcomes=str(self._judge.path(key)) if wants_accuracy else None,
         )
-        job = dataclasses.replace(job, packed=self._pack(job, on_stage))
+        job = dataclasses.replace(job, packed=self._pack(job, item.title, on_stage))
         if earlier is None:
             bare = self._bare_memory(job)
         before = Activity.now()
         found = run_worker(job, on_stage=on_stage)
         for text, amount in remarks(before, Activity.now(), self.results.device.cores).items():
-            worst, names = self._remarks.get(text, (0.0, []))
-            self._remarks[text] = (max(worst, amount), names if item.title in names else [*names, item.title])
+            self._remark(text, amount, item.title)
         if earlier is not None:
             self._rows[index] = _with_round(earlier, found, round_)
             return
         self._rows[index] = row_of(item, bare, found)
 
-    def _pack(self, job: Job, on_stage: Callable[[str], None]) -> str | None:
-        """The file's folder of packed weights, made unless it is there; None where that is not wanted or does not work."""
+    def _pack(self, job: Job, title: str, on_stage: Callable[[str], None]) -> str | None:
+        """The file's folder of packed weights, made unless it is there; None where that is not wanted or does not work,
+        which is remarked."""
         if not self.results.method.packed:
             return None
         path = Path(job.path)
         if path not in self._packed:
             folder = self._folder / "packed" / f"{len(self._packed)}-{path.stem}-{job.runtime}"
-            room = shutil.disk_usage(self._folder).free
-            if not folder.exists() and room > 3 * path.stat().st_size:
+            why = None
+            room, needed = shutil.disk_usage(self._folder).free, 3 * path.stat().st_size
+            if not folder.exists() and room <= needed:
+                why = f"the disk has {room / 1e6:,.0f} MB left and it takes up to {needed / 1e6:,.0f} MB"
+            elif not folder.exists():
                 on_stage("packing its weights for this processor")
-                run_worker(dataclasses.replace(job, packed=str(folder), pack_only=True, outcomes=None))
+                found = run_worker(dataclasses.replace(job, packed=str(folder), pack_only=True, outcomes=None))
+                why = found["reason"] or "the runtime did not write them"
             self._packed[path] = folder if folder.exists() else None
+            if self._packed[path] is None:
+                why = (why or "they are gone").translate({ord("{"): "(", ord("}"): ")"})  # Braces are for amounts.
+                self._remark(f"Weights could not be packed beforehand ({why}): more memory was taken", 0.0, title)
         return str(self._packed[path]) if self._packed[path] is not None else None
+
+    def _remark(self, text: str, amount: float, title: str) -> None:
+        worst, names = self._remarks.get(text, (0.0, []))
+        self._remarks[text] = (max(worst, amount), names if title in names else [*names, title])
 
     def _bare_memory(self, job: Job) -> int | None:
         """High-water mark of the same measurement with an empty model."""

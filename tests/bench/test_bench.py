@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +46,17 @@ def refused(*arguments: object, out: Path) -> str:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("no --data")]
     assert 1 <= len(lines) <= 2 and lines[0].startswith("edge-af: ")
     return "\n".join(lines)
+
+
+def test_weights_that_the_disk_has_no_room_for_are_told(exports: Path, monkeypatch: pytest.MonkeyPatch):
+    """Measured without, a row takes more memory: that is not the network's."""
+    path = exports / "attend-fusion/attend-fusion-int8.tflite"
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda folder: SimpleNamespace(free=999))
+    results = bench(subjects_of([path]), None, method=dataclasses.replace(SHORT, packed=True))
+    (row,) = results.rows
+    assert row.status == "ok" and row.latency_ms is not None
+    (warning,) = (text for text in results.warnings if "packed" in text)
+    assert "the disk has 0 MB left" in warning and row.file.split("-int8")[0] in warning.lower().replace(" ", "-")
 
 
 def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Path):
