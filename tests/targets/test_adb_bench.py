@@ -155,7 +155,7 @@ FAILING = """case "$*" in *--num_runs=50*) exec {model} "$@";; esac
             "failed",
             "status 1: no such op",
         ),
-        ("exec sleep 600", "timeout", "no result within 1.5 s"),
+        ("sleep 600", "timeout", "no result within 1.5 s"),
         ("kill -9 $$", "crashed", "SIGKILL in benchmark_model"),
         ("kill -ILL $$", "crashed", "SIGILL"),
         ("echo hello", "failed", "no complete measurement: hello"),
