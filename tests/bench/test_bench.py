@@ -377,6 +377,7 @@ def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path,
         assert fresh.continued == [] and all(sum(row.rounds) == other.inferences for row in fresh.rows)
 
 
+@pytest.mark.slow
 def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     file = exports / "attend-fusion/attend-fusion-int8.tflite"

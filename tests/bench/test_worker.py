@@ -176,6 +176,7 @@ def test_too_little_memory_for_litert_is_told_from_other_failures(tmp_path: Path
     assert run_worker(job(path, "litert"), command=other)["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(exports: Path, tmp_path: Path):
     """The limit is set with setrlimit on a bench of its own: this process must not run out of memory."""
     folder = tmp_path / "large"

@@ -211,6 +211,7 @@ def test_the_script_passes_on_what_was_found(path: str, exports: Path, tmp_path:
     assert done.returncode == 2 and "nowhere: no such file" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cannot_tell, ends", [("fail", 3), ("pass", 0)])
 def test_the_script_tries_again_what_could_not_be_told(
     path: str, exports: Path, tmp_path: Path, cannot_tell: str, ends: int

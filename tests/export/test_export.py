@@ -378,6 +378,7 @@ def test_ranges_of_another_network_are_refused(
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.slow
 def test_rounding_by_inputs_does_not_depend_on_the_order_of_videos(dataset: Dataset, tmp_path: Path) -> None:
     form = Form("int4", "dynamic", 32, "gptq", True)
     recipe = {format: (Recipe("test", "", form),) for format in ("onnx", "tflite")}

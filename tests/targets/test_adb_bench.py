@@ -327,6 +327,7 @@ def test_full_storage(make_phone: Callable[..., LoopbackPhone], exports: Path):
     assert not [name for name in listed(phone) if name.endswith(".part")]
 
 
+@pytest.mark.slow
 def test_a_fleet_of_phones(make_phone: Callable[..., LoopbackPhone], exports: Path, tmp_path: Path):
     phone = make_phone(phones=2)
     fleet, out = tmp_path / "fleet.yaml", tmp_path / "results.json"
@@ -342,6 +343,7 @@ def test_a_fleet_of_phones(make_phone: Callable[..., LoopbackPhone], exports: Pa
         assert row.status == "ok"
 
 
+@pytest.mark.slow
 def test_a_phone_a_board_and_this_machine_on_one_page(
     phone: LoopbackPhone, board: LoopbackBoard, exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):

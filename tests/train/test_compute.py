@@ -76,6 +76,7 @@ def test_waiting_is_told_from_working():
     assert Stopwatch(time.perf_counter()).speed(10, Compute("cpu", "fp32", 1e6), ALONE) == {}
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_the_same(dataset, tmp_path):
     """Same first loss to rounding; the weights are the network's own and not the compiler's."""
     pytest.importorskip("torch._inductor")
