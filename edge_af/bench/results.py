@@ -117,6 +117,7 @@ class Row:
     threads: int
     status: str
     reason: str | None
+    """Why it is not `ok`; of an `ok` row, why it has no accuracy in spite of the data."""
     params: int
     """Trainable parameters of the network as trained."""
     classes: int
@@ -329,9 +330,13 @@ class Results:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned row went through all its rounds, or ended before them."""
-        done = [row for row in self.rows if row.status != OK or len(row.rounds or [0]) >= self.method.rounds]
-        return len(done) >= self.rows_planned
+        """Whether every planned row went through all its rounds and its accuracy was looked for, or ended before that."""
+
+        def is_done(row: Row) -> bool:
+            judged = self.data is None or row.gap_at_20 is not None or row.reason is not None
+            return row.status != OK or (judged and len(row.rounds or [0]) >= self.method.rounds)
+
+        return sum(map(is_done, self.rows)) >= self.rows_planned
 
     def memory_bandwidth(self, threads: int) -> Bandwidth | None:
         """Of the largest buffer read with so many threads, which no cache holds; None if it was not measured."""

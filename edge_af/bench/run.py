@@ -93,11 +93,7 @@ def bench(
     Raises:
         EdgeAfError: before any measuring, the data has other classes than a subject, no labels, or a feature that is no number.
     """
-    if dataset is not None:
-        for subject in subjects:
-            check_classes(subject.path, subject.classes, dataset)
-        check_labels(dataset)
-        check_features(dataset.visual, dataset.audio, str(dataset.folder))
+    check_data(subjects, dataset)
     plan = [Item(subject, count, batch) for subject in subjects for count in threads for batch in batches]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     state = conditions()
@@ -106,9 +102,7 @@ def bench(
         device=this_device(),
         quick=quick,
         inputs="random" if dataset is None else "videos",
-        data=None
-        if dataset is None
-        else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
+        data=data_of(dataset),
         baseline=baseline_of(subjects),
         method=method or (QUICK if quick else Method()),
         rows_planned=len(plan),
@@ -118,7 +112,7 @@ def bench(
         conditions={"before": state, "after": state},
         sensitivity=sensitivity_of(subjects),
     )
-    with _folder(scratch) as folder:
+    with scratch_folder(scratch) as folder:
         session = _Session(plan, dataset, results, folder)
         if earlier is not None and goes_on(earlier, results):
             session.take_over(earlier, now)
@@ -127,6 +121,27 @@ def bench(
         if scratch is not None and session.results.is_complete:
             shutil.rmtree(scratch, ignore_errors=True)
     return session.results
+
+
+def check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
+    """Refuse an evaluation set, if there is one, that accuracy cannot be measured on.
+
+    Raises:
+        EdgeAfError: it has other classes than a subject, no labels, or a feature that is no number.
+    """
+    if dataset is None:
+        return
+    for subject in subjects:
+        check_classes(subject.path, subject.classes, dataset)
+    check_labels(dataset)
+    check_features(dataset.visual, dataset.audio, str(dataset.folder))
+
+
+def data_of(dataset: Dataset | None) -> Data | None:
+    """What the results say of the evaluation set."""
+    if dataset is None:
+        return None
+    return Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint())
 
 
 def row_of(item: Item, bare: int | None, found: dict[str, Any]) -> Row:
@@ -389,7 +404,8 @@ def baseline_of(subjects: Sequence[Subject]) -> Baseline:
 
 
 @contextmanager
-def _folder(scratch: Path | None) -> Iterator[Path]:
+def scratch_folder(scratch: Path | None) -> Iterator[Path]:
+    """`scratch`, made if it is not there; a temporary folder when None."""
     if scratch is None:
         with tempfile.TemporaryDirectory(prefix="edge-af-bench-") as temporary:
             yield Path(temporary)

@@ -320,15 +320,13 @@ def caveats(many: Sequence[Results]) -> list[str]:
         where = f"{results.device.label}: " if len({other.device.label for other in many}) > 1 else ""
         found += [where + text for text in results.warnings]
     if any(results.tool is not None for results in many):
-        found.append(
-            "A phone's rows have no accuracy: there is no Python on it, and latency was measured on random values."
-        )
-    without = [results for results in many if results.data is None and results.tool is None]
+        found.append("A phone's latency was measured on random values.")
+    without = [results for results in many if results.data is None]
     if without:
         where = (
             "" if len(without) == len(many) else "; ".join(dict.fromkeys(one.device.label for one in without)) + ": "
         )
-        timed = any(results.device.emulator is None for results in without)
+        timed = any(results.device.emulator is None and results.tool is None for results in without)
         more = ", and latency was measured on random values" if timed else ""
         found.append(f"{where}{'n' if where else 'N'}o evaluation data was given: no accuracy{more}.")
     if len({results.data for results in many if results.data is not None}) > 1:

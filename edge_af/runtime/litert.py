@@ -67,15 +67,30 @@ class LiteRtScorer:
                     self._interpreter.resize_tensor_input(self._inputs[name]["index"], array.shape)
                 self._interpreter.allocate_tensors()
                 self._batch = len(visual)
-            self._interpreter.set_tensor(self._inputs["visual"]["index"], _held(visual, self._inputs["visual"]))
-            self._interpreter.set_tensor(self._inputs["audio"]["index"], _held(audio, self._inputs["audio"]))
+            self._interpreter.set_tensor(self._inputs["visual"]["index"], held_features(visual, self._inputs["visual"]))
+            self._interpreter.set_tensor(self._inputs["audio"]["index"], held_features(audio, self._inputs["audio"]))
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
-        return _scores(self._interpreter.get_tensor(self._output["index"]), self._output)
+        return float_scores(self._interpreter.get_tensor(self._output["index"]), self._output)
 
 
-def _held(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[Any]:
+def tensor_details(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """What LiteRT tells of a file's inputs, by name, and of its output `scores`: `name`, `dtype`, `quantization`.
+
+    Raises:
+        EdgeAfError: it cannot be loaded, or has other inputs and outputs.
+    """
+    try:
+        runner = interpreter_class()(model_path=str(path)).get_signature_runner()
+    except (ValueError, RuntimeError) as error:
+        raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    check_names(path, list(inputs), list(outputs))
+    return inputs, outputs[OUTPUT]
+
+
+def held_features(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[Any]:
     """Features as a file's input takes them: float32, or INT8 on the input's scale."""
     if input["dtype"] != np.int8:
         return array
@@ -83,7 +98,7 @@ def _held(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[Any]:
     return np.clip(np.rint(array / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
 
 
-def _scores(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.float32]:
+def float_scores(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.float32]:
     """The float32 scores that a file's output stands for: itself, or INT8 on the output's scale."""
     if output["dtype"] != np.int8:
         return array
@@ -154,10 +169,10 @@ class MappedLiteRtScorer:
         try:
             if len(visual) != self._batch:
                 self._resize(len(visual))
-            self._inputs["visual"].write(_held(visual, self._details["visual"]))
-            self._inputs["audio"].write(_held(audio, self._details["audio"]))
+            self._inputs["visual"].write(held_features(visual, self._details["visual"]))
+            self._inputs["audio"].write(held_features(audio, self._details["audio"]))
             self._model.run_by_index(0, list(self._inputs.values()), self._outputs)
             scores: NDArray[Any] = self._outputs[0].read(self._batch * self.classes, self._output["dtype"])
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
-        return _scores(scores, self._output).reshape(self._batch, self.classes)
+        return float_scores(scores, self._output).reshape(self._batch, self.classes)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_af.errors import EdgeAfError
+from edge_af.files import sha256_file
 from edge_af.targets import AdbTarget
 
 FOLDER = "/data/local/tmp/edge-af"
@@ -250,6 +251,24 @@ class Phone:
         took = self.shell(_TAKE, file.sha256, seconds=LONG_SECONDS)
         if took.status != 0:
             raise EdgeAfError(f"{self.label}: {file.path.name} arrived damaged: {_last(took)}")
+
+    def pull(self, place: str, path: Path) -> None:
+        """Copy a file from the phone to `path`. It is whole when this returns.
+
+        Raises:
+            Gone: the phone went away meanwhile.
+            EdgeAfError: there is no such file, or it does not arrive.
+        """
+        told = self.shell('sha256sum <"$1"', place)
+        if told.status != 0:
+            raise EdgeAfError(f"{self.label}: there is no {place}")
+        done = _call([self._adb, "-s", self.serial, "pull", place, str(path)], LONG_SECONDS)
+        if done is None or done.returncode:
+            self._check_there()
+            text = f"{done.stdout}\n{done.stderr}" if done is not None else "it does not end"
+            raise EdgeAfError(f"{self.label}: cannot copy {place} from there: {text.strip().splitlines()[-1]}")
+        if sha256_file(path) != told.out.split()[0]:
+            raise EdgeAfError(f"{self.label}: {place} arrived damaged. Try another cable or port.")
 
     def _full(self, needed: int, free: int | None) -> EdgeAfError:
         room = f"{free / 1e6:,.0f} MB are free there" if free is not None else "its storage is full"

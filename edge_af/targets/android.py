@@ -1,6 +1,7 @@
 """A bench on an Android phone: LiteRT's `benchmark_model` is copied there and run over adb, and what it prints is parsed.
 
-There is no Python on a phone, so there is no accuracy, and .onnx files have nothing to run in.
+There is no Python on a phone, so .onnx files have nothing to run in. Latency first, in all its rounds, then accuracy: scoring
+an evaluation set makes a phone hot.
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from edge_af.bench.accuracy import Judge
 from edge_af.bench.device import project_commit
 from edge_af.bench.process import EMPTY
 from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool
-from edge_af.bench.run import STANDARD, Item, baseline_of, goes_on, row_of
+from edge_af.bench.run import STANDARD, Item, baseline_of, check_data, data_of, goes_on, row_of, scratch_folder
 from edge_af.bench.subject import Subject, sensitivity_of
 from edge_af.bench.suite import Suite
 from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, sha256_file
+from edge_af.metrics import evaluate
+from edge_af.metrics.bootstrap import outcomes, save_outcomes
+from edge_af.runtime.accuracy import score_dataset
 from edge_af.targets import AdbTarget
-from edge_af.targets.adb import File, Phone, alone, find_phone
+from edge_af.targets.adb import File, Gone, Phone, alone, find_phone
 from edge_af.targets.benchmark_model import NAME, found_of, latency_of, most_seconds, options
 from edge_af.targets.phone import chosen_cores, facts, state
+from edge_af.targets.phone_scorer import VIDEOS, PhoneScorer
 
 _ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
 """`e_machine` of the programs that such a phone runs."""
@@ -56,7 +62,7 @@ def bench_on_phone(
     Args:
         target: the phone.
         subjects: exported files.
-        dataset: only to say that it is of no use here.
+        dataset: the evaluation set; without it there is no accuracy. Latency is measured on random values either way.
         threads: of the runtime's own pool.
         batches: videos an inference; other rows than those of one say that they are not measured.
         method: how; weights are not packed beforehand.
@@ -66,13 +72,16 @@ def bench_on_phone(
         suite: of the subjects those that it compares are benched.
         suite_file: the suite's file.
         earlier: results of an interrupted bench: what it had measured the same way is not measured again.
-        scratch: a folder that is there as long as the bench is not complete.
+        scratch: a folder for what accuracy's intervals need, there as long as the bench is not complete; a temporary one
+            when None.
         save: called after each row with the results so far.
 
     Raises:
-        EdgeAfError: the phone cannot be used or has no room, or `benchmark_model` does not run on it.
+        EdgeAfError: the phone cannot be used or has no room, `benchmark_model` does not run on it, or the data has other
+            classes than a subject, no labels, or a feature that is no number.
         Gone: the phone went away in the middle; what was saved by then holds.
     """
+    check_data(subjects, dataset)
     program = _program(benchmark_model)
     phone = find_phone(target)
     with alone(phone):
@@ -82,11 +91,9 @@ def bench_on_phone(
             subjects = suite.choose(subjects, suite_file, machine=found.device.machine)
         _check_machine(program.path, found.device.machine, phone.label)
         pinned = chosen_cores(cores, found, phone.label) if cores is not None else None
-        say(
-            f"{phone.label}: {found.device.label}, {found.device.system or 'Android of an unknown version'}. No accuracy: "
-            + ("--data needs Python there, " if dataset is not None else "it needs Python there, ")
-            + "see docs/android.md."
-        )
+        say(f"{phone.label}: {found.device.label}, {found.device.system or 'Android of an unknown version'}")
+        if dataset is None:
+            say("no --data: no accuracy.")
         device = found.device
         if pinned is not None:
             device = dataclasses.replace(device, affinity=pinned, cores=len(pinned))
@@ -97,7 +104,7 @@ def bench_on_phone(
             device=dataclasses.replace(device, governor=before.governor),
             quick=quick,
             inputs="random",
-            data=None,
+            data=data_of(dataset),
             baseline=baseline_of(subjects),
             method=method,
             rows_planned=len(subjects) * len(threads) * len(batches),
@@ -109,14 +116,13 @@ def bench_on_phone(
             tool=Tool(NAME, program.sha256, options(method, _share(method, 0))),
         )
         plan = [Item(subject, count, batch) for subject in subjects for count in threads for batch in batches]
-        if scratch is not None:
-            with explain_os_errors(scratch):
-                scratch.mkdir(parents=True, exist_ok=True)
-        session = _Session(phone, program, plan, pinned, planned)
-        if earlier is not None and goes_on(earlier, planned):
-            session.take_over(earlier, now)
-            say(f"going on: {len(session.results.rows)} of {len(plan)} rows have been begun or finished before.")
-        session.measure(save)
+        with scratch_folder(scratch) as folder:
+            session = _Session(phone, program, plan, pinned, dataset, planned, folder)
+            if earlier is not None and goes_on(earlier, planned):
+                session.take_over(earlier, now)
+                say(f"going on: {len(session.results.rows)} of {len(plan)} rows have been begun or finished before.")
+            session.measure(save)
+            session.judge(save)
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         return session.results
@@ -126,10 +132,18 @@ class _Session:
     """One bench under way: the rows so far, by the place of their item in the plan."""
 
     def __init__(
-        self, phone: Phone, program: File, plan: list[Item], pinned: list[int] | None, results: Results
+        self,
+        phone: Phone,
+        program: File,
+        plan: list[Item],
+        pinned: list[int] | None,
+        dataset: Dataset | None,
+        results: Results,
+        folder: Path,
     ) -> None:
         self.results = results
         self._phone, self._program, self._plan, self._pinned = phone, program, plan, pinned
+        self._dataset, self._folder, self._judge = dataset, folder, Judge(dataset, folder)
         self._rows: dict[int, Row] = {}
         self._bare: dict[int, int | None] = {}
         self._hot: dict[str, list[str]] = {}
@@ -139,7 +153,8 @@ class _Session:
         """Begin with the rows of an interrupted bench."""
         for index, item in enumerate(self._plan):
             if (row := next((row for row in earlier.rows if item.is_of(row)), None)) is not None:
-                self._rows[index] = row
+                known = row.gap_at_20 is None or self._judge.knows(row)
+                self._rows[index] = row if known else dataclasses.replace(row, gap_at_20=None)
         self._kept_warnings = earlier.warnings
         self.results = dataclasses.replace(
             self.results,
@@ -182,6 +197,52 @@ class _Session:
         self._put_together()
         save(self.results)
 
+    def judge(self, save: Callable[[Results], None]) -> None:
+        """Have each file score the evaluation set, if there is one, on the rows that were measured."""
+        known = {row.key for row in self._rows.values() if row.gap_at_20 is not None or row.status != OK or row.reason}
+        todo = {row.key: index for index, row in self._rows.items() if row.key not in known}
+        if self._dataset is None:
+            return
+        subjects = [self._plan[index].subject for index in todo.values()]
+        if subjects:
+            self._copy([self._program, *(_file(one.path, one.sha256) for one in subjects)])
+        with Progress("accuracy", len(todo) * self._dataset.videos, "videos") as progress:
+            for index in todo.values():
+                progress.update(0, self._plan[index].subject.title)
+                self._judge_file(index, self._dataset, progress.update)
+                self._put_together()
+                save(self.results)
+            progress.update(0, note="")
+        self._rows = dict(zip(sorted(self._rows), self._judge.judged(self.results.rows), strict=True))
+        self.results = dataclasses.replace(self.results, gallery=self._judge.gallery(self.results.rows))
+        self._put_together()
+        save(self.results)
+
+    def _judge_file(self, index: int, dataset: Dataset, on_scored: Callable[[int], None]) -> None:
+        """The accuracy of a row's file, or why there is none, in all its rows: it is the file's, however many threads."""
+        subject, threads = self._plan[index].subject, self._plan[index].threads
+        key, place = self._rows[index].key, _file(subject.path, subject.sha256).place
+
+        def run(arguments: Sequence[str]) -> dict[str, Any]:
+            return self._run(place, threads, arguments, self.results.method.timeout_seconds)
+
+        found: dict[str, Any]
+        try:
+            scorer = PhoneScorer(self._phone, subject.path, subject.classes, run, self._folder, on_scored)
+            scores = score_dataset(scorer, subject.path, dataset, batch=VIDEOS)
+        except Gone:
+            raise
+        except EdgeAfError as error:
+            reason = " ".join(str(error).splitlines()).removeprefix(f"{subject.path}: ")
+            found = {"reason": f"no accuracy: {reason}"}
+        else:
+            labels = dataset.labels(slice(None))
+            save_outcomes(self._judge.path(key), outcomes(scores, labels, subject.f1_threshold))
+            found = evaluate(scores, labels, subject.f1_threshold).as_dict()
+        for at, row in self._rows.items():
+            if row.key == key and row.status == OK:
+                self._rows[at] = dataclasses.replace(row, **found)
+
     def _is_done(self, index: int) -> bool:
         row = self._rows.get(index)
         return row is not None and (row.status != OK or len(row.rounds or []) >= self.results.method.rounds)
@@ -197,9 +258,10 @@ class _Session:
                 progress.update(round((copied + file.size) / 1e6) - round(copied / 1e6))
                 copied += file.size
 
-    def _run(self, place: str, threads: int, arguments: Sequence[str]) -> dict[str, Any]:
+    def _run(self, place: str, threads: int, arguments: Sequence[str], seconds: float | None = None) -> dict[str, Any]:
+        """What `benchmark_model` found within so many seconds; as long as a round takes at most when None."""
         method = self.results.method
-        seconds = min(method.timeout_seconds, 2 * most_seconds(method) + _SPARE_SECONDS)
+        seconds = seconds or min(method.timeout_seconds, 2 * most_seconds(method) + _SPARE_SECONDS)
         command = [self._program.place, f"--graph={place}", f"--num_threads={threads}", *arguments]
         if self._pinned is not None:
             command = ["taskset", f"{sum(1 << core for core in self._pinned):x}", *command]
@@ -259,10 +321,16 @@ class _Session:
             + "."
             for text, names in self._hot.items()
         ]
+        silent = {
+            self._plan[index].subject.title: row.reason
+            for index, row in self._rows.items()
+            if row.status == OK and row.reason
+        }
+        told = [*hot, *(f"{title}: {reason}." for title, reason in silent.items())]
         self.results = dataclasses.replace(
             self.results,
             rows=[row for _, row in sorted(self._rows.items())],
-            warnings=[*self._kept_warnings, *(text for text in hot if text not in self._kept_warnings)],
+            warnings=[*self._kept_warnings, *(text for text in told if text not in self._kept_warnings)],
         )
 
 

@@ -7,7 +7,7 @@ Source: google-ai-edge/LiteRT, `tflite/tools/benchmark` (`benchmark_model.cc`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -40,6 +40,27 @@ def options(method: Method, inferences: int) -> list[str]:
         "--warmup_min_secs=0",
         "--use_xnnpack=true",
         "--report_peak_memory_footprint=true",
+    ]
+
+
+def scoring_options(videos: int, inputs: Mapping[str, tuple[str, int]], scores: str) -> list[str]:
+    """What it is told to score `videos` videos once and leave the outputs.
+
+    Args:
+        videos: in the files of the inputs.
+        inputs: the place of the values of each input tensor, rows in the order of videos, and its features.
+        scores: where its outputs' bytes are to be.
+    """
+    return [
+        "--num_runs=1",
+        "--min_secs=0",
+        "--warmup_runs=0",
+        "--warmup_min_secs=0",
+        "--use_xnnpack=true",
+        f"--input_layer={','.join(inputs)}",
+        f"--input_layer_shape={':'.join(f'{videos},{features}' for _, features in inputs.values())}",
+        f"--input_layer_value_files={','.join(f'{name}:{place}' for name, (place, _) in inputs.items())}",
+        f"--output_filepath={scores}",
     ]
 
 

@@ -6,6 +6,7 @@ by its hash.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 import subprocess
@@ -18,7 +19,10 @@ from loopback_phone import LoopbackPhone
 
 from edge_af.bench.results import Method
 from edge_af.bench.subject import subjects_of
+from edge_af.data.dataset import Dataset
 from edge_af.files import sha256_file
+from edge_af.metrics import evaluate
+from edge_af.runtime import load, score_all
 from edge_af.targets import AdbTarget
 from edge_af.targets.adb import Ended
 from edge_af.targets.android import bench_on_phone
@@ -105,6 +109,21 @@ def test_it_is_told_and_understood_as_it_is(phone: LoopbackPhone, exports: Path,
         assert row.latency_ms.p50 > 0 and row.load_ms and row.first_ms and row.first_ms > row.latency_ms.p50
         assert row.bare_memory_bytes and row.peak_memory_bytes and row.peak_memory_bytes > 1e7
     assert results.is_complete and results.warnings == []
+
+
+def test_its_scores_are_the_files(phone: LoopbackPhone, exports: Path, command: list[str], eval_dataset: Dataset):
+    """Both networks, FP32 and INT8, as the ARM kernels of that build score them, against LiteRT here."""
+    program = phone.program(f'exec {" ".join(command)} "$@"')
+    method = dataclasses.replace(METHOD, rounds=1, inferences=1)
+    results = bench_on_phone(
+        AdbTarget(), subjects_of([exports], ("litert",)), eval_dataset, method=method, benchmark_model=program
+    )
+    labels = eval_dataset.labels(slice(None))
+    assert len(results.rows) == 4 and results.is_complete
+    for row in results.rows:
+        scores = score_all(load(exports / row.artifact / row.file), eval_dataset.visual, eval_dataset.audio)
+        here = evaluate(scores, labels, 0.25).gap_at_20
+        assert row.gap_at_20 == pytest.approx(here, abs=1e-6 if row.precision == "fp32" else 2e-3), row.reason
 
 
 def test_a_file_that_it_refuses(command: list[str], tmp_path: Path):

@@ -22,7 +22,6 @@ from edge_af.bench.device import Device, project_commit
 from edge_af.bench.process import run_worker
 from edge_af.bench.results import (
     OK,
-    Data,
     Instructions,
     Method,
     Results,
@@ -30,16 +29,14 @@ from edge_af.bench.results import (
     row_from_dict,
     write_results,
 )  # fmt: skip
-from edge_af.bench.run import baseline_of
-from edge_af.bench.subject import Subject, check_classes
+from edge_af.bench.run import baseline_of, check_data, data_of
+from edge_af.bench.subject import Subject
 from edge_af.compare.facts import multiply_adds
 from edge_af.console import Progress
 from edge_af.data.dataset import Dataset
 from edge_af.files import read_json, write_json
 from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
-from edge_af.runtime import check_features
-from edge_af.runtime.accuracy import check_labels
 from edge_af.runtime.probe import weight_bytes
 from edge_af.targets.emulated import Board
 from edge_af.targets.emulated.counts import GUEST, build_plugin, count, guest_job
@@ -78,11 +75,7 @@ def bench_emulated(
     Raises:
         EdgeAfError: emulation is not set up, the plugin cannot be built, or the data does not fit the files.
     """
-    if dataset is not None:
-        for subject in subjects:
-            check_classes(subject.path, subject.classes, dataset)
-        check_labels(dataset)
-        check_features(dataset.visual, dataset.audio, str(dataset.folder))
+    check_data(subjects, dataset)
     system = find_system()
     build_plugin()  # Before anything is scored.
     scratch = out.parent / f".{out.name}.emulated"
@@ -95,9 +88,7 @@ def bench_emulated(
         device=device_of(board, system),
         quick=quick,
         inputs="random" if dataset is None else "videos",
-        data=None
-        if dataset is None
-        else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
+        data=data_of(dataset),
         baseline=baseline_of(subjects),
         method=Method(inferences=1, seconds=None, warm_up=2, batch=1, timeout_seconds=timeout_seconds),
         rows_planned=len(subjects),
