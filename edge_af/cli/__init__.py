@@ -24,6 +24,8 @@ VERBS = {
     "compare": "Whether a candidate is slower, larger or worse than its base.",
     "report": "Make the table and the page from results.",
     "predict": "Label videos with a run, an ONNX or a TFLite file.",
+    "bundle": "Put an export into one signed file to ship.",
+    "verify": "Whether such a file is whole, and whose it is.",
     "doctor": "What this machine can run, and why not.",
 }
 """Each verb is the module of that name in `edge_af.cli`, holding a command named `command`."""

@@ -125,8 +125,14 @@ def test_compare_runs(environment: dict[str, str], exports: Path, eval_dataset: 
         assert {"agreement", "multiply_adds", "peak_memory_bytes", "gap_at_20", "*: size_bytes"} <= set(held)
 
 
+def test_bundle_and_verify_run(environment: dict[str, str], exports: Path, tmp_path: Path):
+    run(environment, "-m", "edge_af", "bundle", exports / "attend-fusion", "--out", tmp_path / "af.zip")
+    found = run(environment, "-m", "edge_af", "verify", tmp_path / "af.zip", "--out", tmp_path / "out", "--json")
+    assert len(json.loads(found)["files"]) == 4
+
+
 def test_no_verbs_help_needs_them(environment: dict[str, str]):
-    for verb in ("bench", "compare", "report", "eval", "predict", "doctor"):
+    for verb in ("bench", "compare", "report", "eval", "predict", "bundle", "verify", "doctor"):
         assert "Usage" in run(environment, "-m", "edge_af", verb, "--help")
 
 

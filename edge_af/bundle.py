@@ -1,0 +1,322 @@
+"""One file to ship an export in, and its check.
+
+A bundle is a ZIP archive, its entries stored as they are, of `SHA256SUMS`, `SHA256SUMS.sig`, `manifest.json` and the exported
+files. `SHA256SUMS` is what `sha256sum` writes and checks, of all entries but itself and its signature; the signature is
+OpenSSH's (`ssh-keygen -Y sign`, the format of PROTOCOL.sshsig in openssh-portable), over `SHA256SUMS` alone. So a bundle can
+be checked without edge-af too, by `unzip`, `ssh-keygen` and `sha256sum`, and the same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, read_manifest, write_manifest
+from edge_af.console import Progress
+from edge_af.errors import EdgeAfError, GateFailed
+from edge_af.files import atomic_path, explain_os_errors, sha256_file, staged_folder
+
+SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
+NAMESPACE = "edge-af"
+"""What the signature is for: one that the same key made for another purpose does not pass."""
+OURS = (MANIFEST, "*.onnx", "*.tflite")
+"""What `--overwrite` may replace in the folder that a bundle is unpacked to."""
+
+_BLOCK = 1 << 20
+_MOST_BYTES = 1 << 24
+"""Of the entries that are read as a whole: a manifest of 4,716 class names has a tenth of it."""
+_LINE = re.compile(r"([0-9a-f]{64})  (?!\.\.?$)([^/\\\0\n]+)")
+_KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ AAAA")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a bundle was found to hold, whole as it was made."""
+
+    manifest: Manifest
+    fingerprint: str | None
+    """Of the key that signed it, as `SHA256:…`; None if it is not signed, or there was no `ssh-keygen` to look."""
+    signer: str | None
+    """The name that the signers' file has for that key; None if none was given."""
+    is_signed: bool
+
+
+def write_bundle(
+    folder: Path,
+    out: Path,
+    *,
+    precisions: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    key: Path | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write the bundle `out` of an export's folder: whole, or not at all.
+
+    Args:
+        folder: as `edge-af export` wrote it.
+        out: the file to make.
+        precisions: of the files to take, e.g. `int8`; all when empty.
+        formats: likewise, of `artifacts.FORMATS`.
+        key: OpenSSH's private key to sign with, or the public one of a key in an agent or on a token; unsigned when None.
+        overwrite: replace `out`.
+
+    Returns: the manifest in the bundle, of the files taken.
+
+    Raises:
+        EdgeAfError: the folder is no export, holds no such file or a damaged one, `out` exists, or the key does not sign.
+    """
+    manifest = read_manifest(folder)
+    chosen = [
+        file
+        for file in manifest.files
+        if (not precisions or file.precision in precisions) and (not formats or file.format in formats)
+    ]
+    if not chosen:
+        held = ", ".join(file.path for file in manifest.files) or "nothing"
+        raise EdgeAfError(f"{folder}: no such file among those exported; it holds {held}.")
+    if out.exists() and not overwrite:
+        raise EdgeAfError(f"{out}: already exists. Choose another name, or pass --overwrite.")
+    if odd := next((file.path for file in chosen if not _LINE.fullmatch("0" * 64 + "  " + file.path)), None):
+        raise EdgeAfError(
+            f"{folder / MANIFEST}: a file called {odd!r} cannot be bundled; files lie beside their manifest."
+        )
+    manifest = dataclasses.replace(manifest, files=chosen)
+    with tempfile.TemporaryDirectory(prefix="edge-af-bundle-") as temporary, atomic_path(out) as new:
+        place = Path(temporary)
+        write_manifest(place, manifest)
+        sums = {MANIFEST: sha256_file(place / MANIFEST), **{file.path: file.sha256 for file in chosen}}
+        (place / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+        heads = [SUMS, MANIFEST]
+        if key is not None:
+            _sign(place / SUMS, key)
+            heads.insert(1, SIGNATURE)
+        total = sum(file.size_bytes for file in chosen)
+        with zipfile.ZipFile(new, "w") as archive, Progress("bundle", _megabytes(total), "MB") as progress:
+            for name in heads:
+                _add(archive, name, place / name)
+            for file in chosen:
+                progress.update(0, file.path)
+                if _add(archive, file.path, folder / file.path) != file.sha256:
+                    raise EdgeAfError(
+                        f"{folder / file.path}: changed or damaged: its SHA-256 is not the one in {MANIFEST}. Export again."
+                    )
+                progress.update(_megabytes(file.size_bytes))
+    return manifest
+
+
+def verify_bundle(
+    path: Path, *, signers: Path | None = None, out: Path | None = None, overwrite: bool = False
+) -> Verified:
+    """Check every byte of a bundle and whose it is; with `out`, unpack it there once all of it has passed.
+
+    Args:
+        path: the bundle.
+        signers: whom to trust: OpenSSH's `allowed_signers` (ssh-keygen(1)), or public keys as in `id_ed25519.pub`.
+        out: the folder to make.
+        overwrite: replace what `out` holds.
+
+    Raises:
+        GateFailed: an entry is damaged, the signature is not of this content, or nobody of `signers` has signed it.
+        EdgeAfError: it is no bundle, `signers` cannot be read, or `out` cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        except FileNotFoundError:
+            raise EdgeAfError(f"{path}: no such file.") from None
+        except (OSError, zipfile.BadZipFile) as error:
+            raise EdgeAfError(f"{path}: not a bundle of edge-af, or cut off: {error}.") from None
+        sums = _sums(archive, path)
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-af-verify-")))
+        # The signature first: what nobody vouches for is not looked into.
+        fingerprint, signer, is_signed = _signed(archive, path, temporary, signers)
+        folder = stack.enter_context(staged_folder(out, OURS, overwrite=overwrite)) if out is not None else None
+        total = sum(archive.getinfo(name).file_size for name in sums)
+        with Progress("verify", _megabytes(total), "MB") as progress:
+            for name, digest in sums.items():
+                progress.update(0, name)
+                target = temporary if name == MANIFEST else folder
+                if _extracted(archive, path, name, target) != digest:
+                    raise GateFailed(
+                        f"{path}: {name} is damaged: its SHA-256 is not the one in {SUMS}. Copy the bundle again."
+                    )
+                progress.update(_megabytes(archive.getinfo(name).file_size))
+        manifest = read_manifest(temporary)
+        if {MANIFEST: sums[MANIFEST], **{file.path: file.sha256 for file in manifest.files}} != sums:
+            raise EdgeAfError(f"{path}: not a bundle of edge-af: {MANIFEST} and {SUMS} tell of other files.")
+        if folder is not None:
+            with explain_os_errors(folder):
+                shutil.copyfile(temporary / MANIFEST, folder / MANIFEST)
+        return Verified(manifest, fingerprint, signer, is_signed)
+
+
+def _add(archive: zipfile.ZipFile, name: str, path: Path) -> str:
+    """Store a file under a date that is always the same; the SHA-256 of what was stored."""
+    entry, digest = zipfile.ZipInfo(name), hashlib.sha256()
+    entry.create_system, entry.external_attr = 3, 0o644 << 16
+    try:
+        source = path.open("rb")
+    except OSError as error:
+        raise EdgeAfError(f"{path}: named in {MANIFEST} and cannot be read ({error.strerror}). Export again.") from None
+    with source, archive.open(entry, "w", force_zip64=path.stat().st_size >= 2**31) as target:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+            target.write(block)
+    return digest.hexdigest()
+
+
+def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
+    """The SHA-256 of each entry as `SHA256SUMS` has them, once the entries are those and nothing else.
+
+    Raises:
+        EdgeAfError: it is another kind of archive.
+    """
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    if SUMS not in names or MANIFEST not in names:
+        raise EdgeAfError(f"{path}: a ZIP archive, and not a bundle of edge-af: it has no {SUMS} and {MANIFEST}.")
+    for entry in entries:
+        # Stored as they are: then no entry grows, and what is hashed is what lies there.
+        odd = entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size
+        if odd or names.count(entry.filename) > 1:
+            raise EdgeAfError(
+                f"{path}: not a bundle of edge-af: its entry {entry.filename!r} is packed, or there twice."
+            )
+    lines = _read(archive, path, SUMS).decode(errors="replace").splitlines()
+    matches = [_LINE.fullmatch(line) for line in lines]
+    sums = {match[2]: match[1] for match in matches if match is not None}
+    if len(sums) != len(lines) or {*names} - {SUMS, SIGNATURE} != {*sums}:
+        raise EdgeAfError(f"{path}: not a bundle of edge-af: {SUMS} does not tell of just the entries that there are.")
+    return sums
+
+
+@contextmanager
+def _damage(path: Path, name: str) -> Iterator[None]:
+    """Tell of what the archive's own sums find."""
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise GateFailed(f"{path}: {name} is damaged: {error}. Copy the bundle again.") from None
+
+
+def _read(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+    if archive.getinfo(name).file_size > _MOST_BYTES:
+        raise EdgeAfError(f"{path}: not a bundle of edge-af: its {name} is too large.")
+    with _damage(path, name):
+        return archive.read(name)
+
+
+def _extracted(archive: zipfile.ZipFile, path: Path, name: str, folder: Path | None) -> str:
+    """The SHA-256 of an entry, written to `folder` on the way if there is one."""
+    digest = hashlib.sha256()
+    with ExitStack() as stack:
+        target = None
+        if folder is not None:
+            stack.enter_context(explain_os_errors(folder / name))
+            target = stack.enter_context((folder / name).open("wb"))
+        with _damage(path, name), archive.open(name) as source:
+            while block := source.read(_BLOCK):
+                digest.update(block)
+                if target is not None:
+                    target.write(block)
+    return digest.hexdigest()
+
+
+def _sign(path: Path, key: Path) -> None:
+    """Leave the signature of a file beside it, under its name and `.sig`. A passphrase is asked for by `ssh-keygen` itself."""
+    done = _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)])
+    if done is None:
+        raise EdgeAfError("--sign needs the program `ssh-keygen` (Debian: apt install openssh-client).")
+    if done.returncode:
+        raise EdgeAfError(f"{key}: cannot sign with this key: {_last(done)}")
+
+
+def _signed(
+    archive: zipfile.ZipFile, path: Path, folder: Path, signers: Path | None
+) -> tuple[str | None, str | None, bool]:
+    """The key's fingerprint, the signer's name, and whether there is a signature at all.
+
+    Raises:
+        GateFailed: the signature is of something else, or not by one of `signers`; or there is none, and `signers` are given.
+        EdgeAfError: `signers` cannot be read, or there is no `ssh-keygen`.
+    """
+    if SIGNATURE not in archive.namelist():
+        if signers is not None:
+            raise GateFailed(f"{path}: not signed, so it is by nobody in {signers}.")
+        return None, None, False
+    sums, signature = folder / SUMS, folder / SIGNATURE
+    sums.write_bytes(_read(archive, path, SUMS))
+    signature.write_bytes(_read(archive, path, SIGNATURE))
+    looking = ["-n", NAMESPACE, "-s", str(signature)]
+    done = _ssh_keygen(["-Y", "check-novalidate", *looking], sums)
+    if done is None:
+        if signers is not None:
+            raise EdgeAfError("--signers needs the program `ssh-keygen` (Debian: apt install openssh-client).")
+        return None, None, True
+    if done.returncode:
+        raise GateFailed(f"{path}: the signature is not of what is in it: {_last(done)}")
+    fingerprint = next(iter(re.findall(r"SHA256:\S+", done.stdout)), None)
+    if signers is None:
+        return fingerprint, None, True
+    allowed, names = folder / "allowed_signers", _allow(signers)
+    allowed.write_text("".join(f"{line}\n" for line in names))
+    found = _ssh_keygen(["-Y", "find-principals", "-s", str(signature), "-f", str(allowed)])
+    for name in found.stdout.splitlines() if found is not None and found.returncode == 0 else []:
+        done = _ssh_keygen(["-Y", "verify", "-f", str(allowed), "-I", name, *looking], sums)
+        if done is not None and done.returncode == 0:
+            line = next((line for line in names if line.startswith(f"{name} ")), "")
+            return fingerprint, names.get(line) or name, True
+    raise GateFailed(f"{path}: signed by the key {fingerprint}, and {signers} does not allow it for {NAMESPACE} now.")
+
+
+def _allow(signers: Path) -> dict[str, str | None]:
+    """The lines of a signers' file as OpenSSH's `allowed_signers`, and of a plain public key what it is called.
+
+    Raises:
+        EdgeAfError: it cannot be read.
+    """
+    try:
+        lines = signers.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdgeAfError(f"{signers}: cannot read these signers: {error}.") from None
+    found: dict[str, str | None] = {}
+    for number, line in enumerate(lines, 1):
+        if _KEY.match(line):
+            found[f"line-{number} {line}"] = " ".join(line.split()[2:]) or f"line {number} of {signers.name}"
+        else:
+            found[line] = None
+    return found
+
+
+def _ssh_keygen(arguments: Sequence[str], stdin: Path | None = None) -> subprocess.CompletedProcess[str] | None:
+    """Run `ssh-keygen`; None if there is none."""
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        return None
+    with ExitStack() as stack:
+        source = stack.enter_context(stdin.open("rb")) if stdin is not None else None
+        return subprocess.run([program, *arguments], stdin=source, capture_output=True, text=True, check=False)
+
+
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+    return f"{lines[-1].rstrip('.')}." if lines else f"status {done.returncode}."
+
+
+def _megabytes(size: int) -> int:
+    return max(1, round(size / 1e6))
+
+
+def kinds(files: Sequence[ArtifactFile]) -> str:
+    """A few words for what files there are: `INT8 ONNX, INT8 TFLite`."""
+    names = {"onnx": "ONNX", "tflite": "TFLite"}
+    return ", ".join(f"{file.precision.upper()} {names.get(file.format, file.format)}" for file in files)
