@@ -155,6 +155,8 @@ def command(
         "quick": quick,
     }
     if isinstance(target, Board):
+        if runs is not None or rounds is not None:
+            say("nothing is timed on a board that is not there: --runs and --rounds are passed over.")
         results = _bench_emulated(
             target, subjects, dataset, threads, batches, timeout, quick, suite, suite_file, fresh, out
         )
