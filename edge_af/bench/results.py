@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from edge_af.bench.conditions import Conditions
@@ -38,6 +40,12 @@ class Latency:
     mean: float
     n: int
     p95: float | None = None
+
+
+LEAST_FOR_MEDIAN = 20
+"""Inferences of a round, below which its median says little."""
+ROUNDS_AGREE = 1.1
+"""How far the rounds' medians of a row may be apart, the slowest over the fastest."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +194,17 @@ class Row:
     def key(self) -> str:
         """`artifact/file`: what the gallery calls the network by, whatever the threads."""
         return f"{self.artifact}/{self.file}"
+
+    def round_p50_ms(self) -> list[float]:
+        """Each round's median, of the rounds with enough inferences to have one."""
+        if self.rounds_ms is not None:
+            return [one.p50 for one in self.rounds_ms if one.n >= LEAST_FOR_MEDIAN]
+        medians, at = [], 0
+        for count in self.rounds or []:
+            part = (self.latency_raw_us or [])[at : at + count]
+            medians += [median(part) / 1e3] if len(part) >= LEAST_FOR_MEDIAN else []
+            at += count
+        return medians
 
 
 @dataclass(frozen=True)
@@ -354,6 +373,23 @@ def schema() -> dict[str, Any]:
     text = resources.files("edge_af.bench").joinpath("results.schema.json").read_text()
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def disagreements(titled: Iterable[tuple[str, Row]]) -> list[str]:
+    """What to say of rows whose rounds, each a process of its own, do not agree on the p50: something else made them slow.
+
+    Args:
+        titled: rows, and what to call them.
+    """
+    apart = [
+        f"{title} ({min(medians):.3g} to {max(medians):.3g} ms)"
+        for title, row in titled
+        if (medians := row.round_p50_ms()) and max(medians) > ROUNDS_AGREE * min(medians)
+    ]
+    if not apart:
+        return []
+    named = ", ".join(apart[:3]) + (f", and {len(apart) - 3} more" if len(apart) > 3 else "")
+    return [f"Rounds differ by more than {round(100 * (ROUNDS_AGREE - 1))} % in the p50 of {named}."]
 
 
 def write_results(path: Path, results: Results) -> None:

@@ -20,7 +20,7 @@ from edge_af.bench.bandwidth import buffers, measure_apart
 from edge_af.bench.conditions import Activity, conditions, remarks
 from edge_af.bench.device import project_commit, this_device
 from edge_af.bench.process import EMPTY, environment, run_worker
-from edge_af.bench.results import OK, Baseline, Data, Latency, Method, Results, Row, row_from_dict
+from edge_af.bench.results import OK, Baseline, Data, Latency, Method, Results, Row, disagreements, row_from_dict
 from edge_af.bench.subject import Subject, check_classes, sensitivity_of
 from edge_af.bench.worker import Job, latency_of
 from edge_af.console import Progress, say
@@ -358,7 +358,15 @@ class _Session:
             self.results,
             rows=rows,
             conditions={"before": before, "after": conditions()},
-            warnings=[*self._kept_warnings, *self._warnings()],
+            warnings=[
+                *self._kept_warnings,
+                *self._warnings(),
+                *(
+                    disagreements((self._plan[index].title, row) for index, row in sorted(self._rows.items()))
+                    if finished
+                    else []
+                ),
+            ],
             gallery=self._judge.gallery(rows) if finished else None,
         )
 

@@ -17,7 +17,7 @@ from typing import Any
 from edge_af.bench.accuracy import Judge
 from edge_af.bench.device import project_commit
 from edge_af.bench.process import EMPTY
-from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool
+from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool, disagreements
 from edge_af.bench.run import STANDARD, Item, baseline_of, check_data, data_of, goes_on, row_of, scratch_folder
 from edge_af.bench.subject import Subject, sensitivity_of
 from edge_af.bench.suite import Suite
@@ -327,11 +327,12 @@ class _Session:
             if row.status == OK and row.reason
         }
         told = [*hot, *(f"{title}: {reason}." for title, reason in silent.items())]
-        self.results = dataclasses.replace(
-            self.results,
-            rows=[row for _, row in sorted(self._rows.items())],
-            warnings=[*self._kept_warnings, *(text for text in told if text not in self._kept_warnings)],
-        )
+        rows = [row for _, row in sorted(self._rows.items())]
+        self.results = dataclasses.replace(self.results, rows=rows)
+        if self.results.is_complete:
+            told += disagreements((self._plan[index].title, row) for index, row in sorted(self._rows.items()))
+        warnings = [*self._kept_warnings, *(text for text in told if text not in self._kept_warnings)]
+        self.results = dataclasses.replace(self.results, warnings=warnings)
 
 
 def _why_not(item: Item) -> str | None:

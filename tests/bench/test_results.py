@@ -24,8 +24,10 @@ from edge_af.bench.results import (
     Method,
     Prediction,
     Results,
+    Round,
     Row,
     Sensitivity,
+    disagreements,
     dump_results,
     read_results,
     schema,
@@ -206,3 +208,17 @@ def test_this_device_is_described():
     assert {"numpy", "onnxruntime"} <= set(device.versions)
     assert device.label.startswith(device.cpu)
     assert device.affinity is None or len(device.affinity) == device.cores
+
+
+def test_rounds_that_do_not_agree_are_told():
+    row = results().rows[0]
+    steady, apart = [1000] * 20 + [1090] * 20, [1000] * 20 + [1500] * 20 + [9000] * 3
+    kept = dataclasses.replace(row, latency_raw_us=steady, rounds=[20, 20])
+    other = dataclasses.replace(row, latency_raw_us=apart, rounds=[20, 20, 3])
+    assert other.round_p50_ms() == [1.0, 1.5]  # A median of three says nothing.
+    summary = dataclasses.replace(row, rounds_ms=[Round(50, 1, p50) for p50 in (2.0, 2.5, 2.1)])
+    assert disagreements([("steady", kept), ("few", row)]) == []
+    (text,) = disagreements([("steady", kept), ("apart", other), ("a phone's", summary)])
+    assert text == "Rounds differ by more than 10 % in the p50 of apart (1 to 1.5 ms), a phone's (2 to 2.5 ms)."
+    (text,) = disagreements([(f"row {index}", other) for index in range(5)])
+    assert text.endswith("row 2 (1 to 1.5 ms), and 2 more.")
