@@ -16,7 +16,8 @@ SCHEMA_VERSION = 2
 READS = (1, SCHEMA_VERSION)
 """Version 1 said nothing of `integer_share`, `undelegated` and `io`."""
 
-FORMATS = ("onnx", "tflite")
+FORMATS = {"onnx": "ONNX", "tflite": "TFLite"}
+"""A format -> what it is called in text."""
 
 CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
 """What the kernel calls a machine -> what a manifest calls its kind of processor."""

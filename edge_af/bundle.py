@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, read_manifest, write_manifest
+from edge_af.artifacts import FORMATS, MANIFEST, ArtifactFile, Manifest, read_manifest, write_manifest
 from edge_af.console import Progress
 from edge_af.errors import EdgeAfError, GateFailed
 from edge_af.files import atomic_path, explain_os_errors, sha256_file, staged_folder
@@ -318,5 +318,4 @@ def _megabytes(size: int) -> int:
 
 def kinds(files: Sequence[ArtifactFile]) -> str:
     """A few words for what files there are: `INT8 ONNX, INT8 TFLite`."""
-    names = {"onnx": "ONNX", "tflite": "TFLite"}
-    return ", ".join(f"{file.precision.upper()} {names.get(file.format, file.format)}" for file in files)
+    return ", ".join(f"{file.precision.upper()} {FORMATS.get(file.format, file.format)}" for file in files)

@@ -47,7 +47,7 @@ INTEGER_IO = "int8-static"
 )
 @click.option("--fp16", is_flag=True, help="FP16 files likewise.")
 @click.option(
-    "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Only this format; may be given again."
+    "--format", "formats", multiple=True, type=click.Choice(list(FORMATS)), help="Only this format; may be given again."
 )
 @click.option(
     "--recipe",
@@ -132,7 +132,7 @@ def command(
     the videos that training held out are left alone. Every file is loaded and checked before the folder is kept.
     """
     started = time.monotonic()
-    chosen = tuple(dict.fromkeys(formats)) or FORMATS
+    chosen = tuple(dict.fromkeys(formats)) or tuple(FORMATS)
     from edge_af.data.dataset import open_dataset
 
     flags = {"int8": int8, "int4": int4, "fp16": fp16}

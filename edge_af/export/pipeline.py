@@ -91,7 +91,7 @@ def export_network(
     run: Run,
     out: Path,
     *,
-    formats: tuple[str, ...] = FORMATS,
+    formats: tuple[str, ...] = tuple(FORMATS),
     recipes: Mapping[str, tuple[Recipe, ...]] | None = None,
     calibration: CalibrationData | None = None,
     ranges_file: Path | None = None,

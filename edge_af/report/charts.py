@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_af.artifacts import FORMATS
 from edge_af.bench.results import Results, Sensitivity
 from edge_af.report.comparison import (
     GAP,
@@ -354,7 +355,7 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
                 }
             )
         rows.sort(key=lambda row: math.inf if row["snr"] is None else row["snr"])
-        title = f"{network} {precision.upper()}, {form.upper()}, {recipe}"
+        title = f"{network} {precision.upper()}, {FORMATS.get(form, form)}, {recipe}"
         described = f"{len(rows)} layers. Most sensitive: {rows[0]['text']}."
         found.sensitivity.append(
             Chart(
