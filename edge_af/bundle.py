@@ -74,6 +74,8 @@ def write_bundle(
     Raises:
         EdgeAfError: the folder is no export, holds no such file or a damaged one, `out` exists, or the key does not sign.
     """
+    if folder.is_file():
+        raise EdgeAfError(f"{folder}: a file; name the folder that `edge-af export` wrote.")
     manifest = read_manifest(folder)
     chosen = [
         file
@@ -100,16 +102,15 @@ def write_bundle(
             _sign(place / SUMS, key)
             heads.insert(1, SIGNATURE)
         total = sum(file.size_bytes for file in chosen)
-        with zipfile.ZipFile(new, "w") as archive, Progress("bundle", _megabytes(total), "MB") as progress:
+        with zipfile.ZipFile(new, "w") as archive, _Bytes("bundle", total) as progress:
             for name in heads:
                 _add(archive, name, place / name)
             for file in chosen:
-                progress.update(0, file.path)
                 if _add(archive, file.path, folder / file.path) != file.sha256:
                     raise EdgeAfError(
                         f"{folder / file.path}: changed or damaged: its SHA-256 is not the one in {MANIFEST}. Export again."
                     )
-                progress.update(_megabytes(file.size_bytes))
+                progress.count(file.size_bytes)
     return manifest
 
 
@@ -133,6 +134,8 @@ def verify_bundle(
             archive = stack.enter_context(zipfile.ZipFile(path))
         except FileNotFoundError:
             raise EdgeAfError(f"{path}: no such file.") from None
+        except IsADirectoryError:
+            raise EdgeAfError(f"{path}: a folder; name the file that `edge-af bundle` wrote.") from None
         except (OSError, zipfile.BadZipFile) as error:
             raise EdgeAfError(f"{path}: not a bundle of edge-af, or cut off: {error}.") from None
         sums = _sums(archive, path)
@@ -141,15 +144,14 @@ def verify_bundle(
         fingerprint, signer, is_signed = _signed(archive, path, temporary, signers)
         folder = stack.enter_context(staged_folder(out, OURS, overwrite=overwrite)) if out is not None else None
         total = sum(archive.getinfo(name).file_size for name in sums)
-        with Progress("verify", _megabytes(total), "MB") as progress:
+        with _Bytes("verify", total) as progress:
             for name, digest in sums.items():
-                progress.update(0, name)
                 target = temporary if name == MANIFEST else folder
                 if _extracted(archive, path, name, target) != digest:
                     raise GateFailed(
                         f"{path}: {name} is damaged: its SHA-256 is not the one in {SUMS}. Copy the bundle again."
                     )
-                progress.update(_megabytes(archive.getinfo(name).file_size))
+                progress.count(archive.getinfo(name).file_size)
         manifest = read_manifest(temporary)
         if {MANIFEST: sums[MANIFEST], **{file.path: file.sha256 for file in manifest.files}} != sums:
             raise EdgeAfError(f"{path}: not a bundle of edge-af: {MANIFEST} and {SUMS} tell of other files.")
@@ -312,8 +314,16 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
     return f"{lines[-1].rstrip('.')}." if lines else f"status {done.returncode}."
 
 
-def _megabytes(size: int) -> int:
-    return max(1, round(size / 1e6))
+class _Bytes(Progress):
+    """Progress in megabytes, told of bytes."""
+
+    def __init__(self, label: str, total: int) -> None:
+        super().__init__(label, max(1, round(total / 1e6)), "MB")
+        self._bytes = 0
+
+    def count(self, size: int) -> None:
+        self.update(round((self._bytes + size) / 1e6) - round(self._bytes / 1e6))
+        self._bytes += size
 
 
 def kinds(files: Sequence[ArtifactFile]) -> str:

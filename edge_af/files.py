@@ -28,12 +28,22 @@ def sha256_file(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a hidden path beside `path` to write to; it replaces `path` when the block ends well and vanishes when not.
 
-    A reader, or a kill at any moment, sees the old bytes or the new ones, never a part.
+    A reader, or a kill at any moment, sees the old bytes or the new ones, never a part. A link stays a link. A pipe or a device
+    (`/dev/stdout`) cannot be replaced: it is written to when the block ends well.
 
     Raises:
-        EdgeAfError: the disk is full or the folder cannot be written.
+        EdgeAfError: it is a folder, the disk is full, or the folder cannot be written.
     """
+    if path.is_dir():
+        raise EdgeAfError(f"{path}: is a folder; name a file.")
     with explain_os_errors(path):
+        if is_stream(path):
+            with tempfile.TemporaryDirectory(prefix="edge-af-") as folder:
+                yield Path(folder, "stream")
+                with Path(folder, "stream").open("rb") as written, path.open("ab") as stream:
+                    shutil.copyfileobj(written, stream)
+            return
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(descriptor)
@@ -46,6 +56,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is no place for a file of its own: a pipe, a device, or another name of an open file."""
+    place = path.absolute()
+    open_file = str(place) in ("/dev/stdout", "/dev/stderr") or place.is_relative_to("/dev/fd")
+    return open_file or (path.exists() and not path.is_file())
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -85,6 +85,8 @@ def test_there_and_back(exported: Path, keys: Path, tmp_path: Path):
     for file in read_manifest(out).files:
         assert (out / file.path).read_bytes() == (exported / file.path).read_bytes()
         assert load(out / file.path).classes == found["classes"]
+    with pytest.raises(EdgeAfError, match="a bundle is unpacked first: edge-af verify"):
+        load(bundle)
     # What is unpacked is an export like any other.
     assert "already exists and is not empty" in str(edge_af("verify", bundle, "--out", out).exception)
     assert edge_af("verify", bundle, "--out", out, "--overwrite").exit_code == 0
@@ -218,13 +220,15 @@ def test_archives_that_are_no_bundles(exported: Path, tmp_path: Path):
     (tmp_path / "other.zip").write_bytes(other.getvalue())
     with pytest.raises(EdgeAfError, match="and not a bundle of edge-af"):
         verify_bundle(tmp_path / "other.zip")
-    for path, message in ((tmp_path, "not a bundle"), (tmp_path / "none", "no such file")):
+    for path, message in ((tmp_path, "a folder; name the file"), (tmp_path / "none", "no such file")):
         with pytest.raises(EdgeAfError, match=message):
             verify_bundle(path)
 
 
 def test_what_cannot_be_bundled(exported: Path, tmp_path: Path):
     out = tmp_path / "af.zip"
+    with pytest.raises(EdgeAfError, match="a file; name the folder"):
+        write_bundle(exported / "attend-fusion-int8.onnx", out)
     with pytest.raises(EdgeAfError, match=r"no such file among those exported; it holds attend-fusion-fp32.onnx"):
         write_bundle(exported, out, precisions=("int4",))
     folder = Path(shutil.copytree(exported, tmp_path / "export"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from edge_af.errors import EdgeAfError
-from edge_af.files import check_replaceable, explain_os_errors, staged_folder
+from edge_af.files import check_replaceable, explain_os_errors, staged_folder, write_atomic
 
 
 def _make(out: Path, text: str, *, overwrite: bool = False) -> None:
@@ -88,3 +89,36 @@ def test_what_is_no_refusal_comes_through() -> None:
         with pytest.raises(OSError) as error, explain_os_errors(Path("x")):
             raise odd
         assert error.value is odd
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk/out")
+    for text in ("one", "two"):
+        write_atomic(tmp_path / "out", text)
+        assert (tmp_path / "out").is_symlink() and (tmp_path / "disk/out").read_text() == text
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "out", "out"]
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    """A device is a file of the kind: `/dev/full` was once replaced by a page."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "text")
+    assert os.read(reader, 99) == b"text" and stat.S_ISFIFO(pipe.stat().st_mode)
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_a_full_device_is_a_plain_line() -> None:
+    before = Path("/dev/full").stat()
+    with pytest.raises(EdgeAfError, match="/dev/full: no space left"):
+        write_atomic(Path("/dev/full"), "text")
+    assert Path("/dev/full").stat().st_ino == before.st_ino
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(EdgeAfError, match="is a folder; name a file"):
+        write_atomic(tmp_path, "text")

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -41,8 +42,18 @@ EXTRA_OF = {
 }
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has closed it (`… | head`). No OSError: of those click makes an exit status of its own."""
+
+
 class LazyVerbs(click.Group):
     """Knows its verbs by name and imports one only to run it or to show its help."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(VERBS)
@@ -101,8 +112,8 @@ def main() -> None:
         absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
         click.echo(f"edge-af: {absent}", err=True)
         status = absent.exit_status
-    except BrokenPipeError:
-        # The reader of our output has gone (`edge-af … | head`); there is nobody left to tell.
+    except (ReaderGone, BrokenPipeError):
+        # There is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except OSError as error:

@@ -104,7 +104,9 @@ def _read_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     except Exception as error:
         # Damaged bytes make numpy and zipfile raise about anything: ValueError, BadZipFile, zlib.error, TokenError, … An
         # .npy file gives a bare array, which is no context manager: a TypeError.
-        raise EdgeAfError(f"{path}: neither a prepared dataset nor an .npz file of numbers ({error}).") from None
+        raise EdgeAfError(
+            f"{path}: neither a prepared dataset nor an .npz file of numbers ({str(error).partition('. ')[0].rstrip('.')})."
+        ) from None
 
 
 def _chosen(rows: str, count: int) -> list[int]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from edge_af.bench.results import Results
 from edge_af.console import say
-from edge_af.files import explain_os_errors, write_atomic
+from edge_af.errors import EdgeAfError
+from edge_af.files import explain_os_errors, is_stream, write_atomic
 
 if TYPE_CHECKING:
     from edge_af.compare.history import History
@@ -43,6 +44,10 @@ def check_writable(path: Path) -> None:
     Raises:
         EdgeAfError: names the path and why.
     """
+    if path.is_dir():
+        raise EdgeAfError(f"{path}: is a folder; name a file.")
+    if is_stream(path):
+        return
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()

@@ -84,6 +84,8 @@ def runtime_of(path: Path) -> str:
         raise EdgeAfError(f"{path}: no such file or folder.")
     if path.is_dir():
         return "torch"
+    if path.suffix == ".zip":
+        raise EdgeAfError(f"{path}: a bundle is unpacked first: edge-af verify {path} --out FOLDER")
     if path.suffix not in RUNTIME_OF_SUFFIX:
         raise EdgeAfError(f"{path}: neither a run folder nor an .onnx or .tflite file.")
     return RUNTIME_OF_SUFFIX[path.suffix]

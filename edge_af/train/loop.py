@@ -30,6 +30,7 @@ from edge_af.models.networks import build, count_params, initialise
 from edge_af.models.presets import ModelConfig
 from edge_af.models.run import METRICS, RUN, Run, load_run, save_run
 from edge_af.models.sizes import training_flops
+from edge_af.runtime import check_features
 from edge_af.train import scalars
 from edge_af.train.checkpoint import (
     CHECKPOINT,
@@ -136,7 +137,7 @@ def train(
 
     Raises:
         EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the
-            dataset is too small, or the loss became NaN.
+            dataset is too small or has a feature that is no number, or the loss became NaN.
         Stopped: by a signal.
     """
     if not resume and ((out / RUN).exists() or (out / CHECKPOINT).exists()):
@@ -285,6 +286,8 @@ def _train_epoch(
         # One rank's signal is everybody's: they stop behind the same step.
         loss, stop = mean_over([update_loss.item(), float(bool(stopped))], job.group)
         if not math.isfinite(loss):
+            # Features are not read through beforehand: of millions of videos that takes minutes.
+            check_features(job.dataset.visual, job.dataset.audio, str(job.dataset.folder))
             kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
             raise EdgeAfError(f"{job.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
         state.step += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,16 @@ def test_a_misspelt_verb_is_answered_with_the_nearest():
     found = edge_af("exprot")
     assert found.returncode == 2
     assert "Did you mean 'export'?" in found.stderr
+
+
+def test_a_reader_that_has_gone_is_no_failure():
+    """`edge-af models | head -1`, its reader gone from the start."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edge_af", "models"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 @pytest.mark.parametrize(("verb", "package", "extra"), [("train", "torch", "train"), ("export", "onnx", "export")])

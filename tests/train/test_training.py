@@ -94,9 +94,16 @@ def test_a_run_is_never_overwritten(dataset, tmp_path):
 
 
 def test_divergence_is_an_error_and_no_run(dataset, tmp_path):
-    broken = dataclasses.replace(dataset, visual=np.full_like(dataset.visual, np.nan))
-    with pytest.raises(EdgeAfError, match="loss became nan in epoch 1"):
-        train(broken, CONFIGS[0], "test", tmp_path, OPTIONS)
+    with pytest.raises(EdgeAfError, match=r"loss became (nan|inf) in epoch .*Lower --lr"):
+        train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, lr=1e30, clip=1e30))
+    assert not (tmp_path / RUN).exists()
+
+
+def test_a_feature_that_is_no_number_is_named(dataset, tmp_path):
+    visual = np.array(dataset.visual)
+    visual[7, 3] = np.nan
+    with pytest.raises(EdgeAfError, match="array 'visual', row 7: NaN or infinite"):
+        train(dataclasses.replace(dataset, visual=visual), CONFIGS[0], "test", tmp_path, OPTIONS)
     assert not (tmp_path / RUN).exists()
 
 
