@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # It needs numpy, and what is told of ends here must be told 
 # -P: a file in the working directory must not stand in for a package.
 WORKER = (sys.executable, "-P", "-m", "edge_af.bench.worker")
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""numpy's libraries start a thread a core otherwise, which idle beside what is measured. Runtimes have pools of their own."""
+
 EMPTY = {"onnxruntime": "empty.onnx", "litert": "empty.tflite"}
 """A layer from 1,152 features to one class, which shows what a runtime takes by itself and whether it runs at all."""
 
@@ -106,7 +109,7 @@ def running(command: Sequence[str], extra_environment: Mapping[str, str] | None 
                 stdout=chatter,
                 stderr=chatter,
                 pass_fds=(writer,),
-                env={**environment(), **(extra_environment or {})},
+                env={**environment(), **ONE_THREAD, **(extra_environment or {})},
                 # Ctrl-C is for the bench, which then ends the worker; the worker has nothing to say about it.
                 start_new_session=True,
             )

@@ -16,8 +16,6 @@ from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE, Job
 
 WORKER = (sys.executable, "-P", "-m", "edge_af.compare.worker")
 """-P: a file in the working directory must not stand in for a package."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""numpy's libraries start no threads, so that forking is safe. Runtimes have pools of their own."""
 TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """glibc (2.35 and newer) asks the kernel for pages of 2 MB then. Pages of 4 KB lie all over the physical memory, and which
 of them share a place in the caches differs from load to load: that is most of what two loads of one file differ by."""
@@ -83,7 +81,8 @@ def nursery(
         BrokenFile: it does not start, or a runtime is missing.
     """
     tunables = ":".join(filter(None, (os.environ.get(TUNABLES), HUGE_PAGES)))
-    with running(command, {**ONE_THREAD, TUNABLES: tunables}) as worker:
+    # numpy's libraries start no threads in it, so that forking is safe.
+    with running(command, {"TF_CPP_MIN_LOG_LEVEL": "3", TUNABLES: tunables}) as worker:
         worker.send(dataclasses.replace(job, result_fd=worker.result_fd).as_json() + "\n")
         started = Nursery(worker, timeout_seconds, on_stage)
         started.order(None)

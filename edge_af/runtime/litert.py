@@ -161,7 +161,8 @@ class MappedLiteRtScorer:
     def _resize(self, videos: int) -> None:
         for name, features in (("visual", VISUAL_FEATURES), ("audio", AUDIO_FEATURES)):
             self._model.resize_input_tensor_by_name(self._key, name, [videos, features])
-        self._inputs = dict(zip(self._names, self._model.create_input_buffers(0), strict=True))
+        self._buffers = self._model.create_input_buffers(0)
+        self._inputs = dict(zip(self._names, self._buffers, strict=True))
         self._outputs = self._model.create_output_buffers(0)
         self._batch = videos
 
@@ -171,7 +172,7 @@ class MappedLiteRtScorer:
                 self._resize(len(visual))
             self._inputs["visual"].write(held_features(visual, self._details["visual"]))
             self._inputs["audio"].write(held_features(audio, self._details["audio"]))
-            self._model.run_by_index(0, list(self._inputs.values()), self._outputs)
+            self._model.run_by_index(0, self._buffers, self._outputs)
             scores: NDArray[Any] = self._outputs[0].read(self._batch * self.classes, self._output["dtype"])
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
