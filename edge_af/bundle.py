@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from edge_af.artifacts import FORMATS, MANIFEST, ArtifactFile, Manifest, read_manifest, write_manifest
@@ -29,7 +30,7 @@ SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 NAMESPACE = "edge-af"
 """What the signature is for: one that the same key made for another purpose does not pass."""
 OURS = (MANIFEST, "*.onnx", "*.tflite")
-"""What `--overwrite` may replace in the folder that a bundle is unpacked to."""
+"""What a bundle may hold, and `--overwrite` replace in the folder that it is unpacked to."""
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 24
@@ -196,8 +197,11 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     lines = _read(archive, path, SUMS).decode(errors="replace").splitlines()
     matches = [_LINE.fullmatch(line) for line in lines]
     sums = {match[2]: match[1] for match in matches if match is not None}
-    if len(sums) != len(lines) or {*names} - {SUMS, SIGNATURE} != {*sums}:
-        raise EdgeAfError(f"{path}: not a bundle of edge-af: {SUMS} does not tell of just the entries that there are.")
+    ours = all(any(fnmatch(name, pattern) for pattern in OURS) for name in sums)
+    if not ours or len(sums) != len(lines) or {*names} - {SUMS, SIGNATURE} != {*sums}:
+        raise EdgeAfError(
+            f"{path}: not a bundle of edge-af: {SUMS} does not tell of just the entries that there are, or of other files."
+        )
     return sums
 
 

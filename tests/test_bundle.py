@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -182,6 +183,7 @@ SWAPPED = bytes.maketrans(b"01", b"10")
         (lambda held: held.update({"extra.sh": b"rm -rf"}), "does not tell of just the entries"),
         (lambda held: held.pop("attend-fusion-int8.onnx"), "does not tell of just the entries"),
         (lambda held: held.pop(SUMS), "has no SHA256SUMS"),
+        (lambda held: held.pop(MANIFEST), "has no SHA256SUMS and manifest.json"),
     ],
 )
 def test_what_was_changed_on_the_way(signed: Path, change: Callable[[dict[str, bytes]], None], message: str):
@@ -201,6 +203,22 @@ def test_names_that_lead_elsewhere(exported: Path, tmp_path: Path, name: str):
     with pytest.raises(EdgeAfError, match="not a bundle of edge-af"):
         verify_bundle(rewritten(bundle, change), out=tmp_path / "out")
     assert not (tmp_path / "out").exists() and not [*tmp_path.parent.rglob("escape")]
+
+
+def test_it_holds_networks_and_nothing_else(exported: Path, tmp_path: Path):
+    """However well its sums and its manifest speak of a script."""
+    bundle = tmp_path / "af.zip"
+    write_bundle(exported, bundle, precisions=("int8",))
+
+    def change(held: dict[str, bytes]) -> None:
+        held["install.sh"] = held.pop("attend-fusion-int8.onnx")
+        held[MANIFEST] = held[MANIFEST].replace(b"attend-fusion-int8.onnx", b"install.sh")
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in held.items() if name != SUMS}
+        held[SUMS] = "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
+
+    with pytest.raises(EdgeAfError, match="or of other files"):
+        verify_bundle(rewritten(bundle, change), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_archives_that_are_no_bundles(exported: Path, tmp_path: Path):
