@@ -199,10 +199,14 @@ class _Session:
 
     def judge(self, save: Callable[[Results], None]) -> None:
         """Have each file score the evaluation set, if there is one, on the rows that were measured."""
-        known = {row.key for row in self._rows.values() if row.gap_at_20 is not None or row.status != OK or row.reason}
-        todo = {row.key: index for index, row in self._rows.items() if row.key not in known}
         if self._dataset is None:
             return
+        measured = {index: row for index, row in sorted(self._rows.items()) if row.status == OK}
+        known = {row.key for row in measured.values() if row.gap_at_20 is not None or row.reason}
+        todo: dict[str, int] = {}
+        for index, row in measured.items():
+            if row.key not in known:
+                todo.setdefault(row.key, index)
         subjects = [self._plan[index].subject for index in todo.values()]
         if subjects:
             self._copy([self._program, *(_file(one.path, one.sha256) for one in subjects)])
