@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def make_phone(adbd: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         monkeypatch.delenv("ANDROID_SERIAL", raising=False)
         for name in ("ADB_SERVER_SOCKET", "HOME"):
             monkeypatch.setenv(name, phone.environment[name])
+        # Where benches hold a phone: another run of these tests has one of the same number.
+        monkeypatch.setattr(tempfile, "tempdir", phone.environment["TMPDIR"])
         return phone
 
     yield make

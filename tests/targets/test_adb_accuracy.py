@@ -124,7 +124,7 @@ def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_datas
             time.sleep(0.05)
         phone.unplug()
 
-    thread = threading.Thread(target=unplug)
+    thread = threading.Thread(target=unplug, daemon=True)
     thread.start()
     with pytest.raises(adb.Gone):
         bench(phone, folder, eval_dataset, program, scratch=scratch, save=kept.append)

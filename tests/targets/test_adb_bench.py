@@ -216,7 +216,7 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
             time.sleep(0.05)
         phone.unplug()
 
-    thread = threading.Thread(target=unplug)
+    thread = threading.Thread(target=unplug, daemon=True)
     thread.start()
     folder, scratch = exports / "attend-fusion", tmp_path / "scratch"
     program = slow(phone)
