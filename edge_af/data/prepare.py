@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, NoReturn
 
 from edge_af.console import Progress, say, warn
-from edge_af.data.dataset import INDEX
+from edge_af.data.dataset import INDEX, is_dataset
 from edge_af.data.examples import Layout, Limits, detect_layout, parse
 from edge_af.data.tfrecord import GZIP_MAGIC, Damage, read_batches, tensorflow
 from edge_af.data.vocabulary import MOST_CLASSES, Vocabulary, find_vocabulary, read_vocabulary
@@ -118,6 +118,8 @@ def find_sources(patterns: Sequence[str]) -> list[Path]:
         path = Path(pattern)
         if path.is_dir():
             files = _in_folder(path)
+            if not files and is_dataset(path):
+                raise EdgeAfError(f"{path}: is prepared already; name the folder of its TFRecord files.")
             if not files:
                 raise EdgeAfError(f"{path}: no TFRecord files in this folder (*.tfrecord, *.tfrecord.gz, *.gz).")
         elif path.exists():

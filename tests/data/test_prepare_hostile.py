@@ -140,6 +140,13 @@ def test_nothing_there(tmp_path: Path, records: Any, run: Callable[..., Any]) ->
         _refused(ran, tmp_path, str(tmp_path / source), text)
 
 
+def test_what_is_prepared_already(tmp_path: Path, records: Any, run: Callable[..., Any]) -> None:
+    path = records.write(tmp_path / "in" / "f.tfrecord", [records.video("x")])
+    assert run("data", "prepare", path, "--out", tmp_path / "done").status == 0
+    ran = run("data", "prepare", tmp_path / "done", "--out", tmp_path / "out")
+    assert ran.status == 2 and "is prepared already" in ran.err and not (tmp_path / "out").exists()
+
+
 def test_all_left_out(tmp_path: Path, records: Any, run: Callable[..., Any]) -> None:
     path = records.write(tmp_path / "in" / "f.tfrecord", [records.video("x", [-1]), records.video("y", [-1])])
     ran = run("data", "prepare", path, "--out", tmp_path / "out", "--skip-bad")
