@@ -222,7 +222,9 @@ def main() -> None:
     dataset = open_dataset(given.data)
     path = given.out.with_suffix(".json")
     here = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
+    )
     found: dict[str, Any] = {
         "schema_version": 1,
         "command": f"python benchmarks/architecture.py --data {given.data} --out {given.out}",

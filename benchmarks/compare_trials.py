@@ -158,7 +158,7 @@ def run_trial(kind: str, number: int, loaded: bool, base: Path, candidate: Path,
     created = datetime.now(UTC).isoformat(timespec="seconds")
     load_average = round(os.getloadavg()[0], 2)
     with load_beside(number, loaded):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     try:
         found = json.loads(done.stdout)
     except json.JSONDecodeError:

@@ -230,7 +230,9 @@ def main(
 
     dataset = open_dataset(data)
     device = this_device()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout.strip()
     command = "python -m benchmarks.recipes " + shlex.join(sys.argv[1:])
     note = (
         f"Made by `{command}` at commit {commit} on {device.label}, {threads} thread{'s' if threads > 1 else ''}; "

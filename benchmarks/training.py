@@ -112,7 +112,7 @@ def _row(wanted: Wanted, work: Path, train: Path, evaluation: Path) -> dict[str,
     _run(command)
     folder = work / wanted.name
     run = read_json(folder / "run.json", "run")
-    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     measured = json.loads(_run(["edge-af", "eval", str(folder), "--data", str(evaluation), "--threads", "2", "--json"]))
     speeds = [epoch["speed"] for epoch in epochs if epoch["speed"]]
     return {
@@ -140,7 +140,9 @@ def _row(wanted: Wanted, work: Path, train: Path, evaluation: Path) -> dict[str,
 def _run(command: list[str]) -> str:
     """Run a verb in a process of its own and return its standard output; ends this process if it fails."""
     say(f"\n$ {shlex.join(command)}")
-    done = subprocess.run([sys.executable, "-m", "edge_af", *command[1:]], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_af", *command[1:]], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout
@@ -148,7 +150,9 @@ def _run(command: list[str]) -> str:
 
 def _commit() -> str | None:
     here = Path(__file__).resolve().parent
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
+    )
     return done.stdout.strip() or None
 
 

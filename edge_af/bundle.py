@@ -97,7 +97,7 @@ def write_bundle(
         place = Path(temporary)
         write_manifest(place, manifest)
         sums = {MANIFEST: sha256_file(place / MANIFEST), **{file.path: file.sha256 for file in chosen}}
-        (place / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+        (place / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), encoding="utf-8")
         heads = [SUMS, MANIFEST]
         if key is not None:
             _sign(place / SUMS, key)
@@ -274,7 +274,7 @@ def _signed(
     if signers is None:
         return fingerprint, None, True
     allowed, names = folder / "allowed_signers", _allow(signers)
-    allowed.write_text("".join(f"{line}\n" for line in names))
+    allowed.write_text("".join(f"{line}\n" for line in names), encoding="utf-8")
     found = _ssh_keygen(["-Y", "find-principals", "-s", str(signature), "-f", str(allowed)])
     for name in found.stdout.splitlines() if found is not None and found.returncode == 0 else []:
         done = _ssh_keygen(["-Y", "verify", "-f", str(allowed), "-I", name, *looking], sums)
@@ -291,7 +291,7 @@ def _allow(signers: Path) -> dict[str, str | None]:
         EdgeAfError: it cannot be read.
     """
     try:
-        lines = signers.read_text().splitlines()
+        lines = signers.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise EdgeAfError(f"{signers}: cannot read these signers: {error}.") from None
     found: dict[str, str | None] = {}
@@ -310,7 +310,9 @@ def _ssh_keygen(arguments: Sequence[str], stdin: Path | None = None) -> subproce
         return None
     with ExitStack() as stack:
         source = stack.enter_context(stdin.open("rb")) if stdin is not None else None
-        return subprocess.run([program, *arguments], stdin=source, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [program, *arguments], stdin=source, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:

@@ -2,22 +2,74 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import os
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import click
 
 
+def prepare_streams() -> None:
+    """Make standard output and error take any text, and be there at all.
+
+    A locale that lacks a sign gets its JSON escape, so that JSON stays what it is. A stream that was closed when the
+    process started (`>&-`, some service managers) becomes the null device: otherwise the next file opened would take its
+    number, and receive what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    codecs.register_error("json-escape", _json_escape)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="json-escape")
+
+
+def _json_escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), error.end
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Let news be lost when nobody can take it: standard error that is full or closed ends no work and changes no status."""
+    try:
+        yield
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: IO[str]) -> None:
+    """Lead a stream to the null device: what it still holds would fail again at exit and change the exit status."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
 def say(message: str) -> None:
     """One line of news for the person at the terminal."""
-    click.echo(message, err=True)
+    with unheard():
+        click.echo(message, err=True)
 
 
 def warn(message: str) -> None:
     """One line that the user should not miss."""
-    click.echo(click.style("warning: ", fg="yellow") + message, err=True)
+    say(click.style("warning: ", fg="yellow") + message)
 
 
 class Progress:
@@ -46,7 +98,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._terminal:
-            click.echo("\r\033[K", err=True, nl=False)
+            _draw_over("")
         if kind is None:
             seconds = time.monotonic() - self._started
             note = f", {self._note}" if self._note else ""
@@ -79,7 +131,12 @@ class Progress:
                 say(f"{self._label}: {count}{left}{tail}")
             return
         bar = f"[{'#' * round(24 * share):<24}] " if self._total else ""
-        click.echo(f"\r\033[K{self._label} {bar}{count}{left}{tail}", err=True, nl=False)
+        _draw_over(f"{self._label} {bar}{count}{left}{tail}")
+
+
+def _draw_over(text: str) -> None:
+    with unheard():
+        click.echo(f"\r\033[K{text}", err=True, nl=False)
 
 
 def _clock(seconds: float) -> str:

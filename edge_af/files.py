@@ -58,6 +58,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
 
 
+def check_utf8_name(path: Path) -> None:
+    """Refuse a path whose bytes are not UTF-8: the runtimes and safetensors open no other.
+
+    Raises:
+        EdgeAfError: naming the path.
+    """
+    if os.fsencode(path) != str(path).encode(errors="surrogatepass"):
+        raise EdgeAfError(f"{path}: the name is not UTF-8, so its file cannot be loaded. Rename it.")
+
+
 def is_stream(path: Path) -> bool:
     """Whether a path is no place for a file of its own: a pipe, a device, or another name of an open file."""
     place = path.absolute()
@@ -66,9 +76,12 @@ def is_stream(path: Path) -> bool:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file; see `atomic_path`."""
+    """Write a whole file; see `atomic_path`. Text becomes UTF-8.
+
+    A file name that is not UTF-8 holds lone surrogates, which become escapes (`\\udce9`): JSON reads them back as they were.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -83,7 +96,7 @@ def read_json(path: Path, what: str) -> Any:
         EdgeAfError: it is missing, unreadable or not JSON; `what` names its role in the message.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: no such {what}.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -99,7 +112,7 @@ def read_yaml(path: Path, what: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: no such {what}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

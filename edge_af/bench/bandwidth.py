@@ -67,7 +67,9 @@ def measure_apart(threads: Sequence[int], sizes: Sequence[int], environment: dic
     wanted = [f"{count}:{size}" for count in threads for size in sizes]
     command = [sys.executable, "-P", "-m", "edge_af.bench.bandwidth", *wanted]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=600)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=600
+        )
         return [Bandwidth(**one) for one in json.loads(done.stdout)]
     except (OSError, subprocess.SubprocessError, ValueError, TypeError):
         return []

@@ -82,7 +82,9 @@ def throttled() -> list[str]:
     text = next(filter(None, map(_text, PLATFORM.glob(PI_THROTTLED))), "")
     if not text and (tool := shutil.which("vcgencmd")):
         try:
-            done = subprocess.run([tool, "get_throttled"], capture_output=True, text=True, timeout=5)
+            done = subprocess.run(
+                [tool, "get_throttled"], capture_output=True, encoding="utf-8", errors="replace", timeout=5
+            )
         except (OSError, subprocess.TimeoutExpired):
             return []
         text = done.stdout.strip().rpartition("=")[2]

@@ -127,7 +127,7 @@ def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
             command,
             env=environment(),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout_seconds,
             stdin=subprocess.DEVNULL,

@@ -26,7 +26,7 @@ class MemoryReading:
 def read_memory() -> MemoryReading | None:
     """This process's memory now; None on a system without Linux's `/proc`."""
     try:
-        lines = STATUS.read_text().splitlines()
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     # Kernels before 4.5 lack RssFile and RssAnon, and some sandboxes VmHWM.
@@ -44,7 +44,7 @@ def read_memory() -> MemoryReading | None:
 def reset_peak() -> bool:
     """Set the high-water mark back to what is resident now; False where the kernel does not allow it."""
     try:
-        CLEAR_REFS.write_text("5")
+        CLEAR_REFS.write_text("5", encoding="ascii")
     except OSError:
         return False
     return True

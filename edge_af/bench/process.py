@@ -45,10 +45,10 @@ _NO_RUNTIME = "failed to create xnnpack runtime"
 
 
 def environment() -> dict[str, str]:
-    """This process's, in which the package is found from anywhere."""
+    """This process's, in which the package is found from anywhere and output is UTF-8, as its reader expects."""
     package_folder = str(Path(edge_af.__file__).resolve().parents[1])
     search_path = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": search_path}
+    return {**os.environ, "PYTHONPATH": search_path, "PYTHONIOENCODING": "utf-8"}
 
 
 class Running:

@@ -370,7 +370,7 @@ class Results:
 @cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of `results.json`."""
-    text = resources.files("edge_af.bench").joinpath("results.schema.json").read_text()
+    text = resources.files("edge_af.bench").joinpath("results.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

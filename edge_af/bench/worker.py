@@ -229,7 +229,7 @@ def main(
     """Read the job, do it, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
     die_with_parent()
     job = parse(sys.stdin.read())
-    with os.fdopen(job.result_fd, "w") as out:
+    with os.fdopen(job.result_fd, "w", encoding="utf-8") as out:
 
         def tell(fields: dict[str, Any]) -> None:
             out.write(json.dumps(fields) + "\n")

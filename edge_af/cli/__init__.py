@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from typing import Any
 
 import click
 
 from edge_af import __version__
+from edge_af.console import discard, prepare_streams, say, unheard
 from edge_af.errors import EdgeAfError, missing_extra
 
 VERBS = {
@@ -90,19 +90,21 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script: turns the errors we raise into one or two lines and an exit status."""
+    prepare_streams()
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         status = stop.exit_code
     except click.ClickException as error:
-        error.show()
+        with unheard():
+            error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("edge-af: interrupted.", err=True)
+        say("edge-af: interrupted.")
         status = 130
     except EdgeAfError as error:
-        click.echo(f"edge-af: {error}", err=True)
+        say(f"edge-af: {error}")
         status = error.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -110,14 +112,14 @@ def main() -> None:
             raise
         # torch comes with either extra; the one named is the one whose verb was called.
         absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
-        click.echo(f"edge-af: {absent}", err=True)
+        say(f"edge-af: {absent}")
         status = absent.exit_status
     except (ReaderGone, BrokenPipeError):
         # There is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         status = 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"edge-af: {where}{error.strerror or error}.", err=True)
+        say(f"edge-af: {where}{error.strerror or error}.")
         status = EdgeAfError.exit_status
     sys.exit(status if isinstance(status, int) else 0)

@@ -87,7 +87,9 @@ def _search_path(tree: Path, root: Path) -> str:
 
 def _git(folder: Path, *arguments: str, missing: str | None = None) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace"
+        )
     except FileNotFoundError:
         raise EdgeAfError("--base-ref needs git, which is not installed.") from None
     if done.returncode != 0:

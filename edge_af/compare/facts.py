@@ -97,7 +97,9 @@ def multiply_adds(path: Path, timeout_seconds: float = 600.0) -> int | None:
         return tflite_multiply_adds(path)
     command = [sys.executable, "-P", "-m", "edge_af.compare.facts", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=timeout_seconds)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", env=environment(), timeout=timeout_seconds
+        )
         return int(done.stdout) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError):
         return None
@@ -121,7 +123,7 @@ def _profiled_multiply_adds(path: Path) -> int:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         sizes = {"visual": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
         session.run(None, {name: np.zeros((1, size), np.float32) for name, size in sizes.items()})
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     total = 0
     for event in events:
         about = event.get("args", {})

@@ -122,7 +122,7 @@ def worst(statuses: Iterable[str]) -> str:
 @cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of `compare.json`."""
-    text = resources.files("edge_af.compare").joinpath("compare.schema.json").read_text()
+    text = resources.files("edge_af.compare").joinpath("compare.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

@@ -293,7 +293,7 @@ def main() -> None:
     """Serve until standard input ends."""
     die_with_parent()
     job = Job.from_json(sys.stdin.readline())
-    with os.fdopen(job.result_fd, "w") as out:
+    with os.fdopen(job.result_fd, "w", encoding="utf-8") as out:
 
         def tell(fields: dict[str, Any]) -> None:
             out.write(json.dumps(fields) + "\n")

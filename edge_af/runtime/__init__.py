@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
+from edge_af.files import check_utf8_name
 
 RUNTIME_OF_SUFFIX = {".onnx": "onnxruntime", ".tflite": "litert"}
 """The runtime that opens a file unless another is asked for. A run folder opens in `torch`."""
@@ -78,10 +79,11 @@ def runtime_of(path: Path) -> str:
     """The runtime that opens `path`.
 
     Raises:
-        EdgeAfError: there is no such file, or nothing of ours opens it.
+        EdgeAfError: there is no such file, its name is not UTF-8, or nothing of ours opens it.
     """
     if not path.exists():
         raise EdgeAfError(f"{path}: no such file or folder.")
+    check_utf8_name(path)
     if path.is_dir():
         return "torch"
     if path.suffix == ".zip":

@@ -148,7 +148,7 @@ def _call(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         start_new_session=True,
     )
@@ -305,7 +305,7 @@ def alone(phone: Phone) -> Iterator[None]:
     name = hashlib.sha256(phone.serial.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"adb-{name}.lock").open("w") as file:
+    with (folder / f"adb-{name}.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -163,12 +163,12 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
             folder.parent.mkdir(exist_ok=True)
             try:
                 left_out = make_environment(folder, groups, wheels)
-                done.write_text(json.dumps({"left_out": left_out}))
+                done.write_text(json.dumps({"left_out": left_out}), encoding="utf-8")
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         os.utime(folder)
-    return {"python": str(folder / "bin/python"), **json.loads(done.read_text())}
+    return {"python": str(folder / "bin/python"), **json.loads(done.read_text(encoding="utf-8"))}
 
 
 def environment_folder(groups: dict[str, list[str]]) -> Path:
@@ -250,9 +250,9 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     results, ended = session / "results.json", session / "ended.json"
     with held_lock(request["client"]):
         if ended.is_file():
-            kept: dict[str, Any] = json.loads(ended.read_text())
+            kept: dict[str, Any] = json.loads(ended.read_text(encoding="utf-8"))
             if kept["client"] == request["client"] and not request["fresh"]:
-                return {**kept, "results": results.read_text() if results.is_file() else None}
+                return {**kept, "results": results.read_text(encoding="utf-8") if results.is_file() else None}
             shutil.rmtree(session)
         files = session / "files"
         shutil.rmtree(files, ignore_errors=True)
@@ -274,8 +274,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             stop(process)
         found = {"status": process.returncode, "interrupted": interrupted, "client": request["client"]}
         if not interrupted:
-            ended.write_text(json.dumps(found))
-        return {**found, "results": results.read_text() if results.is_file() else None}
+            ended.write_text(json.dumps(found), encoding="utf-8")
+        return {**found, "results": results.read_text(encoding="utf-8") if results.is_file() else None}
 
 
 def doctor(request: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +384,7 @@ def held_lock(client: str) -> Iterator[None]:
     Raises:
         Refused: another client holds it.
     """
-    with (home() / "lock").open("a+") as file:
+    with (home() / "lock").open("a+b") as file:
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -402,7 +402,7 @@ def held_lock(client: str) -> Iterator[None]:
                 time.sleep(0.5)
         since = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "client": client, "since": since}))
+        file.write(json.dumps({"pid": os.getpid(), "client": client, "since": since}).encode())
         file.flush()
         try:
             yield

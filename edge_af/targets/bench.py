@@ -319,7 +319,7 @@ def _results(text: str | None) -> Results | None:
         return None
     with tempfile.TemporaryDirectory(prefix="edge-af-") as folder:
         path = Path(folder) / "results.json"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         results = read_results(path)
     # What ran there is this installation.
     return results if results.commit is not None else dataclasses.replace(results, commit=project_commit())

@@ -121,7 +121,7 @@ def bench_fleet(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             # Ctrl-C is for this process, which hands it on.
             start_new_session=True,

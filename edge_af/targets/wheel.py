@@ -67,7 +67,7 @@ def requirements() -> list[str]:
     """
     source = PACKAGE.parent / "pyproject.toml"
     if source.is_file():
-        project = tomllib.loads(source.read_text()).get("project", {})
+        project = tomllib.loads(source.read_text(encoding="utf-8")).get("project", {})
         if project.get("name") == "edge-af":
             return [str(one) for one in project["dependencies"]]
     try:
@@ -123,12 +123,12 @@ def download_wheels(
             raise EdgeAfError(f"no runtime has a wheel for {machine}, Python {version}, glibc {glibc}.")
         del found["pip"]
         write_json(complete, found)
-    return json.loads(complete.read_text()), sorted(folder.glob("*.whl"))
+    return json.loads(complete.read_text(encoding="utf-8")), sorted(folder.glob("*.whl"))
 
 
 def _download(command: list[str], group: str) -> bool:
     """Whether pip got a group's wheels; False where there are none and one can do without."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         return True
     lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.strip()]

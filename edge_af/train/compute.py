@@ -123,7 +123,7 @@ def matmul_flops(device: str, dtype: torch.dtype) -> float:
 def _has_bf16() -> bool:
     """Whether this processor has instructions for bfloat16 at all; without, it is emulated, and not worth measuring."""
     with contextlib.suppress(OSError):
-        return bool(BF16_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
+        return bool(BF16_FLAGS & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()))
     return False
 
 

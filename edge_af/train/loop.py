@@ -205,7 +205,7 @@ def train(
 def records_in(out: Path) -> list[dict[str, Any]]:
     """The records of a run's epochs: fewer than were asked for if it was killed before its first checkpoint."""
     try:
-        return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+        return [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         return []
 

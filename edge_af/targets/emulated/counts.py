@@ -73,7 +73,7 @@ def count(
         found = run_worker(job, command=command, on_stage=on_stage)
         if found["status"] != OK:
             return found
-        text = out.read_text() if out.is_file() else ""
+        text = out.read_text(encoding="utf-8") if out.is_file() else ""
     return {**found, "instructions": parse_counts(text)[-1]}
 
 
@@ -100,7 +100,7 @@ def build_plugin() -> Path:
     Raises:
         EdgeAfError: there is no C compiler, or it cannot compile it.
     """
-    source = resources.files("edge_af.targets.emulated").joinpath("plugin.c").read_text()
+    source = resources.files("edge_af.targets.emulated").joinpath("plugin.c").read_text(encoding="utf-8")
     library = cache_folder() / "plugins" / f"{sha256_of(source)[:16]}.so"
     if library.is_file():
         return library
@@ -111,9 +111,9 @@ def build_plugin() -> Path:
         )
     with atomic_path(library) as path, tempfile.TemporaryDirectory(prefix="edge-af-plugin-") as folder:
         given = Path(folder) / "plugin.c"
-        given.write_text(source)
+        given.write_text(source, encoding="utf-8")
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(path), str(given)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             wrong = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
             raise EdgeAfError(

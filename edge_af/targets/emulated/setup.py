@@ -207,7 +207,9 @@ def _unpack(architecture: str, packages: Sequence[str], mirror: str, root: Path,
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {SUITE} main\n")
+    (folder / "sources.list").write_text(
+        f"deb [arch={architecture} signed-by={KEYRING}] {mirror} {SUITE} main\n", encoding="utf-8"
+    )
     options = {
         "Dir::State": folder / "state",
         "Dir::State::status": folder / "status",
@@ -232,7 +234,7 @@ def _unpack(architecture: str, packages: Sequence[str], mirror: str, root: Path,
         with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as tar:
             excluded = [f"--exclude=./usr/share/{name}" for name in ("doc", "man", "locale")]
             unpack = ["tar", "-x", "-C", str(root), "--keep-directory-symlink", "--no-same-owner", *excluded]
-            done = subprocess.run(unpack, stdin=tar.stdout, capture_output=True, text=True)
+            done = subprocess.run(unpack, stdin=tar.stdout, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode or tar.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise EdgeAfError(f"{package.name} cannot be unpacked: {last}")
@@ -347,7 +349,7 @@ def _can_fix_addresses() -> bool:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a") as file:
+    with (folder / ".lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -364,7 +366,7 @@ def _output(command: list[str], failure: str) -> str:
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment
+        command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, env=environment
     )
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
