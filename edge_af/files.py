@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_af.console import warn
+from edge_af.console import say, warn
 from edge_af.errors import EdgeAfError
 
 
@@ -117,6 +119,69 @@ def read_yaml(path: Path, what: str) -> Any:
         raise EdgeAfError(f"{path}: no such {what}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise EdgeAfError(f"{path}: cannot read this {what}: {' '.join(str(error).split())}.") from None
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path` until the block ends or this process does, however it ends.
+
+    The file is made where there is none, never written to, never followed if it is a link, and removed at the end. One that
+    a kill left behind locks nothing.
+
+    Args:
+        path: the lock file.
+        busy: what to say when another process holds it.
+        wait: say so and wait for it, instead of raising.
+
+    Raises:
+        EdgeAfError: another process holds it, or it cannot be made.
+    """
+    held = None
+    while held is None:
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = _open_lock(path)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                os.close(held)
+                raise EdgeAfError(busy) from None
+            say(busy)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        # The holder before may have removed the file between the opening and the lock: then another one counts by now.
+        if not path.exists() or not os.path.samestat(path.lstat(), os.fstat(held)):
+            os.close(held)
+            held = None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _open_lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise EdgeAfError(f"{path}: cannot be locked, because it is no plain file. Remove it.")
+    return descriptor
+
+
+def lock_output(out: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the output `out`, a file or an existing folder, for this process alone; see `locked`.
+
+    Two processes that write to one place would undo each other's work without a word. The lock lies in the folder, or
+    beside the file; a pipe or a device is not locked.
+
+    Raises:
+        EdgeAfError: another process writes there.
+    """
+    if not out.is_dir() and is_stream(out):
+        return contextlib.nullcontext()
+    target = out.resolve()
+    place = target / ".lock" if out.is_dir() else target.with_name(f".{target.name}.lock")
+    return locked(place, f"{out}: another edge-af process is writing here. Wait for it, or choose another --out.")
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edge_af.errors import EdgeAfError
-from edge_af.files import check_replaceable, explain_os_errors, staged_folder, write_atomic
+from edge_af.files import check_replaceable, explain_os_errors, lock_output, locked, staged_folder, write_atomic
 
 
 def _make(out: Path, text: str, *, overwrite: bool = False) -> None:
@@ -122,3 +124,49 @@ def test_a_full_device_is_a_plain_line() -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(EdgeAfError, match="is a folder; name a file"):
         write_atomic(tmp_path, "text")
+
+
+def _in_another_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", f"import sys; from pathlib import Path\n{code}", *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_output_is_one_process_s_at_a_time_and_free_after_a_kill(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+    code = (
+        "from edge_af.files import lock_output\nwith lock_output(Path(sys.argv[1])): print('held', flush=True); input()"
+    )
+    other = _in_another_process(code, out)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(EdgeAfError, match="another edge-af process is writing here"), lock_output(out):
+        pytest.fail("both hold it")
+    other.kill()
+    other.communicate()
+    assert len([*tmp_path.rglob(".*lock")]) == 1
+    with lock_output(out):
+        pass
+    assert not [*tmp_path.rglob(".*lock")]
+
+
+def test_a_process_that_waits_for_a_lock_gets_it_when_it_is_let_go(tmp_path: Path) -> None:
+    code = "from edge_af.files import locked\nwith locked(Path(sys.argv[1]), 'busy', wait=True): print('held')"
+    with locked(tmp_path / "lock", "busy"):
+        other = _in_another_process(code, tmp_path / "lock")
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.communicate(timeout=0.5)
+    assert other.communicate(timeout=30)[0] == "held\n"
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_lock_file_that_leads_elsewhere_is_refused_and_its_target_is_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / ".out.lock").symlink_to("precious")
+    with pytest.raises(EdgeAfError, match=r"\.out\.lock"), lock_output(tmp_path / "out"):
+        pytest.fail("followed")
+    assert (tmp_path / "precious").read_text() == "kept"
+    os.mkfifo(tmp_path / ".pipe.lock")
+    with pytest.raises(EdgeAfError, match="no plain file"), lock_output(tmp_path / "pipe"):
+        pytest.fail("held")

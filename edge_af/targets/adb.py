@@ -7,7 +7,6 @@ it works on follow it, each quoted, as its positional parameters.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_af.errors import EdgeAfError
-from edge_af.files import sha256_file
+from edge_af.files import locked, sha256_file
 from edge_af.targets import AdbTarget
 
 FOLDER = "/data/local/tmp/edge-af"
@@ -305,9 +304,7 @@ def alone(phone: Phone) -> Iterator[None]:
     name = hashlib.sha256(phone.serial.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"adb-{name}.lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EdgeAfError(f"{phone.label}: another bench measures on it. Wait for it, or end it.") from None
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise EdgeAfError(f"{folder}: is not this account's folder. Remove it, or point TMPDIR to another place.")
+    with locked(folder / f"adb-{name}.lock", f"{phone.label}: another bench measures on it. Wait for it, or end it."):
         yield

@@ -384,7 +384,8 @@ def held_lock(client: str) -> Iterator[None]:
     Raises:
         Refused: another client holds it.
     """
-    with (home() / "lock").open("a+b") as file:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(home() / "lock", flags, 0o600), "a+b") as file:
         deadline = time.monotonic() + 30
         while True:
             try:

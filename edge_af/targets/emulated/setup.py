@@ -12,7 +12,6 @@ is not there. KEY depends on what is asked for, so that another version of a run
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -21,7 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from typing import Any
 import edge_af
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, read_json, replace_folder, write_atomic, write_json
+from edge_af.files import explain_os_errors, locked, read_json, replace_folder, write_atomic, write_json
 from edge_af.targets.agent import home
 from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
 from edge_af.targets.wheel import download_wheels, requirement_groups, sha256_of
@@ -131,7 +130,7 @@ def setup_emulated(mirror: str | None = None) -> tuple[System, bool]:
         return _read(folder), True
     machine = _check_tools()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.parent):
+    with locked(folder.parent / ".lock", "another process sets emulation up; waiting for it …", wait=True):
         if (folder / "system.json").is_file():  # Another process made it meanwhile.
             return _read(folder), True
         for leftover in folder.parent.glob(".*.stage"):
@@ -345,17 +344,6 @@ def _check_tools() -> str:
 def _can_fix_addresses() -> bool:
     """Containers may forbid it; instructions for vectors are the same without it."""
     return subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say("another process sets emulation up; waiting for it …")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _output(command: list[str], failure: str) -> str:
