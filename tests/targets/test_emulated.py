@@ -133,7 +133,7 @@ def test_a_setup_that_fails_leaves_nothing_that_looks_finished(monkeypatch: pyte
     leftover.mkdir(parents=True)
     with pytest.raises(EdgeAfError):
         setup.setup_emulated(mirror="file:///nonexistent")
-    assert [path.name for path in leftover.parent.iterdir()] == [".lock"]
+    assert [path.name for path in leftover.parent.iterdir()] == []
 
 
 def test_a_budget_names_boards_and_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
