@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, check_file, manifest_of, read_manifest
 from edge_af.bench.results import Sensitivity, schema
 from edge_af.bench.schema import violation
+from edge_af.console import warn
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
@@ -145,6 +146,7 @@ def _subjects_in(path: Path, runtimes: tuple[str, ...]) -> list[Subject]:
         return [subject] if not runtimes or subject.runtime in runtimes else []
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
+        _name_passed_over(path, manifest)
         subjects = []
         for file in manifest.files:
             runtime = RUNTIME_OF_SUFFIX.get(Path(file.path).suffix)
@@ -155,10 +157,39 @@ def _subjects_in(path: Path, runtimes: tuple[str, ...]) -> list[Subject]:
         if not subjects and not runtimes:
             raise EdgeAfError(f"{path / MANIFEST}: lists no .onnx or .tflite file. Export again.")
         return subjects
-    inner = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
+    inner = [folder for folder in _entries(path) if _has_manifest(folder)]
     if not inner:
         raise EdgeAfError(f"{path}: no {MANIFEST} here. Name a folder that `edge-af export` wrote, or a file in one.")
     return [subject for folder in inner for subject in _subjects_in(folder, runtimes)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise EdgeAfError(f"{folder}: cannot be read ({error.strerror}).") from None
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether a folder has a manifest, be it a link that leads nowhere: reading it then says so."""
+    try:
+        (folder / MANIFEST).lstat()
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise EdgeAfError(f"{folder}: cannot be read ({error.strerror}).") from None
+
+
+def _name_passed_over(folder: Path, manifest: Manifest) -> None:
+    """Warn about what looks like an exported file and is not measured."""
+    for file in manifest.files:
+        if Path(file.path).suffix not in RUNTIME_OF_SUFFIX:
+            warn(f"{folder / MANIFEST}: lists {file.path!r}, which is no .onnx or .tflite file; going on without it.")
+    listed = {file.path for file in manifest.files}
+    unlisted = [path.name for path in _entries(folder) if path.suffix in RUNTIME_OF_SUFFIX]
+    if unlisted := [name for name in unlisted if name not in listed]:
+        warn(f"{folder}: {len(unlisted)} file(s) that {MANIFEST} does not list passed over: {', '.join(unlisted[:3])}.")
 
 
 def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:

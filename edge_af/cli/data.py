@@ -49,7 +49,7 @@ def synth(
 @click.option("--classes", type=int, help="Number of classes. Default: from the vocabulary, else from the layout.")
 @click.option("--vocabulary", type=click.Path(path_type=Path), help="CSV with the columns index and name.")
 @click.option("--dtype", default="float16", show_default=True, type=click.Choice(["float16", "float32"]))
-@click.option("--skip-bad", is_flag=True, help="Leave out damaged records, and list them, instead of stopping.")
+@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, and name it, instead of stopping.")
 @click.option("--overwrite", is_flag=True, help="Start over, and replace a dataset that is there already.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
 def prepare(
@@ -64,8 +64,8 @@ def prepare(
 ) -> None:
     """Convert YouTube-8M TFRecords into a prepared dataset.
 
-    SRC are files, folders (searched through) and globs; plain or GZIP; video-level or frame-level; of 2018 or 2017.
-    Interrupted and run again, it goes on where it stopped.
+    SRC are files, folders (searched through, links followed) and globs; plain or GZIP; video-level or frame-level; of 2018
+    or 2017. Interrupted and run again, it goes on where it stopped.
     """
     from edge_af.data.prepare import PrepareOptions
     from edge_af.data.prepare import prepare as run
@@ -104,9 +104,9 @@ def info(path: str, as_json: bool) -> None:
     if is_dataset(Path(path)):
         found = describe_dataset(open_dataset(path))
     else:
-        from edge_af.data.prepare import find_sources
+        from edge_af.data.sources import find_sources
 
-        found = describe_tfrecords(find_sources([path]))
+        found = describe_tfrecords(find_sources([path], skip_bad=True))
     if as_json:
         _print_json(found)
     elif found["kind"] == "dataset":

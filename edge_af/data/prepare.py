@@ -18,7 +18,6 @@ import dataclasses
 import errno
 import fcntl
 import functools
-import glob
 import json
 import os
 import shutil
@@ -31,10 +30,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_af.console import Progress, say, warn
-from edge_af.data.dataset import INDEX, is_dataset
+from edge_af.data.dataset import INDEX
 from edge_af.data.examples import Layout, Limits, detect_layout, parse
-from edge_af.data.tfrecord import GZIP_MAGIC, Damage, read_batches, tensorflow
+from edge_af.data.sources import find_sources
+from edge_af.data.tfrecord import Damage, read_batches, tensorflow
 from edge_af.data.vocabulary import MOST_CLASSES, Vocabulary, find_vocabulary, read_vocabulary
 from edge_af.data.writer import FILES, DatasetWriter, index_of
 from edge_af.errors import EdgeAfError
@@ -54,7 +57,7 @@ class PrepareOptions:
     dtype: str = "float16"
     """Of the stored features: `float16` or `float32`."""
     skip_bad: bool = False
-    """Leave damaged records out and list them, where the default is to stop at the first."""
+    """Leave out damaged records, folders that cannot be read and broken links, and name them. The default stops there."""
 
     def __post_init__(self) -> None:
         if self.classes is not None and not 1 <= self.classes <= MOST_CLASSES:
@@ -105,53 +108,6 @@ class Prepared:
     """In that time."""
 
 
-def find_sources(patterns: Sequence[str]) -> list[Path]:
-    """The TFRecord files that files, folders (searched through) and globs name, sorted, each once.
-
-    In a folder these are `*.tfrecord`, `*.tfrecord.gz`, and any other `*.gz` that is GZIP by its first bytes.
-
-    Raises:
-        EdgeAfError: one of the patterns names nothing.
-    """
-    found: dict[Path, Path] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            files = _in_folder(path)
-            if not files and is_dataset(path):
-                raise EdgeAfError(f"{path}: is prepared already; name the folder of its TFRecord files.")
-            if not files:
-                raise EdgeAfError(f"{path}: no TFRecord files in this folder (*.tfrecord, *.tfrecord.gz, *.gz).")
-        elif path.exists():
-            files = [path]
-        elif glob.has_magic(pattern):
-            files = []
-            for name in glob.glob(pattern, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute pattern
-                files += _in_folder(Path(name)) if Path(name).is_dir() else [Path(name)]
-            if not files:
-                raise EdgeAfError(f"{pattern}: matches no TFRecord files.")
-        else:
-            raise EdgeAfError(f"{path}: no such file or folder.")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return sorted(found.values(), key=str)
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if _looks_like_source(path)]
-
-
-def _looks_like_source(path: Path) -> bool:
-    if not path.is_file() or path.name.startswith("."):
-        return False
-    if path.name.endswith((".tfrecord", ".tfrecord.gz")):
-        return True
-    if path.suffix != ".gz":
-        return False
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
-
-
 def prepare(
     patterns: Sequence[str], out: Path, options: PrepareOptions | None = None, *, overwrite: bool = False
 ) -> Prepared:
@@ -167,7 +123,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     given = read_vocabulary(options.vocabulary) if options.vocabulary else None
-    sources = [_source(path) for path in find_sources(patterns)]
+    sources = [_source(path) for path in find_sources(patterns, skip_bad=options.skip_bad)]
 
     @functools.cache
     def resolve(folder: Path, layout: Layout) -> _Classes:
@@ -253,6 +209,7 @@ def _convert_all(
             shutil.rmtree(partial, ignore_errors=True)
             raise
         writer.finish()
+    _name_repeated(np.load(partial / "ids.npy", mmap_mode="r"))
     layouts = sorted({result.layout for result in results if result.layout})
     named_by = next(i for i, result in enumerate(results) if result.layout)
     resolved = resolve(sources[named_by].path.parent, _layout(str(results[named_by].layout)))
@@ -279,6 +236,14 @@ def _convert_all(
     )
     write_json(partial / INDEX, index)
     return index
+
+
+def _name_repeated(ids: NDArray[np.bytes_]) -> None:
+    """Warn about videos that occur more than once: a copy of a shard under another name, for example."""
+    names, counts = np.unique(ids, return_counts=True)
+    if repeated := len(ids) - len(names):
+        first = names[np.argmax(counts > 1)].decode(errors="backslashreplace")
+        warn(f"{repeated:,} video(s) have the id of another video ({first} is one): is a source file in twice?")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import gzip
 import mmap
 import os
 import struct
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -93,6 +94,19 @@ def is_gzip(path: Path) -> bool:
     return head.startswith(GZIP_MAGIC) and _record_length(head) is None
 
 
+def is_tfrecord(path: Path) -> bool:
+    """Whether a file begins with a record, plain or inside a GZIP stream, whatever the file is called."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head.startswith(GZIP_MAGIC) or _record_length(head) is not None:
+        return _record_length(head) is not None
+    try:
+        with gzip.open(path) as unpacked:
+            return _record_length(unpacked.read(12)) is not None
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[Batch | Damage]:
     """Read a TFRecord file from its start to its end.
 
@@ -147,6 +161,9 @@ def _read_gzip(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
     number = unpacked = 0
     for records in _tensorflow_reads(path, batch_records, compression="GZIP"):
         if records is None:
+            if (end := _end_of_streams(path)) is not None:
+                yield from _read_padded(path, end, batch_records, number)
+                return
             if number == 0 and not _starts_with_record(path):
                 reason = "not a TFRecord file inside its GZIP stream, or its first bytes are damaged"
             else:
@@ -156,8 +173,25 @@ def _read_gzip(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
         unpacked += sum(map(len, records)) + FRAMING_BYTES * len(records)
         yield Batch(number, records, None)
         number += len(records)
-    if not _gzip_is_whole(path, unpacked):
+    if unpacked_bytes(path, unpacked) != unpacked:
         yield Damage(number, "the file ends here, inside its GZIP stream (cut off)", rest=True)
+
+
+def _read_padded(path: Path, end: int, batch_records: int, behind: int) -> Iterator[Batch | Damage]:
+    """Read a GZIP file with zeros behind its `end`, from record number `behind` on.
+
+    `gzip` takes such padding, which tapes and block devices leave. TensorFlow's reader fails on it, so it gets a copy without.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge-af-") as folder:
+        copy = Path(folder, path.name)
+        with path.open("rb") as padded, copy.open("wb") as whole:
+            while chunk := padded.read(min(1 << 20, end - padded.tell())):
+                whole.write(chunk)
+        for part in _read_gzip(copy, batch_records):
+            if isinstance(part, Damage):
+                yield part
+            elif kept := part.records[max(0, behind - part.first) :]:
+                yield Batch(part.first + len(part.records) - len(kept), kept, None)
 
 
 def _tensorflow_reads(
@@ -250,24 +284,49 @@ def _starts_with_record(path: Path) -> bool:
         return True
 
 
-def _gzip_is_whole(path: Path, unpacked: int) -> bool:
-    """Whether a GZIP file that gave `unpacked` bytes of records has no more to give and is complete."""
+def unpacked_bytes(path: Path, expected: int) -> int | None:
+    """The number of bytes in a GZIP file, None if it is damaged or cut off; `expected` saves unpacking it to know."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size >= 18:
             # A stream's last 4 bytes are its unpacked size modulo 2^32 (RFC 1952).
             file.seek(-4, os.SEEK_END)
-            if struct.unpack("<I", file.read(4))[0] == unpacked & 0xFFFFFFFF:
-                return True
-    # Cut off, or several streams one behind the other: unpack it to know.
+            if struct.unpack("<I", file.read(4))[0] == expected & 0xFFFFFFFF:
+                return expected
+    # Cut off, padded, or several streams one behind the other.
     total = 0
     try:
         with gzip.open(path) as stream:
             while chunk := stream.read(1 << 20):
                 total += len(chunk)
     except (EOFError, OSError, zlib.error):
-        return False
-    return total == unpacked
+        return None
+    return total
+
+
+def _end_of_streams(path: Path) -> int | None:
+    """Where the streams of a GZIP file end, if all are whole and zeros follow; else None."""
+    with path.open("rb") as file:
+        end, data = 0, file.read(1 << 16)
+        while data.startswith(GZIP_MAGIC):
+            stream = zlib.decompressobj(wbits=31)
+            try:
+                while data and not stream.eof:
+                    stream.decompress(data)
+                    data = stream.unused_data if stream.eof else file.read(1 << 16)
+            except zlib.error:
+                return None
+            if not stream.eof:
+                return None
+            end = file.tell() - len(data)
+            data = data or file.read(1 << 16)
+        if not data:
+            return None
+        while data:
+            if data.count(0) != len(data):
+                return None
+            data = file.read(1 << 16)
+    return end
 
 
 _MASK_DELTA = 0xA282EAD8

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from edge_af.data.dataset import open_dataset
-from edge_af.data.prepare import PrepareOptions, find_sources, prepare
+from edge_af.data.prepare import PrepareOptions, prepare
+from edge_af.data.sources import find_sources
 from edge_af.errors import EdgeAfError
 
 
