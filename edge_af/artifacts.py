@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, sha256_file, write_json
+from edge_af.typed import Mismatch, built
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
@@ -21,8 +21,6 @@ FORMATS = {"onnx": "ONNX", "tflite": "TFLite"}
 
 CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
 """What the kernel calls a machine -> what a manifest calls its kind of processor."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,45 +119,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: schema_version {found!r}; this edge-af reads {' and '.join(map(str, READS))}. Export again."
         )
     try:
-        calibration = value["calibration"]
-        return _built(
-            Manifest,
-            {
-                **value,
-                "files": [_file(file) for file in value["files"]],
-                "calibration": _built(Calibration, calibration) if calibration is not None else None,
-            },
-        )
-    except (AttributeError, KeyError, TypeError) as error:
+        return built(Manifest, value)
+    except Mismatch as error:
         raise EdgeAfError(f"{path}: not a manifest of ours ({error}). Export again.") from None
-
-
-def _file(value: Any) -> ArtifactFile:
-    gate = value.get("gate")
-    return _built(ArtifactFile, {**value, "gate": _built(Gate, gate) if gate is not None else None})
-
-
-def _built(kind: type[T], values: Any) -> T:
-    """A dataclass from what JSON gave. Raises TypeError for a field that is missing, unknown or of another type."""
-    built = kind(**values)
-    for name, wanted in get_type_hints(kind).items():
-        if not _fits(getattr(built, name), wanted):
-            raise TypeError(f"{name} is {getattr(built, name)!r:.60}")
-    return built
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a value is of an annotated type. A whole number passes for a float, true and false pass for no number."""
-    if isinstance(wanted, UnionType):
-        return any(_fits(value, one) for one in get_args(wanted))
-    if get_origin(wanted) is list:
-        return isinstance(value, list) and all(_fits(one, get_args(wanted)[0]) for one in value)
-    if get_origin(wanted) is dict:
-        key, of = get_args(wanted)
-        return isinstance(value, dict) and all(_fits(k, key) and _fits(v, of) for k, v in value.items())
-    if wanted in (int, float):
-        return isinstance(value, int if wanted is int else (int, float)) and not isinstance(value, bool)
-    return isinstance(value, wanted)
 
 
 def check_file(folder: Path, file: ArtifactFile) -> Path:

@@ -11,12 +11,13 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_af.console import say, warn
+from edge_af.documents import MOST_BYTES, DocumentError, parse_json, parse_yaml
 from edge_af.errors import EdgeAfError
 
 
@@ -95,30 +96,34 @@ def read_json(path: Path, what: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        EdgeAfError: it is missing, unreadable or not JSON; `what` names its role in the message.
+        EdgeAfError: it is missing, unreadable or not JSON (see `parse_json`); `what` names its role in the message.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EdgeAfError(f"{path}: no such {what}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EdgeAfError(f"{path}: cannot read this {what}: {error}.") from None
+    return _read_document(path, what, "JSON", parse_json)
 
 
 def read_yaml(path: Path, what: str) -> Any:
     """Read a YAML file of plain values; a tag that would make an object is refused.
 
     Raises:
-        EdgeAfError: it is missing, unreadable or not YAML; `what` names its role in the message.
+        EdgeAfError: it is missing, unreadable or not YAML (see `parse_yaml`); `what` names its role in the message.
     """
-    import yaml
+    return _read_document(path, what, "YAML", parse_yaml)
 
+
+def _read_document(path: Path, what: str, language: str, parse: Callable[[bytes], Any]) -> Any:
+    most = MOST_BYTES[language]
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise DocumentError(f"larger than {most >> 20} MB")
+        return parse(data)
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: no such {what}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EdgeAfError(f"{path}: cannot read this {what}: {' '.join(str(error).split())}.") from None
+    except OSError as error:
+        raise EdgeAfError(f"{path}: cannot read this {what}: {error.strerror}.") from None
+    except DocumentError as error:
+        raise EdgeAfError(f"{path}: cannot read this {what}: {error}.") from None
 
 
 @contextlib.contextmanager

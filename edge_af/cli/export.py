@@ -200,16 +200,14 @@ def _gate(run: Run, folder: Path | None, max_gap_drop: float | None) -> GateData
         return None
     import numpy as np
 
-    from edge_af.data.batches import split
     from edge_af.data.dataset import open_dataset
     from edge_af.export.gate import GateData
     from edge_af.runtime.accuracy import check_labels
 
     dataset = open_dataset(folder)
     check_labels(dataset)
-    options = run.training.get("options", {})
     if _trained_on(run, dataset):
-        _, rows = split(dataset.videos, options["held_out"], options["seed"])
+        rows = _split(run, dataset)[1]
     else:
         rows = np.arange(dataset.videos, dtype=np.int64)
         warn(f"{folder}: gated on all its {dataset.videos:,} videos; do not report results on the same ones.")
@@ -218,13 +216,23 @@ def _gate(run: Run, folder: Path | None, max_gap_drop: float | None) -> GateData
 
 def _trained_on(run: Run, dataset: Dataset) -> bool:
     """Whether a dataset is what a run was trained on."""
-    trained_on = run.training.get("data", {})
-    fingerprint = trained_on.get("fingerprint")
-    if fingerprint is None:
+    if run.data.fingerprint is None:
         # A run of an older edge-af. The folder may have been renamed since, and on other data of that size the split
         # does no harm.
-        return bool(dataset.videos == trained_on.get("videos"))
-    return bool(dataset.fingerprint() == fingerprint)
+        return dataset.videos == run.data.videos
+    return dataset.fingerprint() == run.data.fingerprint
+
+
+def _split(run: Run, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of its own data that a run was trained on, and those it held out."""
+    from edge_af.data.batches import split
+
+    how = run.split
+    if how is None:
+        raise EdgeAfError(
+            f"the run of {run.model} does not say how its data was split (training.options). Train again."
+        )
+    return split(dataset.videos, how.held_out, how.seed)
 
 
 def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool) -> NDArray[np.int64]:
@@ -235,23 +243,19 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
     """
     import numpy as np
 
-    from edge_af.data.batches import split
-
-    trained_on, options = run.training.get("data", {}), run.training.get("options", {})
     if not _trained_on(run, dataset):
-        if "fingerprint" in trained_on:
+        if run.data.fingerprint is not None:
             name = f"{dataset.folder}: not the data that {run_folder} was trained on"
             if not any_data:
                 raise EdgeAfError(
-                    f"{name}, which is {trained_on.get('name', 'other data')}; "
+                    f"{name}, which is {run.data.name or 'other data'}; "
                     "ranges must come from the videos the run was trained on, never from evaluation videos.\n"
                     "Name that data, or add --any-calibration-data if these are training videos too, such as a sample."
                 )
             warn(f"{name}; its ranges are taken all the same.")
         return np.arange(dataset.videos, dtype=np.int64)
     # The best epoch and the F1 threshold were chosen on the held-out videos: ranges are not to know them.
-    rows, _ = split(dataset.videos, options["held_out"], options["seed"])
-    return rows
+    return _split(run, dataset)[0]
 
 
 def _recipes(

@@ -15,6 +15,7 @@ from edge_af.bench.schema import violation
 from edge_af.compare.facts import Facts
 from edge_af.compare.results import Comparison, schema
 from edge_af.compare.statistics import Interval
+from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors
 
@@ -128,8 +129,8 @@ def read_history(paths: Sequence[Path]) -> History:
 def _entry(line: bytes) -> Entry | str:
     """What a line holds, or why it cannot be used."""
     try:
-        value: Any = json.loads(line.decode())
-    except (ValueError, RecursionError):
+        value: Any = parse_json(line)
+    except DocumentError:
         return "is damaged or was not written to its end"
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:

@@ -5,3 +5,6 @@ VISUAL_FEATURES = 1024
 
 AUDIO_FEATURES = 128
 """Length of a video's audio feature vector (`mean_audio`)."""
+
+MOST_CLASSES = 65536
+"""Labels are stored as uint16."""

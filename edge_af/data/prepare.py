@@ -34,14 +34,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import Progress, say, warn
+from edge_af.data import MOST_CLASSES
 from edge_af.data.dataset import INDEX
 from edge_af.data.examples import Layout, Limits, detect_layout, parse
 from edge_af.data.sources import find_sources
 from edge_af.data.tfrecord import Damage, read_batches, tensorflow
-from edge_af.data.vocabulary import MOST_CLASSES, Vocabulary, find_vocabulary, read_vocabulary
+from edge_af.data.vocabulary import Vocabulary, find_vocabulary, read_vocabulary
 from edge_af.data.writer import FILES, DatasetWriter, index_of
+from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import check_replaceable, explain_os_errors, read_json, replace_folder, write_json
+from edge_af.typed import Mismatch, built
 
 JOURNAL = "journal.jsonl"
 
@@ -437,9 +440,12 @@ class _Journal:
             self._file.seek(0)
             lines, whole = ([], 0) if overwrite else _whole_lines(self._file.read())
             if lines and lines[0] != plan:
-                what = "sources" if lines[0].get("asked") == plan["asked"] else "options"
-                raise _other_interrupted(out, what)
-            self.results = [SourceResult(**line) for line in lines[1:]]
+                asked = lines[0].get("asked") if isinstance(lines[0], dict) else None
+                raise _other_interrupted(out, "sources" if asked == plan["asked"] else "options")
+            try:
+                self.results = [built(SourceResult, line) for line in lines[1:]]
+            except Mismatch as error:
+                raise EdgeAfError(f"{path}: damaged ({error}). Pass --overwrite to start over.") from None
             self._file.truncate(whole)
             if not lines:
                 self._write(plan)
@@ -473,14 +479,14 @@ def _other_interrupted(out: Path, what: str) -> EdgeAfError:
     )
 
 
-def _whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
+def _whole_lines(data: bytes) -> tuple[list[Any], int]:
     """The lines that were written to their end, and how many bytes they take."""
-    lines: list[dict[str, Any]] = []
+    lines: list[Any] = []
     whole = 0
     for line in data.split(b"\n")[:-1]:
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            lines.append(parse_json(line))
+        except DocumentError:
             break
         whole += len(line) + 1
     return lines, whole

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_af.data import MOST_CLASSES
 from edge_af.errors import EdgeAfError
-
-MOST_CLASSES = 65536
-"""Labels are stored as uint16."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,10 @@ def read_vocabulary(path: Path) -> Vocabulary:
         if not any(row):
             continue
         text = row[index_at].strip() if index_at < len(row) else ""
-        if not text.isascii() or not text.isdigit() or int(text) >= MOST_CLASSES:
-            raise EdgeAfError(f"{path}: line {number}: index {text!r} is no class number from 0 to {MOST_CLASSES - 1}.")
+        if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) >= MOST_CLASSES:
+            raise EdgeAfError(
+                f"{path}: line {number}: index {text!r:.20} is no class number from 0 to {MOST_CLASSES - 1}."
+            )
         if int(text) in named:
             raise EdgeAfError(f"{path}: line {number}: index {text} occurs twice.")
         named[int(text)] = row[name_at].strip() if name_at < len(row) else ""

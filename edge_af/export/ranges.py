@@ -23,6 +23,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, to_onnx
 from edge_af.files import read_json, write_json
 from edge_af.runtime.ort import onnxruntime_module
+from edge_af.typed import Mismatch, built
 
 if TYPE_CHECKING:
     from edge_af.console import Progress
@@ -210,12 +211,41 @@ def read_ranges(path: Path) -> Ranges:
     """
     value: Any = read_json(path, "file of ranges")
     try:
-        if value.pop("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"not of version {SCHEMA_VERSION}")
-        tensors = {
-            name: Histogram(**{**fields, "counts": np.array(fields["counts"].split(), np.int64)})
-            for name, fields in value.pop("tensors").items()
-        }
-        return Ranges(**value, tensors=tensors)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not isinstance(value, dict) or value.pop("schema_version", None) != SCHEMA_VERSION:
+            raise Mismatch(f"not of version {SCHEMA_VERSION}")
+        held = built(_Held, value)
+        tensors = {name: one.histogram() for name, one in held.tensors.items()}
+        return Ranges(**{**vars(held), "tensors": tensors})
+    except (ValueError, OverflowError) as error:
         raise EdgeAfError(f"{path}: not a file of ranges of ours ({error}). Export again.") from None
+
+
+@dataclass(frozen=True)
+class _HeldHistogram:
+    """A `Histogram` as the file has it: the counts are text."""
+
+    minimum: float
+    maximum: float
+    exponent: int
+    first: int
+    counts: str
+
+    def histogram(self) -> Histogram:
+        counts = np.array(self.counts.split(), np.int64)
+        if not 0 < len(counts) <= BINS or (counts < 0).any() or not counts.any():
+            raise Mismatch(f"{len(counts)} counts of a histogram, or one below 0")
+        if self.minimum > self.maximum or abs(self.exponent) > 1024 or abs(self.first) > 1 << INDEX_BITS:
+            raise Mismatch(f"a histogram from {self.minimum} to {self.maximum} of bins 2^{self.exponent} wide")
+        return Histogram(**{**vars(self), "counts": counts})
+
+
+@dataclass(frozen=True)
+class _Held:
+    """`Ranges` as the file has them."""
+
+    data: str
+    videos: int
+    sha256: str
+    seed: int
+    tensors: dict[str, _HeldHistogram]
+    network_sha256: str = ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
+from edge_af.typed import Mismatch, built
 
 
 def _known(what: str, name: str, names: list[str]) -> str:
@@ -27,6 +28,9 @@ def _check_dropout(model: str, dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise EdgeAfError(f"{model}: dropout {dropout} must lie in [0, 1).")
 
+
+WIDEST, DEEPEST = 1 << 20, 64
+"""Beyond these a config is damaged: no machine could hold the network."""
 
 ABLATIONS = ("none", "audio", "visual", "attention")
 """What the paper's ablations take away from AttendFusion."""
@@ -64,6 +68,8 @@ class AttendFusionConfig:
             )
         if self.ablate not in ABLATIONS:
             raise EdgeAfError(f"attend-fusion: ablate {self.ablate!r}: choose one of {', '.join(ABLATIONS)}.")
+        if self.width > WIDEST:
+            raise EdgeAfError(f"attend-fusion: {self.tokens} tokens of {self.token_width} features are too many.")
         _check_dropout(self.model, self.dropout)
 
     @property
@@ -93,6 +99,8 @@ class FCLateFusionConfig:
     def __post_init__(self) -> None:
         if min(self.width, self.depth) < 0 or (self.width == 0) != (self.depth == 0):
             raise EdgeAfError("fc-late-fusion: width and depth must be at least 1, or both 0 for a linear model.")
+        if self.width > WIDEST or self.depth > DEEPEST:
+            raise EdgeAfError(f"fc-late-fusion: width {self.width} or depth {self.depth} is too large.")
         _check_dropout(self.model, self.dropout)
 
 
@@ -130,14 +138,19 @@ def preset(model: str, name: str) -> ModelConfig:
     return presets[_known(f"preset of {model}", name, list(presets))]
 
 
-def config_from_dict(model: str, fields: dict[str, Any]) -> ModelConfig:
+def config_from_dict(model: Any, fields: Any) -> ModelConfig:
     """The inverse of `dataclasses.asdict` for a model's config.
 
     Raises:
-        EdgeAfError: an unknown model, or fields that are not the config's.
+        EdgeAfError: an unknown model, or fields that are not the config's, or not of its types.
     """
+    if not isinstance(model, str) or not isinstance(fields, dict):
+        raise EdgeAfError(f"model is {model!r:.40} and config is {fields!r:.40}; expected a name and an object")
     kind = CONFIG_OF_MODEL[_known("model", model, list(CONFIG_OF_MODEL))]
     expected = {field.name for field in dataclasses.fields(kind)}
     if set(fields) != expected:
         raise EdgeAfError(f"{model}: config has the fields {sorted(fields)}; expected {sorted(expected)}.")
-    return kind(**fields)
+    try:
+        return built(kind, fields)
+    except Mismatch as error:
+        raise EdgeAfError(f"{model}: config.{error}") from None

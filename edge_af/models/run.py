@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_af.data import MOST_CLASSES
 from edge_af.errors import EdgeAfError
-from edge_af.files import atomic_path, read_json, write_json
+from edge_af.files import atomic_path, check_utf8_name, read_json, sha256_file, write_json
 from edge_af.models.presets import ModelConfig, config_from_dict
+from edge_af.typed import Mismatch, built
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +52,48 @@ class Run:
     class_names: list[str]
     weights: str
     """The file of the weights, in the run's folder."""
+    weights_sha256: str | None = None
+    """Of that file's bytes; None in a run of an older edge-af."""
     training: dict[str, Any] = field(default_factory=dict)
     """Options, data, held-out metrics, versions: a record, not needed to use the network."""
 
     @property
     def model(self) -> str:
         return self.config.model
+
+    @property
+    def data(self) -> TrainingData:
+        """The data it was trained on, as far as its edge-af recorded that."""
+        return built(TrainingData, self.training.get("data", {}), unknown=True)
+
+    @property
+    def split(self) -> Split | None:
+        """How that data was split, if it was recorded."""
+        options = self.training.get("options")
+        return built(Split, options, unknown=True) if options is not None else None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run records of its data."""
+
+    name: str | None = None
+    """The dataset's folder name."""
+    videos: int | None = None
+    fingerprint: str | None = None
+    """See `Dataset.fingerprint`; runs of an older edge-af have none."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a run records of how its data was split; see `edge_af.data.batches.split`."""
+
+    held_out: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1 or self.seed < 0:
+            raise Mismatch(f"held_out {self.held_out} and seed {self.seed} split nothing")
 
 
 def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> None:
@@ -65,6 +103,7 @@ def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> No
         EdgeAfError: the folder cannot be written or is full.
     """
     write_tensors(folder / run.weights, network.state_dict())
+    run = dataclasses.replace(run, weights_sha256=sha256_file(folder / run.weights))
     value = {"schema_version": SCHEMA_VERSION, "model": run.model, **dataclasses.asdict(run)}
     write_json(folder / RUN, value)
     for old in folder.glob("weights-*.safetensors"):
@@ -105,36 +144,72 @@ def load_run(folder: str | Path) -> Run:
     if not isinstance(value, dict) or value.pop("schema_version", None) != SCHEMA_VERSION:
         raise EdgeAfError(f"{path}: not a run of schema_version {SCHEMA_VERSION}. Train again with this edge-af.")
     try:
-        config = config_from_dict(value.pop("model"), value.pop("config"))
-        return Run(config=config, **value)
-    except (KeyError, TypeError) as error:
-        raise EdgeAfError(f"{path}: not a run of ours ({error}).") from None
+        config = config_from_dict(value.pop("model", None), value.pop("config", None))
+        run = built(Run, {**value, "config": config})
+        _ = run.data, run.split
+    except (Mismatch, EdgeAfError) as error:
+        raise EdgeAfError(f"{path}: not a run of ours ({error}). Train again, or copy the folder again.") from None
+    if not 1 <= run.classes <= MOST_CLASSES:
+        raise EdgeAfError(f"{path}: not a run of ours ({run.classes} classes). Train again, or copy the folder again.")
+    return run
 
 
 def load_network(folder: str | Path) -> tuple[Run, AttendFusion | FCLateFusion]:
     """The run and its network in eval mode, giving logits (n, classes).
 
     Raises:
-        EdgeAfError: as `load_run`, or the weights are missing, damaged or of another network.
+        EdgeAfError: as `load_run`, or the weights are missing, not those that were trained, or of another network.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from edge_af.models.networks import build
 
     folder = Path(folder)
     run = load_run(folder)
-    if Path(run.weights).name != run.weights:
+    if Path(run.weights).name != run.weights or "\0" in run.weights:
         raise EdgeAfError(f"{folder / RUN}: names weights outside its folder: {run.weights!r}.")
-    try:
-        tensors = load_file(folder / run.weights)
-        with torch.device("meta"):
-            network = build(run.config, run.classes)
-        network.load_state_dict(tensors, assign=True)
-    except FileNotFoundError:
-        raise EdgeAfError(f"{folder / run.weights}: missing. Train again.") from None
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EdgeAfError(f"{folder / run.weights}: does not hold this network's weights: {reason}") from None
+    path = folder / run.weights
+    tensors = _read_tensors(path, run.weights_sha256)
+    with torch.device("meta"):
+        network = build(run.config, run.classes)
+    if wrong := _unlike(network.state_dict(), tensors):
+        raise EdgeAfError(f"{path}: does not hold this network's weights: {wrong}. Train again, or copy the run again.")
+    network.load_state_dict(tensors, assign=True)
     return run, network.eval()
+
+
+def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose bytes are those of `sha256`; a run of an older edge-af has none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_utf8_name(path)
+    try:
+        if sha256 is not None and (found := sha256_file(path)) != sha256:
+            raise EdgeAfError(
+                f"{path}: does not hold this network's weights: SHA-256 {found[:12]}… where {RUN} says {sha256[:12]}…, "
+                "so the file was changed or damaged.\nCopy the run again, or train again."
+            )
+        return load_file(path)
+    except FileNotFoundError:
+        raise EdgeAfError(f"{path}: missing. Train again.") from None
+    except OSError as error:
+        raise EdgeAfError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise EdgeAfError(f"{path}: does not hold this network's weights: {reason}. Train again.") from None
+
+
+def _unlike(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """The first difference in names, shapes or types between a network's tensors and a file's."""
+    for name in [*wanted, *found]:
+        if name not in found:
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} is none of its tensors"
+        if wanted[name].shape != found[name].shape:
+            return f"{name} has the shape {tuple(found[name].shape)}, expected {tuple(wanted[name].shape)}"
+        if wanted[name].dtype != found[name].dtype:
+            types = [str(one[name].dtype).removeprefix("torch.") for one in (found, wanted)]
+            return f"{name} is {types[0]}, expected {types[1]}"
+    return None

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 Bytes = mmap.mmap | bytes
 
+DAMAGE = (ValueError, IndexError, struct.error, OverflowError, MemoryError)
+"""What reading a damaged container raises. Bytes that are no UTF-8 raise a ValueError, too."""
+
 
 def fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
     """The protobuf fields in data[start:end]: (number, integer) or (number, (start, end) of its bytes)."""

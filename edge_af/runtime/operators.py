@@ -6,14 +6,15 @@ its runtime.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
-import struct
 from collections import Counter
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
 from edge_af.errors import EdgeAfError
-from edge_af.runtime.containers import Bytes, fields, integers, slot, string, tables, uint
+from edge_af.runtime.containers import DAMAGE, Bytes, fields, integers, slot, string, tables, uint
 from edge_af.runtime.probe import onnx_graph
 
 # Field numbers in onnx.proto (GraphProto, NodeProto) and LiteRT's schema.fbs (Model, OperatorCode, SubGraph, Operator, Tensor).
@@ -54,14 +55,14 @@ def tflite_multiply_adds(path: Path) -> int:
     Raises:
         EdgeAfError: it is no model, or cut short.
     """
-    return sum(
-        prod(inputs[0]) * outputs[0][-1] for op, inputs, outputs in _tflite_operators(path) if op in MATRIX_PRODUCTS
-    )
+    operators = _tflite_operators(path)
+    with _explained(path):
+        return sum(prod(inputs[0]) * outputs[0][-1] for op, inputs, outputs in operators if op in MATRIX_PRODUCTS)
 
 
 def _onnx_operators(path: Path) -> list[str]:
     found = []
-    with _mapped(path) as data, _explained(path):
+    with _explained(path), _mapped(path) as data:
         for number, node in fields(data, *onnx_graph(data)):
             if number == _GRAPH_NODE and not isinstance(node, int):
                 found += [
@@ -78,7 +79,7 @@ Shapes = list[list[int]]
 def _tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
     """Type, shapes of the inputs and shapes of the outputs of each operator; an input that is left out has none."""
     found = []
-    with _mapped(path) as data, _explained(path):
+    with _explained(path), _mapped(path) as data:
         model = uint(data, 0)
         codes = [_code(data, code) for code in tables(data, model, _MODEL_CODES)]
         for subgraph in tables(data, model, _MODEL_SUBGRAPHS):
@@ -106,17 +107,12 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-class _explained:
-    """Turns what a damaged file raises into our error."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | IndexError | struct.error | TypeError):
-            raise EdgeAfError(
-                f"{self._path}: its operators cannot be read ({error}): damaged or cut short. Export it again."
-            ) from None
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into our error."""
+    try:
+        yield
+    except (*DAMAGE, TypeError) as error:
+        raise EdgeAfError(
+            f"{path}: its operators cannot be read ({error}): damaged or cut short. Export it again."
+        ) from None

@@ -7,11 +7,10 @@ costs next to nothing on a file of a gigabyte and works where neither onnx nor a
 from __future__ import annotations
 
 import mmap
-import struct
 from pathlib import Path
 
 from edge_af.errors import EdgeAfError
-from edge_af.runtime.containers import field_at, fields, string, tables, uint
+from edge_af.runtime.containers import DAMAGE, field_at, fields, string, tables, uint
 
 INPUTS = ("audio", "visual")
 OUTPUT = "scores"
@@ -47,7 +46,9 @@ def check_model_file(path: Path) -> None:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             inputs, outputs = reader(data)
-    except (ValueError, IndexError, struct.error) as error:
+    except OSError as error:
+        raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
+    except DAMAGE as error:
         raise EdgeAfError(f"{path}: not {kind} model, or cut short ({error}). Export it again.") from None
     check_names(path, inputs, outputs)
 
@@ -70,7 +71,7 @@ def weight_bytes(path: Path) -> int | None:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _onnx_weights(data) if path.suffix == ".onnx" else _tflite_weights(data)
-    except (ValueError, IndexError, OSError):
+    except (OSError, *DAMAGE):
         return None
 
 

@@ -6,9 +6,9 @@ import dataclasses
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_af.artifacts import CPU_OF_MACHINE, MANIFEST
 from edge_af.bench.device import project_commit
@@ -24,8 +24,11 @@ from edge_af.files import sha256_file
 from edge_af.targets import SshTarget
 from edge_af.targets.ssh import Connection, Refused, Unreachable
 from edge_af.targets.wheel import build_wheel, download_wheels, requirement_groups, sha256_of
+from edge_af.typed import Mismatch, built
 
 BLOCK = 1 << 20
+
+T = TypeVar("T")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,6 +52,40 @@ class Board:
     venv: bool
     ensurepip: bool
     folder: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a bench there."""
+
+    results: str | None
+    """The text of its results file."""
+    status: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The Python there that has the packages."""
+
+    python: str | None
+    """None if it is not made yet."""
+    left_out: list[str] = field(default_factory=list)
+    """Packages that there are none of for it."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the board lacks of files: by hash, how much of them it has."""
+
+    missing: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `doctor` found there."""
+
+    status: int
+    output: str
 
 
 @dataclass(frozen=True)
@@ -134,18 +171,18 @@ def bench_on_target(
             anew, fresh = fresh, False
             line = [*names, *options, *(["--fresh"] if anew else [])]
             answer = connection.call({**request, "fresh": anew, "arguments": line}, on_line=_relay(target))
-            if answer["interrupted"]:
+            if answer.get("interrupted"):
                 raise Unreachable(f"{target.label}: heard nothing of this machine for a minute and stopped.")
             return answer
 
         try:
-            found = connection.persist(run)
+            found = _told(Ran, connection.persist(run), target)
         except KeyboardInterrupt as interruption:
-            answer = (interruption.args or [None])[0] or {}
-            raise Interrupted(_results((answer.get("done") or {}).get("results"))) from None
-        results = _results(found["results"])
+            answer = ((interruption.args or [None])[0] or {}).get("done")
+            raise Interrupted(_results(_told(Ran, answer, target).results if answer else None)) from None
+        results = _results(found.results)
         if results is None or not results.is_complete:
-            raise EdgeAfError(f"{target.label}: {_ended(found['status'])}")
+            raise EdgeAfError(f"{target.label}: {_ended(found.status)}")
         connection.persist(lambda: connection.call({"do": "forget", "session": session}))
         return results
 
@@ -164,16 +201,24 @@ def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bo
         python = _environment(connection, board, uuid.uuid4().hex, offline)
         _copy(connection, [app])
         request = {"do": "doctor", "app": app.sha256, "python": python, "arguments": list(arguments)}
-        found = connection.persist(lambda: connection.call(request))
-        return found["status"], found["output"]
+        found = _told(Checked, connection.persist(lambda: connection.call(request)), target)
+        return found.status, found.output
 
 
 def _probed(connection: Connection) -> Board:
     """What the machine says of itself, once it is known that edge-af can run there."""
     found = connection.persist(lambda: connection.call({"do": "probe"}))
-    board = Board(**{**found, "python": tuple(found["python"])})
+    board = _told(Board, found, connection.target)
     _check(board, connection.target)
     return board
+
+
+def _told(kind: type[T], answer: Any, target: SshTarget) -> T:
+    """What the agent answered, checked: it may be an old one, or a machine that garbles what it sends."""
+    try:
+        return built(kind, answer, unknown=True)
+    except Mismatch as error:
+        raise EdgeAfError(f"{target.label}: its answer cannot be read ({error}).") from None
 
 
 def _app() -> Upload:
@@ -234,12 +279,13 @@ def _environment(connection: Connection, board: Board, client: str, offline: boo
     """The Python on the board that has the packages, made there once."""
     label, groups = connection.target.label, requirement_groups()
 
-    def made(groups: dict[str, list[str]], wheels: Any) -> dict[str, Any]:
+    def made(groups: dict[str, list[str]], wheels: Any) -> Environment:
         request = {"do": "environment", "client": client, "requirements": groups, "wheels": wheels}
-        return connection.persist(lambda: connection.call(request, on_line=_relay(connection.target)))
+        answer = connection.persist(lambda: connection.call(request, on_line=_relay(connection.target)))
+        return _told(Environment, answer, connection.target)
 
     found = made(groups, None)
-    if found["python"] is None:
+    if found.python is None:
         without = f"{label}: Python {'.'.join(map(str, board.python))} there has no"
         install = f"On {board.system}: sudo apt install python3-venv"
         if not board.venv:
@@ -262,9 +308,9 @@ def _environment(connection: Connection, board: Board, client: str, offline: boo
             if error.kind == "packages" and not offline:
                 raise EdgeAfError(f"{error}\nWithout a network there, pass --offline: packages are got here.") from None
             raise
-    for name in found["left_out"]:
+    for name in found.left_out:
         warn(f"{label}: there is no package of {name} for it; its rows will say so.")
-    return str(found["python"])
+    return str(found.python)
 
 
 def _copy(connection: Connection, uploads: Sequence[Upload]) -> None:
@@ -272,7 +318,8 @@ def _copy(connection: Connection, uploads: Sequence[Upload]) -> None:
     by_hash = {upload.sha256: upload for upload in uploads}
 
     def missing() -> dict[str, int]:
-        found: dict[str, int] = connection.call({"do": "missing", "files": list(by_hash)})["missing"]
+        answer = connection.call({"do": "missing", "files": list(by_hash)})
+        found = _told(Missing, answer, connection.target).missing
         # A part that is larger than the whole is none.
         return {sha256: held if held <= by_hash[sha256].size else 0 for sha256, held in found.items()}
 

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO, Any, TypeVar
 
 from edge_af.console import say
+from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.targets import SshTarget
 from edge_af.targets.agent import MARK
@@ -88,6 +89,24 @@ def send(process: subprocess.Popen[bytes], data: bytes) -> None:
         process.stdin.flush()
 
 
+def _answer(line: bytes) -> dict[str, Any]:
+    """A line of the agent's: `say`, `done`, or `error` with its `message`.
+
+    Raises:
+        Unreachable: it is none of these, so something else answers or garbles it.
+    """
+    try:
+        value = parse_json(line)
+    except DocumentError as error:
+        raise Unreachable(f"an answer of the agent cannot be read ({error}).") from None
+    form = {"say": str, "error": str, "message": str, "done": dict}
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), form.get(name, object)) for name in value):
+        raise Unreachable(f"an answer of the agent cannot be read ({line!r:.80}).")
+    if not {"say", "done"} & set(value) and not {"error", "message"} <= set(value):
+        raise Unreachable(f"an answer of the agent cannot be read ({line!r:.80}).")
+    return value
+
+
 class _Replies:
     """What the agent says, from its mark on; what stands before that is the login shell's."""
 
@@ -115,9 +134,9 @@ class _Replies:
                 if not self._begun:
                     self._begun = line.strip() == MARK.encode()
                     continue
-                value = json.loads(line)
+                value = _answer(line)
                 if "say" not in value:
-                    return dict(value)
+                    return value
                 on_line(value["say"])
 
 

@@ -16,10 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from edge_af.console import warn
+from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.models.run import write_tensors
 from edge_af.train.distributed import Group, gathered
 from edge_af.train.learning import Learner
+from edge_af.typed import Mismatch, built
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -38,6 +40,20 @@ class Progressed:
     """A record for each finished epoch: the lines of `metrics.jsonl`."""
     best: dict[str, Any] | None = None
     """The fields of `run.json` as of the best epoch."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Of an epoch's measurements on the held-out videos, what training goes by when it goes on."""
+
+    gap_at_20: float
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The same of an epoch's record, a line of `metrics.jsonl`."""
+
+    held_out: HeldOut
 
 
 def save_checkpoint(
@@ -67,10 +83,14 @@ def identity_in(folder: Path) -> dict[str, Any]:
     """What the folder's checkpoint says must not change; empty if it is damaged, which `load_checkpoint` reports."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
-            found = json.loads(file.metadata()["identity"])
+            found = parse_json(file.metadata()["identity"])
             return found if isinstance(found, dict) else {}
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+    except DAMAGE:
         return {}
+
+
+DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError)
+"""What a damaged checkpoint makes safetensors, PyTorch and the code below raise."""
 
 
 def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], group: Group) -> Progressed:
@@ -83,10 +103,24 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], gr
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            check_identity(path, json.loads(metadata["identity"]), identity)
+            found = parse_json(metadata["identity"])
+            if not isinstance(found, dict):
+                raise Mismatch("identity is no object")
+            check_identity(path, found, identity)
+            progressed = built(Progressed, parse_json(metadata["progressed"]))
+            for record in [*progressed.records, *([progressed.best["training"]] if progressed.best else [])]:
+                built(EpochRecord, record, unknown=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — it is no mapping
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise EdgeAfError(f"{path}: damaged ({error}). Remove it to start again.") from None
+        _restore(learner, tensors, group)
+    except EdgeAfError:
+        raise
+    except DAMAGE as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise EdgeAfError(f"{path}: damaged ({reason}). Remove it to start again.") from None
+    return progressed
+
+
+def _restore(learner: Learner, tensors: dict[str, torch.Tensor], group: Group) -> None:
     learner.network.load_state_dict(_part(tensors, "network."))
     learner.averaged.load_state_dict(_part(tensors, "averaged."))
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -98,7 +132,6 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], gr
     torch.set_rng_state(tensors[f"random.{group.rank}"])
     if (state_of_gpu := tensors.get(f"random_gpu.{group.rank}")) is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state_of_gpu)
-    return Progressed(**json.loads(metadata["progressed"]))
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from edge_af.artifacts import versions
 from edge_af.console import Progress, say
 from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
+from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, write_atomic
 from edge_af.models.networks import build, count_params, initialise
@@ -34,6 +35,7 @@ from edge_af.runtime import check_features
 from edge_af.train import scalars
 from edge_af.train.checkpoint import (
     CHECKPOINT,
+    EpochRecord,
     Progressed,
     check_identity,
     identity_in,
@@ -45,6 +47,7 @@ from edge_af.train.distributed import ALONE, Group, from_the_first, mean_over, t
 from edge_af.train.learning import Learner, adamw, lr_factor, measure, move_average, prior_of, update
 from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import Teacher, open_teacher, ready
+from edge_af.typed import built
 
 NO_MATTER = ("threads", "precision", "device", "compile", "checkpoint_steps")
 """Options that do not say what is trained. What they come to is recorded as `threads` and `compute`."""
@@ -204,10 +207,24 @@ def train(
 
 def records_in(out: Path) -> list[dict[str, Any]]:
     """The records of a run's epochs: fewer than were asked for if it was killed before its first checkpoint."""
+    path = out / METRICS
     try:
-        return [json.loads(line) for line in (out / METRICS).read_text(encoding="utf-8").splitlines()]
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = parse_json(line)
+            built(EpochRecord, record, unknown=True)
+        except ValueError as error:
+            raise EdgeAfError(
+                f"{path}: line {number} is damaged ({error}). Copy the file again, or train into another folder."
+            ) from None
+        records.append(record)
+    return records
 
 
 def finished(records: list[dict[str, Any]], options: TrainOptions) -> bool:

@@ -32,6 +32,7 @@ from edge_af.files import explain_os_errors, locked, read_json, replace_folder, 
 from edge_af.targets.agent import home
 from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
 from edge_af.targets.wheel import download_wheels, requirement_groups, sha256_of
+from edge_af.typed import Mismatch, built
 
 SUITE = "bookworm"
 PYTHON = (3, 11)
@@ -319,8 +320,22 @@ def _folder(identity: dict[str, Any]) -> Path:
 
 
 def _read(folder: Path) -> System:
-    value = read_json(folder / "system.json", "mark of what was set up")
-    return System(folder, value["qemu"], value["python"], value["versions"])
+    path = folder / "system.json"
+    value = read_json(path, "mark of what was set up")
+    try:
+        mark = built(_Mark, value, unknown=True)
+    except Mismatch as error:
+        raise EdgeAfError(f"{path}: damaged ({error}). Remove {folder} and set up emulation again.") from None
+    return System(folder, mark.qemu, mark.python, mark.versions)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What `system.json` says of a system that was set up."""
+
+    qemu: str
+    python: str
+    versions: dict[str, str]
 
 
 def _check_tools() -> str:
