@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import re
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -40,12 +42,36 @@ def prepare_streams() -> None:
 def _json_escape(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), error.end
+    return "".join(map(_escaped, error.object[error.start : error.end])), error.end
+
+
+def _escaped(character: str) -> str:
+    """A character as JSON escapes it."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
+
+
+def plain(text: str) -> str:
+    """Make text from outside (names in files, of files, of classes) safe to show: one line, every character visible.
+
+    Line ends, control characters, escape sequences and signs that turn the direction of writing become escapes.
+    """
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+_CONTROLS = re.compile("(?!\x1b\\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""All but tabs, line ends and our own colors."""
+
+
+def _shown(text: str) -> str:
+    """What a terminal and the log of a CI system may be given, where text from outside was passed on as it came."""
+    text = _CONTROLS.sub(lambda found: _escaped(found[0]), text)
+    # GitHub Actions takes a line that starts with `::`, or holds `##[`, for a command.
+    return re.sub(r"(?m)^(\s*):(?=:)", r"\1\\u003a", text).replace("##[", r"#\u0023[")
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
+def _unheard() -> Iterator[None]:
     """Let news be lost when nobody can take it: standard error that is full or closed ends no work and changes no status."""
     try:
         yield
@@ -61,10 +87,50 @@ def discard(stream: IO[str]) -> None:
         os.close(null)
 
 
+_lost: list[OSError] = []
+
+
+def tell(text: str, *, nl: bool = True) -> None:
+    """Print a result on standard output.
+
+    Work goes on where that fails, so that files are written and a verdict stands: a reader that has gone (`… | head`) wants
+    no more, and `lost_output` tells of all else.
+    """
+    try:
+        click.echo(_shown(text), nl=nl)
+    except OSError as error:
+        lose(error)
+
+
+def lose(error: OSError) -> None:
+    """Go on without standard output, which has failed."""
+    if not isinstance(error, BrokenPipeError):
+        _lost.append(error)
+    discard(sys.stdout)
+
+
+def reader_gone() -> bool:
+    """Tell whether whoever read standard output has closed it."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def lost_output() -> OSError | None:
+    """Why results could not be printed; None if they were, or if their reader wanted no more."""
+    return next(iter(_lost), None)
+
+
 def say(message: str) -> None:
     """One line of news for the person at the terminal."""
-    with unheard():
-        click.echo(message, err=True)
+    with _unheard():
+        click.echo(_shown(message), err=True)
+
+
+def command_ci(line: str) -> None:
+    """Give GitHub Actions a workflow command, whose parts the caller has escaped."""
+    with _unheard():
+        click.echo(line, err=True)
 
 
 def warn(message: str) -> None:
@@ -135,7 +201,7 @@ class Progress:
 
 
 def _draw_over(text: str) -> None:
-    with unheard():
+    with _unheard():
         click.echo(f"\r\033[K{text}", err=True, nl=False)
 
 

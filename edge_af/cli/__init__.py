@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import io
+import os
 import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from edge_af import __version__
-from edge_af.console import discard, prepare_streams, say, unheard
+from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
 from edge_af.errors import EdgeAfError, missing_extra
 
 VERBS = {
@@ -42,18 +48,32 @@ EXTRA_OF = {
 }
 
 
-class ReaderGone(Exception):
-    """Whoever read our output has closed it (`… | head`). No OSError: of those click makes an exit status of its own."""
+DEFECT = 70
+"""Exit status of an error that nobody foresaw: EX_SOFTWARE of sysexits.h. It is no verdict."""
+
+
+class Unforeseen(Exception):
+    """Carries an error past click, which gives some kinds an exit status of its own."""
+
+
+@contextlib.contextmanager
+def _past_click() -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, EOFError) as error:
+        raise Unforeseen from error
 
 
 class LazyVerbs(click.Group):
     """Knows its verbs by name and imports one only to run it or to show its help."""
 
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        with _past_click():  # It prints the help.
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, context: click.Context) -> Any:
-        try:
+        with _past_click():
             return super().invoke(context)
-        except BrokenPipeError:
-            raise ReaderGone from None
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(VERBS)
@@ -84,42 +104,81 @@ class LazyVerbs(click.Group):
 def cli() -> None:
     """Train a compact audio-visual video classifier, put it on a Raspberry Pi or an Android phone, and prove what it keeps.
 
-    Exit status: 0 done; 1 a gate failed; 2 the command line or the input is at fault; 3 could not tell.
+    Exit status: 0 done; 1 a gate failed; 2 the command line or the input is at fault; 3 could not tell; 70 a defect of
+    edge-af itself, which says how to report it.
     """
 
 
 def main() -> None:
-    """Entry point of the console script: turns the errors we raise into one or two lines and an exit status."""
+    """Entry point of the console script: turns what goes wrong into one or two lines and an exit status."""
     prepare_streams()
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        lose(error)
+    if (lost := lost_output()) is not None:
+        warn(f"standard output: cannot be written ({lost.strerror}), so results are missing there.")
+        status = status or EdgeAfError.exit_status
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         status = cli.main(standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        status = stop.exit_code
+        return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        with unheard():
-            error.show()
-        status = error.exit_code
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip())
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         say("edge-af: interrupted.")
-        status = 130
+        return 130
     except EdgeAfError as error:
         say(f"edge-af: {error}")
-        status = error.exit_status
+        return error.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRA_OF:
-            raise
+            return _report(error)
         # torch comes with either extra; the one named is the one whose verb was called.
         absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
         say(f"edge-af: {absent}")
-        status = absent.exit_status
-    except (ReaderGone, BrokenPipeError):
-        # There is nobody left to tell.
-        discard(sys.stdout)
-        status = 0
+        return absent.exit_status
+    except MemoryError:
+        say("edge-af: out of memory. Close other programs, or use a machine with more.")
+        return EdgeAfError.exit_status
+    except Unforeseen as error:
+        cause = error.__cause__
+        assert cause is not None
+        if isinstance(cause, BrokenPipeError) and reader_gone():
+            discard(sys.stdout)
+            return 0  # Of `edge-af --help | head`.
+        return _report(cause)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         say(f"edge-af: {where}{error.strerror or error}.")
-        status = EdgeAfError.exit_status
-    sys.exit(status if isinstance(status, int) else 0)
+        return EdgeAfError.exit_status
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: BaseException) -> int:
+    """Say how to report an error that nobody foresaw. Its traceback goes to a file, or is shown with EDGE_AF_TRACEBACK=1."""
+    details = "".join(traceback.format_exception(error))
+    summary = plain(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    if os.environ.get("EDGE_AF_TRACEBACK") == "1":
+        say(details)
+        where = "the traceback above"
+    else:
+        about = f"edge-af {__version__}, Python {sys.version}, {sys.platform}\n{sys.argv}\n\n"
+        try:
+            descriptor, name = tempfile.mkstemp(prefix="edge-af-defect-", suffix=".txt")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write((about + details).encode(errors="backslashreplace"))
+            where = f"the file {name}"
+        except OSError:
+            where = "what it prints with EDGE_AF_TRACEBACK=1"
+    say(f"edge-af: internal error: {summary}. This is a defect of edge-af; please report it with {where}.")
+    return DEFECT

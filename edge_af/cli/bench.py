@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_af.console import say, warn
+from edge_af.console import say, tell, warn
 
 if TYPE_CHECKING:
     from edge_af.bench.results import Results
@@ -196,7 +196,7 @@ def command(
     if as_json:  # The table has them below it.
         for text in results.warnings:
             warn(text)
-    click.echo(dump_results(results) if as_json else table([results]), nl=not as_json)
+    tell(dump_results(results) if as_json else table([results]), nl=not as_json)
     say(f"results: {out}")
     write_reports([results], markdown=markdown, html=html)
     if not any(row.status == OK for row in results.rows):
@@ -293,12 +293,12 @@ def _bench_fleet(
             }
             for outcome in outcomes
         ]
-        click.echo(json.dumps({"targets": value}, indent=2, ensure_ascii=False))
+        tell(json.dumps({"targets": value}, indent=2, ensure_ascii=False))
     else:
         if measured:
-            click.echo(table(measured))
+            tell(table(measured))
         for outcome in failed:
-            click.echo(f"{outcome.member.target.label}: not measured: {outcome.reason}")
+            tell(f"{outcome.member.target.label}: not measured: {outcome.reason}")
     for outcome in outcomes:
         if outcome.results is not None:
             say(f"results: {outcome.member.out(out)}")

@@ -117,8 +117,9 @@ def command(
     from edge_af.compare.report import annotate, junit_xml, markdown_table, step_summary, table
     from edge_af.compare.results import dump, write
     from edge_af.compare.run import Settings, compare
-    from edge_af.console import say
+    from edge_af.console import say, tell, warn
     from edge_af.data.dataset import open_dataset
+    from edge_af.errors import EdgeAfError
     from edge_af.files import write_atomic
     from edge_af.report import check_writable
 
@@ -158,20 +159,25 @@ def command(
             budget_file=limits,
         ),
     )
-    click.echo(dump(found) if as_json else table(found), nl=False)
-    if out is not None:
-        write(out, found)
-        say(f"comparison: {out}")
-    if markdown is not None:
-        write_atomic(markdown, markdown_table(found))
-        say(f"table:      {markdown}")
-    if junit is not None:
-        write_atomic(junit, junit_xml(found))
-        say(f"JUnit:      {junit}")
-    if history is not None:
-        place = Path.cwd() if base_ref is not None else folders[1] if folders[1].is_dir() else folders[1].parent
-        append_history(history, found, commit or commit_at(place))
-        say(f"history:    {history}")
+    place = Path.cwd() if base_ref is not None else folders[1] if folders[1].is_dir() else folders[1].parent
+    files: list[tuple[str, Path | None, Callable[[Path], None]]] = [
+        ("comparison", out, lambda path: write(path, found)),
+        ("table", markdown, lambda path: write_atomic(path, markdown_table(found))),
+        ("JUnit", junit, lambda path: write_atomic(path, junit_xml(found))),
+        ("history", history, lambda path: append_history(path, found, commit or commit_at(place))),
+    ]
+    # Files first: the terminal's reader may be gone. And no file that cannot be written hides that a gate failed.
+    status = found.exit_status
+    for name, path, write_to in files:
+        if path is None:
+            continue
+        try:
+            write_to(path)
+            say(f"{name + ':':<11} {path}")
+        except EdgeAfError as error:
+            warn(str(error))
+            status = status or error.exit_status
     step_summary(found)
+    tell(dump(found) if as_json else table(found), nl=False)
     annotate(found)
-    click.get_current_context().exit(found.exit_status)
+    click.get_current_context().exit(status)

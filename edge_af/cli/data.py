@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edge_af.console import say, warn
+from edge_af.console import say, tell, warn
 
 FOLDER = click.Path(path_type=Path, file_okay=True)
 
@@ -40,7 +40,7 @@ def synth(
     if as_json:
         _print_json(made)
     else:
-        click.echo(f"{out}: {videos_train:,} videos to train on, {videos_eval:,} to evaluate on, {classes} classes")
+        tell(f"{out}: {videos_train:,} videos to train on, {videos_eval:,} to evaluate on, {classes} classes")
 
 
 @command.command()
@@ -87,7 +87,7 @@ def prepare(
         rate = round(done.videos_read / done.seconds, 1) if done.seconds else None
         _print_json({"path": str(out), "already_prepared": done.already, "videos_per_second": rate, **figures})
     else:
-        click.echo(
+        tell(
             f"{out}: {index['videos']:,} videos, {index['classes']:,} classes, {index['labels_per_video']:.2f} labels a video, "
             f"layout {index['layout']}, {index['dtype']}"
         )
@@ -131,11 +131,11 @@ def sample(dataset: Path, videos: int, out: Path, seed: int, overwrite: bool, as
     if as_json:
         _print_json({"path": str(out), **{name: value for name, value in index.items() if name != "class_names"}})
     else:
-        click.echo(f"{out}: {videos:,} videos out of {index['sampled_from']['videos']:,} (seed {seed})")
+        tell(f"{out}: {videos:,} videos out of {index['sampled_from']['videos']:,} (seed {seed})")
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    tell(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _print_dataset(found: dict[str, Any]) -> None:
@@ -149,17 +149,17 @@ def _print_dataset(found: dict[str, Any]) -> None:
         "on disk": f"{found['size_bytes'] / 1e6:,.1f} MB",
         "left out": f"{found['left_out_records']:,} records",
     }
-    click.echo(f"{found['path']}: prepared dataset")
+    tell(f"{found['path']}: prepared dataset")
     for name, text in lines.items():
-        click.echo(f"  {name:<16}{text}")
-    click.echo("  most frequent classes")
+        tell(f"  {name:<16}{text}")
+    tell("  most frequent classes")
     for entry in found["most_frequent"]:
-        click.echo(f"    {entry['videos']:>10,}  {entry['name']} ({entry['class']})")
+        tell(f"    {entry['videos']:>10,}  {entry['name']} ({entry['class']})")
 
 
 def _print_tfrecords(found: dict[str, Any]) -> None:
     for file in found["files"]:
         packed = ", GZIP" if file["gzip"] else ""
         what = f"{file['layout']} ({', '.join(file['fields'])})" if file["layout"] else "no records"
-        click.echo(f"{file['path']}: {file['videos']:,} videos, {file['size_bytes'] / 1e6:,.1f} MB{packed}, {what}")
-    click.echo(f"{len(found['files'])} file(s): {found['videos']:,} videos, {found['size_bytes'] / 1e6:,.1f} MB")
+        tell(f"{file['path']}: {file['videos']:,} videos, {file['size_bytes'] / 1e6:,.1f} MB{packed}, {what}")
+    tell(f"{len(found['files'])} file(s): {found['videos']:,} videos, {found['size_bytes'] / 1e6:,.1f} MB")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_af.console import tell
+
 if TYPE_CHECKING:
     from edge_af.bench.health import Health
 
@@ -51,7 +53,7 @@ def command(timeout: float, target_text: str | None, offline: bool, as_json: boo
             )
         arguments = ["--timeout", str(timeout), *(["--json"] if as_json else [])]
         status, output = doctor_on_target(target, arguments, offline=offline)
-        click.echo(output, nl=False)
+        tell(output, nl=False)
         if status == 1:
             raise GateFailed(nothing_runs.format(f" on {target.label}", " there"))
         if status:
@@ -60,7 +62,7 @@ def command(timeout: float, target_text: str | None, offline: bool, as_json: boo
     with Progress("doctor", None, "checks") as progress:
         health = check_health(timeout, on_step=lambda step: progress.update(1, f"trying {step}"))
         progress.update(0, note="")
-    click.echo(json.dumps(health.as_dict(), indent=2, ensure_ascii=False) if as_json else _text(health))
+    tell(json.dumps(health.as_dict(), indent=2, ensure_ascii=False) if as_json else _text(health))
     if not health.runs:
         raise GateFailed(nothing_runs.format(" here", " on this machine"))
 

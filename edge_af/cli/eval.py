@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edge_af.console import say, warn
+from edge_af.console import say, tell, warn
 
 
 @click.command()
@@ -55,7 +55,7 @@ def command(
         "data": data.resolve().name,
     }
     if as_json:
-        click.echo(json.dumps({**about, **metrics.as_dict()}, indent=2))
+        tell(json.dumps({**about, **metrics.as_dict()}, indent=2))
         return
     if subject is not None:
         say(subject.title)
@@ -70,5 +70,5 @@ def command(
         "ties_share": "Tied scores",
     }
     for key, name in names.items():
-        click.echo(f"{name:<12} {metrics.as_dict()[key]:.4f}")
-    click.echo(f"{'videos':<12} {metrics.videos:,}")
+        tell(f"{name:<12} {metrics.as_dict()[key]:.4f}")
+    tell(f"{'videos':<12} {metrics.videos:,}")

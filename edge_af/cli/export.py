@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_af.artifacts import FORMATS
-from edge_af.console import say, warn
+from edge_af.console import say, tell, warn
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
@@ -181,17 +181,15 @@ def command(
     seconds, peak = time.monotonic() - started, _peak_memory_bytes()
     if as_json:
         fields = {name: value for name, value in dataclasses.asdict(manifest).items() if name != "class_names"}
-        click.echo(json.dumps({"out": str(out), **fields, "seconds": seconds, "peak_memory_bytes": peak}))
+        tell(json.dumps({"out": str(out), **fields, "seconds": seconds, "peak_memory_bytes": peak}))
         return
-    click.echo(
-        f"{out}: {manifest.model} ({manifest.preset}), {manifest.classes:,} classes, {manifest.params:,} parameters"
-    )
+    tell(f"{out}: {manifest.model} ({manifest.preset}), {manifest.classes:,} classes, {manifest.params:,} parameters")
     for line in _table(manifest):
-        click.echo(line)
+        tell(line)
     if manifest.calibration is not None:
         found = manifest.calibration
-        click.echo(f"ranges: {found.method}, on {found.videos:,} videos of {found.data}, SHA-256 {found.sha256[:12]}…")
-    click.echo(f"{seconds:.1f} s, peak memory {peak / 2**20:,.0f} MiB")
+        tell(f"ranges: {found.method}, on {found.videos:,} videos of {found.data}, SHA-256 {found.sha256[:12]}…")
+    tell(f"{seconds:.1f} s, peak memory {peak / 2**20:,.0f} MiB")
 
 
 def _gate(run: Run, folder: Path | None, max_gap_drop: float | None) -> GateData | None:

@@ -7,6 +7,7 @@ import json
 
 import click
 
+from edge_af.console import tell
 from edge_af.models.presets import PRESETS, ModelConfig
 from edge_af.models.sizes import deployed_bytes, layer_sizes, multiply_adds, param_count
 
@@ -33,10 +34,10 @@ def command(classes: int, model: str | None, preset_name: str | None, as_json: b
         known = [shape for name, presets in PRESETS.items() if model in (None, name) for shape in presets]
         raise click.UsageError(f"there is no preset {preset_name!r}; there are {', '.join(dict.fromkeys(known))}.")
     if as_json:
-        click.echo(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
+        tell(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
         return
-    click.echo(f"At {classes:,} classes. Bytes of weights and biases with BatchNorm folded; INT4 in blocks of 32.")
-    click.echo(
+    tell(f"At {classes:,} classes. Bytes of weights and biases with BatchNorm folded; INT4 in blocks of 32.")
+    tell(
         f"{'model':<16}{'preset':<8}{'parameters':>13}{'multiply-adds':>15}"
         + "".join(f"{precision.upper() + ' MB':>10}" for precision in PRECISIONS)
         + "  shape"
@@ -44,12 +45,12 @@ def command(classes: int, model: str | None, preset_name: str | None, as_json: b
     for name, shape, config in listed:
         size = "".join(f"{deployed_bytes(config, classes, precision) / 1e6:>10.1f}" for precision in PRECISIONS)
         fields = ", ".join(f"{field} {value}" for field, value in dataclasses.asdict(config).items())
-        click.echo(
+        tell(
             f"{name:<16}{shape:<8}{param_count(config, classes):>13,}{multiply_adds(config, classes):>15,}{size}  {fields}"
         )
         if preset_name is not None:
             for layer in layer_sizes(config, classes):
-                click.echo(f"  {layer.name:<22}{layer.params:>13,}{layer.multiply_adds:>15,}  {layer.shape}")
+                tell(f"  {layer.name:<22}{layer.params:>13,}{layer.multiply_adds:>15,}  {layer.shape}")
 
 
 def _as_dict(model: str, preset: str, config: ModelConfig, classes: int) -> dict[str, object]:

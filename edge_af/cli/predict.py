@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_af.console import say
+from edge_af.console import say, tell
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def command(
         for position, row in enumerate(chosen)
     ]
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        tell(json.dumps(found, indent=2, ensure_ascii=False))
         return
     width = max(len(video["id"]) for video in found)
     for video in found:
         labels = "   ".join(f"{label['name']} {label['score']:.3f}" for label in video["labels"])
-        click.echo(f"{video['id']:<{width}}  {labels}")
+        tell(f"{video['id']:<{width}}  {labels}")
 
 
 def _read_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from edge_af.console import tell
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -38,7 +40,7 @@ def command(
         from edge_af.report.history import table as history_table
 
         found = read_history(histories)
-        click.echo(json.dumps(entries(found), indent=2, ensure_ascii=False) if as_json else history_table(found))
+        tell(json.dumps(entries(found), indent=2, ensure_ascii=False) if as_json else history_table(found))
         write_history(found, markdown=markdown, html=html)
         return
     from edge_af.bench.results import read_results
@@ -49,7 +51,7 @@ def command(
     many = [read_results(file) for file in files]
     if as_json:
         value = {"rows": [summary(line) for line in compare(many)], "caveats": caveats(many)}
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        tell(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        click.echo(table(many))
+        tell(table(many))
     write_reports(many, markdown=markdown, html=html)

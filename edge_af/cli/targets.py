@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edge_af.console import say
+from edge_af.console import say, tell
 
 
 @click.group()
@@ -26,4 +26,4 @@ def setup(kind: str, mirror: str | None) -> None:
     system, was_there = setup_emulated(mirror)
     versions = ", ".join(f"{name} {version}" for name, version in system.versions.items())
     say(f"{'already set up' if was_there else 'set up'}: {system.folder}")
-    click.echo(f"QEMU {system.qemu}, Python {system.python}, {versions}")
+    tell(f"QEMU {system.qemu}, Python {system.python}, {versions}")

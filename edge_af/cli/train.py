@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edge_af.console import tell
 from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, preset
 from edge_af.train.options import TrainOptions
 
@@ -78,9 +79,9 @@ def command(
     if not group.leads:
         return
     if as_json:
-        click.echo(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
+        tell(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
         return
     held_out = run.training["held_out"]
-    click.echo(f"{out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
-    click.echo(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
-    click.echo(f"Next: edge-af export {out} --int8 --calibration-data {data_folder} --out artifacts/{run.model}")
+    tell(f"{out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
+    tell(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
+    tell(f"Next: edge-af export {out} --int8 --calibration-data {data_folder} --out artifacts/{run.model}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edge_af.console import say, warn
+from edge_af.console import say, tell, warn
 
 
 @click.command()
@@ -51,9 +51,9 @@ def command(bundle: Path, signers: Path | None, out: Path | None, overwrite: boo
                 for file in manifest.files
             ],
         }
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        tell(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         by = f", signed by {found.signer} ({found.fingerprint})" if found.signer is not None else ""
-        click.echo(f"{bundle}: {manifest.model} {manifest.preset}, {kinds(manifest.files)}: whole{by}")
+        tell(f"{bundle}: {manifest.model} {manifest.preset}, {kinds(manifest.files)}: whole{by}")
     if out is not None:
         say(f"unpacked: {out}")

@@ -10,6 +10,7 @@ import click
 
 from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check, Comparison, PairResult
 from edge_af.compare.statistics import FASTER, Interval
+from edge_af.console import command_ci, warn
 from edge_af.report.markdown import escape
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
@@ -103,9 +104,14 @@ def junit_xml(comparison: Comparison) -> str:
 
 def step_summary(comparison: Comparison) -> None:
     """Append the Markdown to the file that GitHub Actions names in `GITHUB_STEP_SUMMARY`, if it does."""
-    if target := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(target).open("a", encoding="utf-8") as file:
-            file.write(markdown_table(comparison) + "\n")
+    if not (target := os.environ.get("GITHUB_STEP_SUMMARY")):
+        return
+    try:
+        with Path(target).open("ab") as file:
+            file.write((markdown_table(comparison) + "\n").encode(errors="backslashreplace"))
+    except OSError as error:
+        # It may be a file of the host that a container does not have.
+        warn(f"GITHUB_STEP_SUMMARY: {target}: cannot write here ({error.strerror}); the step has no summary.")
 
 
 def annotate(comparison: Comparison) -> None:
@@ -128,7 +134,7 @@ def _command(command: str, title: str, message: str) -> None:
 
     # In a property, colons and commas end it.
     name = data(title).replace(":", "%3A").replace(",", "%2C")
-    click.echo(f"::{command} title={name}::{data(message)}", err=True)
+    command_ci(f"::{command} title={name}::{data(message)}")
 
 
 def _line(pair: PairResult, check: Check) -> str:

@@ -1,0 +1,134 @@
+"""Standard streams that are closed, full or without a reader, and errors that nobody foresaw."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_af.cli import DEFECT
+
+EDGE_AF = f"{sys.executable} -m edge_af"
+RAISING = "import sys, edge_af.cli.models as verb\nfrom edge_af.cli import main\n"
+
+
+def shell(line, **options):
+    """A line of bash, whose status is that of a pipeline's first failure."""
+    command = ["bash", "-o", "pipefail", "-c", line]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, **options)
+
+
+def raising(statement, **environment):
+    """`edge-af models`, in which `statement` is run."""
+    code = f"{RAISING}def callback(**_):\n    {statement}\nverb.command.callback = callback\nmain()"
+    command = [sys.executable, "-c", code, "models"]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, env=environment)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["raise KeyError('x')", "raise EOFError", "raise RecursionError", "raise BrokenPipeError", "import no_such_module"],
+)
+def test_an_error_that_nobody_foresaw_has_a_status_of_its_own(statement, tmp_path):
+    done = raising(statement, TMPDIR=str(tmp_path))
+    assert done.returncode == DEFECT == 70 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "please report it" in done.stderr
+    (written,) = tmp_path.iterdir()
+    assert str(written) in done.stderr and "Traceback" in written.read_text()
+    shown = raising(statement, EDGE_AF_TRACEBACK="1", TMPDIR=str(tmp_path))
+    assert shown.returncode == DEFECT and "Traceback" in shown.stderr and len([*tmp_path.iterdir()]) == 1
+
+
+def test_its_text_reaches_the_terminal_in_one_line_without_escape_sequences(tmp_path):
+    done = raising(r"raise ValueError('a\n::error::b\x1b]0;c\x07')", TMPDIR=str(tmp_path))
+    assert len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr and "\x07" not in done.stderr
+
+
+def test_too_little_memory_is_no_defect():
+    done = raising("raise MemoryError")
+    assert done.returncode == 2 and "out of memory" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_failure(closed):
+    done = shell(f"{EDGE_AF} models {closed}")
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_file_never_takes_the_place_of_a_closed_stream(eval_dataset, tmp_path):
+    done = shell(f"{EDGE_AF} data sample {eval_dataset.folder} --videos 20 --out {tmp_path / 'out'} <&- >&- 2>&-")
+    assert done.returncode == 0
+    assert shell(f"{EDGE_AF} data info {tmp_path / 'out'}").returncode == 0
+
+
+full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+
+
+@full
+def test_a_full_standard_output_is_said_and_is_no_verdict():
+    done = shell(f"{EDGE_AF} models >/dev/full")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "warning: standard output: cannot be written (No space left on device), so results are missing there.\n"
+    )
+    done = shell(f"{EDGE_AF} --help >/dev/full")
+    assert done.returncode == 2 and "No space left on device" in done.stderr
+
+
+@full
+def test_a_full_standard_error_changes_nothing(tmp_path):
+    assert shell(f"{EDGE_AF} models 2>/dev/full").returncode == 0
+    assert shell(f"{EDGE_AF} eval nowhere.onnx --data nowhere 2>/dev/full").returncode == 2
+    assert shell(f"{EDGE_AF} eval 2>/dev/full").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", ["--help", "models --help", "models", "--version"])
+def test_a_reader_that_has_gone_is_no_failure_of_any_text(arguments):
+    done = shell(f"{EDGE_AF} {arguments} | true")
+    assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory, dataset):
+    """A shell line that compares a file with one that scores otherwise, so that a gate fails at once."""
+    from tiny_export import tiny_exports
+
+    exports = tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset)
+    folder = tmp_path_factory.mktemp("worse")
+    base = exports / "attend-fusion/attend-fusion-fp32.onnx"
+    shutil.copy(base, folder / "candidate.onnx")
+    with (folder / "candidate.onnx").open("r+b") as file:
+        file.truncate(base.stat().st_size // 2)
+    return f"{EDGE_AF} compare {base} {folder / 'candidate.onnx'} --budget 1s --max-growth 0%"
+
+
+@pytest.mark.parametrize(
+    ("streams", "summary"),
+    [
+        ("| true", ""),
+        (">&- 2>&-", ""),
+        pytest.param(">/dev/full 2>/dev/full", "", marks=full),
+        ("", "/nonexistent/step_summary"),
+    ],
+)
+def test_a_verdict_stands_and_its_files_are_written_whatever_becomes_of_the_terminal(worse, tmp_path, streams, summary):
+    files = [tmp_path / name for name in ("out.json", "table.md", "junit.xml", "history.jsonl")]
+    named = " ".join(
+        f"--{option} {path}" for option, path in zip(("out", "markdown", "junit", "history"), files, strict=True)
+    )
+    done = shell(f"{worse} {named} {streams}", env={**os.environ, "GITHUB_STEP_SUMMARY": summary})
+    assert done.returncode == 1, done.stderr
+    assert all(path.stat().st_size for path in files)
+
+
+@full
+def test_a_file_that_cannot_be_written_hides_no_failed_gate(worse, tmp_path):
+    done = shell(f"{worse} --out /dev/full --markdown {tmp_path / 'table.md'}")
+    assert done.returncode == 1 and "/dev/full" in done.stderr
+    assert (tmp_path / "table.md").exists()
