@@ -17,7 +17,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, packed: str | Path | None = None) -> Scorer:
-    """Open a checkpoint folder, an ONNX file or a TFLite file for scoring. See `edge_af.runtime.load`."""
-    from edge_af.runtime import load as load_artifact
+    """Open a run folder, an ONNX file or a TFLite file for scoring. See `edge_af.runtime.load_safely`."""
+    from edge_af.runtime import load_safely
 
-    return load_artifact(path, runtime=runtime, threads=threads, packed=packed)
+    return load_safely(path, runtime=runtime, threads=threads, packed=packed)

@@ -29,13 +29,13 @@ def command(
     from edge_af.bench.subject import check_classes, subject_of
     from edge_af.console import Progress
     from edge_af.data.dataset import open_dataset
-    from edge_af.runtime import check_features, load
+    from edge_af.runtime import check_features, load_safely
     from edge_af.runtime.accuracy import accuracy, check_labels
 
     subject = subject_of(artifact)
     dataset = open_dataset(data)
     check_labels(dataset)
-    scorer = load(artifact, runtime=runtime, threads=threads)
+    scorer = load_safely(artifact, runtime=runtime, threads=threads, confirmed=subject is not None)
     check_classes(artifact, scorer.classes, dataset)
     check_features(dataset.visual, dataset.audio, str(data))
     if f1_threshold is None and subject is None:

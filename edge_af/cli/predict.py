@@ -37,7 +37,7 @@ def command(
     from edge_af.bench.subject import subject_of
     from edge_af.data.dataset import open_dataset
     from edge_af.metrics import top_k
-    from edge_af.runtime import check_features, load, score_all
+    from edge_af.runtime import check_features, load_safely, score_all
 
     subject = subject_of(artifact)
     dataset = open_dataset(features) if features.is_dir() else None
@@ -50,7 +50,7 @@ def command(
     chosen = _chosen(rows, count) if rows is not None else list(range(min(videos, count)))
     if rows is None and count > videos:
         say(f"the first {videos} of {count:,} videos; --videos or --rows for others.")
-    scorer = load(artifact, threads=threads)
+    scorer = load_safely(artifact, threads=threads, confirmed=subject is not None)
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
     check_features(visual[chosen], audio[chosen], str(features), rows=chosen)
     scores = score_all(scorer, visual[chosen], audio[chosen])

@@ -75,6 +75,40 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, pack
     return LiteRtScorer(path, threads)
 
 
+def load_safely(
+    path: str | Path,
+    *,
+    runtime: str | None = None,
+    threads: int = 1,
+    packed: str | Path | None = None,
+    confirmed: bool | None = None,
+) -> Scorer:
+    """As `load`, but a model file that no manifest confirms is loaded in a process of its own: it may crash its runtime.
+
+    Args:
+        path: what to open.
+        runtime: see `load`.
+        threads: see `load`.
+        packed: see `load`.
+        confirmed: whether the file's SHA-256 is known to be its manifest's; looked up when None.
+
+    Raises:
+        EdgeAfError: as `load`, or the file crashes its runtime, or is not the one that its manifest names.
+        MissingRuntime: the runtime cannot be imported here.
+    """
+    from edge_af.artifacts import manifest_of
+    from edge_af.runtime.apart import ApartScorer
+
+    path = Path(path)
+    fitting = runtime_of(path)
+    if fitting != "torch" and runtime in (None, fitting):
+        if confirmed is None:
+            confirmed = manifest_of(path) is not None
+        if not confirmed:
+            return ApartScorer(path, threads, Path(packed) if packed is not None else None)
+    return load(path, runtime=runtime, threads=threads, packed=packed)
+
+
 def runtime_of(path: Path) -> str:
     """The runtime that opens `path`.
 

@@ -1,0 +1,211 @@
+"""Score with a model file in a process of its own: what no manifest vouches for may crash its runtime, and nothing else.
+
+One flipped byte in a TFLite file can make LiteRT read or write anywhere. No check of the file's structure rules that out, so
+such a file is never loaded in the process that the user started. The child gets features and answers with scores:
+
+    to the child:    a JSON line {"videos": n}, then visual and audio as float32
+    from the child:  a JSON line {"runtime": …} or {"videos": n} or {"error": …}, then, with "videos", the scores as float32
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edge_af
+from edge_af.data import AUDIO_FEATURES, MOST_CLASSES, VISUAL_FEATURES
+from edge_af.documents import parse_json
+from edge_af.errors import EdgeAfError
+from edge_af.runtime import MissingRuntime
+from edge_af.typed import built
+
+SECONDS = 120.0
+"""Longest silence of the child: a damaged file may also make a runtime run on forever."""
+SLOWEST_READ = 5e6
+"""Bytes a second that a file is read with on the slowest card, for the time that loading may take."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    runtime: str
+    classes: int
+    max_batch: int | None
+
+
+@dataclass(frozen=True)
+class _Scored:
+    videos: int
+
+
+@dataclass(frozen=True)
+class _Refused:
+    error: str
+    missing: bool = False
+    """Whether it is the runtime that is missing."""
+
+
+class ApartScorer:
+    """A model file, ready to score in a process of its own. See `edge_af.runtime.Scorer`."""
+
+    def __init__(self, path: Path, threads: int, packed: Path | None = None) -> None:
+        self._path = path
+        self._chatter = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._process = _start([str(path), str(threads), *([str(packed)] if packed else [])], self._chatter)
+        self._end = weakref.finalize(self, _stop, self._process, self._chatter)
+        self._step = "loading"
+        loaded = self._answer(_Loaded, SECONDS + path.stat().st_size / SLOWEST_READ)
+        if not 1 <= loaded.classes <= MOST_CLASSES:
+            raise EdgeAfError(f"{path}: scores {loaded.classes} classes; expected 1 to {MOST_CLASSES}.")
+        self.runtime, self.classes, self.max_batch = loaded.runtime, loaded.classes, loaded.max_batch
+        self._step = "running"
+
+    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"videos": len(visual)}).encode() + b"\n")
+            for array in (visual, audio):
+                self._process.stdin.write(np.ascontiguousarray(array, np.float32).data)
+            self._process.stdin.flush()
+        deadline = time.monotonic() + SECONDS
+        if self._answer(_Scored, SECONDS).videos != len(visual):
+            raise EdgeAfError(f"{self._path}: answers with other videos than it was given. Export it again.")
+        data = self._read(4 * len(visual) * self.classes, deadline)
+        return np.frombuffer(data, np.float32).reshape(len(visual), self.classes).copy()
+
+    def _answer(self, kind: type[T], seconds: float) -> T:
+        """The child's next line, of this kind."""
+        deadline = time.monotonic() + seconds
+        line = b""
+        while not line.endswith(b"\n") and len(line) < 1 << 16:
+            line += self._read(1, deadline)
+        try:
+            value = parse_json(line)
+            if isinstance(value, dict) and "error" in value:
+                refused = built(_Refused, value)
+                raise (MissingRuntime if refused.missing else EdgeAfError)(refused.error)
+            return built(kind, value)
+        except ValueError as error:
+            raise EdgeAfError(
+                f"{self._path}: {self._step} it garbled its process ({error}). Export it again."
+            ) from None
+
+    def _read(self, count: int, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        stream, found = self._process.stdout.fileno(), bytearray()
+        while len(found) < count:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([stream], [], [], left)[0]:
+                self._end()
+                raise EdgeAfError(f"{self._path}: {self._step} it does not come to an end. Export it again.")
+            part = os.read(stream, min(count - len(found), 1 << 20))
+            if not part:
+                raise self._died()
+            found += part
+        return bytes(found)
+
+    def _died(self) -> EdgeAfError:
+        status = self._process.wait()
+        named = {number.value: number.name for number in signal.Signals}
+        how = f"by {named.get(-status, f'signal {-status}')}" if status < 0 else f"with status {status}"
+        if status == -signal.SIGKILL:
+            return EdgeAfError(
+                f"{self._path}: its process was killed while {self._step} it: out of memory, or by somebody. "
+                "Free some memory, or choose a smaller file."
+            )
+        self._chatter.seek(0)
+        said = self._chatter.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
+        return EdgeAfError(
+            f"{self._path}: {self._step} it crashes its runtime (its process ended {how}): damaged, or made for another "
+            f"machine. Export it again.{f' Last words: {said}' if said else ''}"
+        )
+
+
+def _start(arguments: list[str], chatter: IO[bytes]) -> subprocess.Popen[bytes]:
+    package = str(Path(edge_af.__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-P", "-m", "edge_af.runtime.apart", *arguments]
+    try:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=chatter, bufsize=0
+        )
+    except OSError as error:
+        raise EdgeAfError(f"no process can be started to load a file in ({error.strerror}).") from None
+
+
+def _stop(process: subprocess.Popen[bytes], chatter: IO[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, chatter):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def main() -> None:
+    """Load the file that the command line names, and score what comes until the input ends."""
+    from edge_af.runtime import load
+
+    with contextlib.suppress(AttributeError, ImportError, OSError):
+        import ctypes
+
+        # Linux: not to outlive the process that started this one. Where that is unknown, the end of the input is enough.
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # Ctrl-C reaches this process too, and its parent ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a library prints does not get between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    features = sys.stdin.buffer
+
+    def tell(**value: Any) -> None:
+        answers.write(json.dumps(value).encode() + b"\n")
+
+    try:
+        path, threads, *packed = sys.argv[1:]
+        scorer = load(path, threads=int(threads), packed=packed[0] if packed else None)
+        tell(runtime=scorer.runtime, classes=scorer.classes, max_batch=scorer.max_batch)
+        answers.flush()
+        while line := features.readline():
+            videos = json.loads(line)["videos"]
+            visual, audio = (
+                np.frombuffer(features.read(4 * videos * width), np.float32).reshape(videos, width)
+                for width in (VISUAL_FEATURES, AUDIO_FEATURES)
+            )
+            scores = np.ascontiguousarray(scorer.score(visual, audio), np.float32)
+            if scores.shape != (videos, scorer.classes):
+                raise EdgeAfError(
+                    f"{path}: gives scores of the shape {scores.shape} for {videos} videos. Export it again."
+                )
+            tell(videos=videos)
+            answers.write(scores.data)
+            answers.flush()
+    except EdgeAfError as error:
+        tell(error=str(error), missing=isinstance(error, MissingRuntime))
+    except Exception as error:  # A damaged file makes a runtime's Python half raise anything.
+        reason = " ".join(str(error).split())[:200]
+        tell(error=f"{sys.argv[1]}: cannot be run ({type(error).__name__}: {reason}). Export it again.")
+    with contextlib.suppress(BrokenPipeError):
+        answers.flush()
+    # No destructor of a runtime that a damaged file has confused gets to run.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
