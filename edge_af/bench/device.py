@@ -92,7 +92,7 @@ def this_device() -> Device:
         python=platform.python_version(),
         governor=_text(GOVERNOR) or None,
         versions={name: found for name, found in versions(*PACKAGES).items() if name != "python"},
-        features=_features(),
+        features=cpu_features(),
         affinity=allowed_cores() or None,
         last_level_cache_bytes=_last_level_cache(),
     )
@@ -133,7 +133,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
         return None
 
 
-def _features() -> list[str] | None:
+def cpu_features() -> list[str] | None:
+    """This processor's instruction sets that matter to inference, as the kernel names them; None where it does not say."""
     for line in _text(CPU_INFO).splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):

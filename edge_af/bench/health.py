@@ -274,8 +274,8 @@ def remarks(device: Device, state: Conditions, bits: int, page_bytes: int, libc:
         )
     if device.machine == "x86_64" and features and not features & {"avx512_vnni", "avx_vnni"}:
         found.append(
-            "The processor has no VNNI: INT8 ONNX files made for x86-64 can saturate 16-bit sums here, and their accuracy "
-            "says nothing of a machine with VNNI or of ARM."
+            "The processor has no VNNI: integer kernels gain about half the speed over FP32 that they gain where it has. "
+            "ONNX Runtime multiplies INT8 with U8U8 kernels here, whose sums are exact as they are elsewhere."
         )
     if state.governor not in (None, "performance"):
         found.append(

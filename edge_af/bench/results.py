@@ -138,6 +138,9 @@ class Row:
     """Of the constants in the file, all of which an inference reads."""
     integer_share: float | None = None
     """Of the network's multiplications, those that were seen to run in integer kernels at export; None if not known."""
+    kernels: str | None = None
+    """What the runtime multiplies with here: types of activations and weights, then the instructions, as in `U8S8 AVX-512
+    VNNI`. Told by the file and the processor; None if not known."""
     load_ms: float | None = None
     first_ms: float | None = None
     """The first inference after loading, where a runtime does what it put off."""

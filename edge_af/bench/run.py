@@ -293,6 +293,8 @@ class _Session:
             f1_threshold=subject.f1_threshold,
             method=part,
             result_fd=-1,
+            precision=subject.precision,
+            integer=bool(subject.integer_share),
             batch=item.batch,
             outcomes=str(self._judge.path(key)) if wants_accuracy else None,
         )

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.bench.conditions import available_memory
+from edge_af.bench.device import cpu_features
 from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
 from edge_af.bench.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Latency, Method
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
@@ -32,6 +33,7 @@ from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
 from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
 from edge_af.runtime.accuracy import score_dataset
+from edge_af.runtime.kernels import kernels
 
 INPUT_VIDEOS = 256
 """Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""
@@ -52,6 +54,9 @@ class Job:
     f1_threshold: float
     method: Method
     result_fd: int
+    precision: str = "fp32"
+    """Of the weights, and whether layers run in integers: what the kernels' names are told by."""
+    integer: bool = False
     batch: int = 1
     """Videos an inference."""
     outcomes: str | None = None
@@ -96,6 +101,7 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     if job.pack_only:
         return
     tell({"load_ms": _milliseconds(time.perf_counter_ns() - started)})
+    tell({"kernels": kernels(job.runtime, job.precision, integer=job.integer, features=cpu_features())})
     memory = _kept(memory, "after_load", read_memory())
     tell({"memory": memory})
 

@@ -110,14 +110,12 @@ def _profiled_multiply_adds(path: Path) -> int:
     import numpy as np
 
     from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
-    from edge_af.runtime.ort import onnxruntime_module
+    from edge_af.runtime.ort import onnxruntime_module, session_options
 
     onnxruntime = onnxruntime_module()
     with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as folder:
-        options = onnxruntime.SessionOptions()
+        options = session_options(threads=1)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -14,11 +14,13 @@ from edge_af.errors import GateFailed
 from edge_af.export.quantize_onnx import INTEGER_ACCURACY, weight_name
 from edge_af.runtime import load, score_all
 from edge_af.runtime.litert import interpreter_class
-from edge_af.runtime.ort import onnxruntime_module
+from edge_af.runtime.ort import EXACT, onnxruntime_module, session_options
 
 INTEGER_KERNELS = frozenset(
     {"QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "ConvInteger"}
 )
+UNSIGNED_WEIGHT = "_s8_2_u8"
+"""What ONNX Runtime appends to the name of a weight that it makes unsigned, see `edge_af.runtime.ort`."""
 FP32_LIMIT = 1e-5
 """Largest difference that rounding may make in an FP32 file's scores; a wrong lowering is off by far more."""
 
@@ -47,15 +49,15 @@ def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
 
     onnxruntime = onnxruntime_module()
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options()
         options.optimized_model_filepath = str(Path(scratch) / "optimized.onnx")
         options.add_session_config_entry("session.disable_prepacking", "1")
         if cpu == "arm64":
             options.add_session_config_entry("session.qdqisint8allowed", "1")
+            options.add_session_config_entry(EXACT, "0")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(options.optimized_model_filepath).graph.node
-    read = {name for node in nodes if _computes_in_integers(node) for name in node.input}
+    read = {name.removesuffix(UNSIGNED_WEIGHT) for node in nodes if _computes_in_integers(node) for name in node.input}
     integer = tuple(layer for layer in layers if weight_name(layer) in read)
     return Execution(integer, tuple(layer for layer in layers if layer not in integer))
 

@@ -22,7 +22,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, to_onnx
 from edge_af.files import read_json, write_json
-from edge_af.runtime.ort import onnxruntime_module
+from edge_af.runtime.ort import onnxruntime_module, session_options
 from edge_af.typed import Mismatch, built
 
 if TYPE_CHECKING:
@@ -131,15 +131,12 @@ def run_batches(
     Raises:
         EdgeAfError: one of them is not finite.
     """
-    onnxruntime = onnxruntime_module()
     made = [name for name in tensors if name not in graph.inputs]
     weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     # The weights are handed in at each run, so the session holds no second copy of them.
-    session = onnxruntime.InferenceSession(
+    session = onnxruntime_module().InferenceSession(
         to_onnx(graph, weights_as_inputs=True, extra_outputs=made).SerializeToString(),
-        options,
+        session_options(),
         providers=["CPUExecutionProvider"],
     )
     rows = np.sort(rows)

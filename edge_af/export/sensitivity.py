@@ -23,7 +23,7 @@ from edge_af.export.quantize import Affine, Plan, dequantize, fused_relu
 from edge_af.export.ranges import run_batches
 from edge_af.files import write_json
 from edge_af.metrics import gap_at_20
-from edge_af.runtime.ort import onnxruntime_module
+from edge_af.runtime.ort import onnxruntime_module, session_options
 
 SENSITIVITY = "sensitivity.json"
 SCHEMA_VERSION = 1
@@ -231,15 +231,14 @@ def summary(rows: list[Row]) -> list[str]:
 
 def _run(graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """A part's output in ONNX Runtime, with the weights handed in, so that no second copy of them is held."""
-    onnxruntime = onnxruntime_module()
     weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
     model = to_onnx(graph, weights_as_inputs=True)
     for value in (*model.graph.input, *model.graph.output):
         # Their shapes are whatever comes.
         value.type.tensor_type.ClearField("shape")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_module().InferenceSession(
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     (output,) = graph.outputs
     result: NDArray[np.float32] = session.run([output], {**weights, **feeds})[0]
     return result

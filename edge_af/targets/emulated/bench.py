@@ -37,6 +37,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.files import read_json, write_json
 from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
+from edge_af.runtime.kernels import kernels
 from edge_af.runtime.probe import weight_bytes
 from edge_af.targets.emulated import Board
 from edge_af.targets.emulated.counts import GUEST, build_plugin, count, guest_job
@@ -190,6 +191,12 @@ def _row(
             "size_bytes": subject.path.stat().st_size,
             "sha256": subject.sha256,
             "integer_share": subject.integer_share,
+            "kernels": kernels(
+                subject.runtime,
+                subject.precision,
+                integer=bool(subject.integer_share),
+                features=board.profile.features,
+            ),
             "weight_bytes": weight_bytes(subject.path),
             "multiply_adds": multiply_adds(subject.path, timeout_seconds),
             **found,

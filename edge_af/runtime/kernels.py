@@ -1,0 +1,46 @@
+"""Names of the kernels that a runtime picks for a file on this processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge_af.runtime.ort import u8s8_saturates
+
+_INTEGER = {"int8": "S8", "int4": "S4"}
+_X86 = (
+    ("avx512_vnni", "AVX-512 VNNI"),
+    ("avx_vnni", "AVX-VNNI"),
+    ("avx512bw", "AVX-512"),
+    ("avx2", "AVX2"),
+)
+_X86_FLOAT = (("avx512f", "AVX-512"), ("fma", "FMA3"), ("avx", "AVX"))
+_ARM = (("i8mm", "I8MM"), ("asimddp", "dot product"), ("asimd", "NEON"))
+
+
+def kernels(runtime: str, precision: str, *, integer: bool, features: Iterable[str] | None) -> str | None:
+    """What a runtime multiplies with, for the reader of a table: types of activations and weights, then the instructions.
+
+    Args:
+        runtime: `onnxruntime` or `litert`.
+        precision: of the weights, as a manifest has it.
+        integer: whether the file's layers are multiplied in integers.
+        features: the processor's instruction sets, as Linux names them.
+
+    Returns:
+        such as `U8S8 AVX-512 VNNI`; None where the instruction sets are not known.
+    """
+    known = set(features or ())
+    is_arm, is_x86 = "asimd" in known, bool(known & {"sse4_1", "avx", "avx2"})
+    if not is_arm and not is_x86:
+        return None
+    if not integer or precision not in _INTEGER:
+        return f"F32 {_first(_X86_FLOAT, known, 'SSE') if is_x86 else 'NEON'}"
+    activations, weights = "S8", _INTEGER[precision]
+    if runtime == "onnxruntime" and is_x86 and precision == "int8":
+        activations = "U8"
+        weights = "U8" if u8s8_saturates() else "S8"
+    return f"{activations}{weights} {_first(_X86 if is_x86 else _ARM, known, 'SSE')}"
+
+
+def _first(names: Iterable[tuple[str, str]], known: set[str], otherwise: str) -> str:
+    return next((name for feature, name in names if feature in known), otherwise)

@@ -1,0 +1,141 @@
+"""INT8 sums are exact whatever the processor, and a row says which kernels computed them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import edge_af
+from edge_af.bench.device import cpu_features
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.runtime import load
+from edge_af.runtime.kernels import kernels
+from edge_af.runtime.ort import u8s8_saturates
+
+CLASSES = 24
+
+
+@pytest.fixture(params=["static", "dynamic"])
+def saturating(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A valid network whose pairs of products pass 16 bits: all activations and weights are at their largest."""
+    weight = numpy_helper.from_array(np.full((VISUAL_FEATURES, CLASSES), 127, np.int8), "weight")
+    small = [numpy_helper.from_array(np.array(value, kind), name) for name, value, kind in SCALARS]
+    if request.param == "dynamic":
+        layer = [
+            helper.make_node("DynamicQuantizeLinear", ["visual"], ["codes", "code_scale", "code_zero"]),
+            helper.make_node("MatMulInteger", ["codes", "weight", "code_zero"], ["sums"]),
+            helper.make_node("Cast", ["sums"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "code_scale"], ["scaled"]),
+        ]
+    else:
+        layer = [
+            helper.make_node("QuantizeLinear", ["visual", "visual_scale", "visual_zero"], ["codes"]),
+            helper.make_node("DequantizeLinear", ["codes", "visual_scale", "visual_zero"], ["quantized"]),
+            helper.make_node("DequantizeLinear", ["weight", "one", "weight_zero"], ["weights"]),
+            helper.make_node("MatMul", ["quantized", "weights"], ["scaled"]),
+        ]
+    nodes = [
+        *layer,
+        helper.make_node("Mul", ["scaled", "shrink"], ["logits"]),
+        helper.make_node("ReduceSum", ["audio", "axis"], ["audio_sum"]),
+        helper.make_node("Mul", ["audio_sum", "nothing"], ["no_audio"]),
+        helper.make_node("Add", ["logits", "no_audio"], ["scores"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["videos", width])
+        for name, width in (("visual", VISUAL_FEATURES), ("audio", AUDIO_FEATURES))
+    ]
+    output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["videos", CLASSES])
+    graph = helper.make_graph(nodes, "saturating", inputs, [output], [weight, *small])
+    path = tmp_path / f"{request.param}.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+SHRINK = 1 / (VISUAL_FEATURES * 127)
+SCALARS = (
+    ("visual_scale", 2 / 255, np.float32),
+    ("visual_zero", 0, np.uint8),
+    ("one", 1, np.float32),
+    ("weight_zero", 0, np.int8),
+    ("shrink", SHRINK, np.float32),
+    ("axis", [1], np.int64),
+    ("nothing", 0, np.float32),
+)
+
+
+def features(videos: int = 3) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return np.full((videos, VISUAL_FEATURES), 2, np.float32), np.zeros((videos, AUDIO_FEATURES), np.float32)
+
+
+def test_sums_do_not_saturate_on_any_processor(saturating: Path, tmp_path: Path):
+    np.testing.assert_allclose(load(saturating).score(*features()), 2, rtol=1e-5)
+    # Weights that were packed for this processor are as exact, from the first load and from later ones.
+    for _ in range(2):
+        scorer = load(saturating, packed=tmp_path / "packed")
+        np.testing.assert_allclose(scorer.score(*features()), 2, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("qemu-x86_64"), reason="no qemu-x86_64 (apt: qemu-user)"
+)
+@pytest.mark.parametrize("processor", ["Haswell", "EPYC-Milan"])
+def test_sums_do_not_saturate_on_an_emulated_processor_without_vnni(saturating: Path, processor: str):
+    script = (
+        "import sys, numpy as np; from edge_af.runtime import load; from edge_af.runtime.ort import u8s8_saturates;"
+        f"visual, audio = np.full((1, {VISUAL_FEATURES}), 2, np.float32), np.zeros((1, {AUDIO_FEATURES}), np.float32);"
+        "print(u8s8_saturates(), load(sys.argv[1]).score(visual, audio).min())"
+    )
+    root = str(Path(edge_af.__file__).parents[1])
+    # The kernel that runs underneath tells its own processor's instructions; qemu's are what counts.
+    command = ["qemu-x86_64", "-cpu", processor, sys.executable, "-c", script, str(saturating)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={"PYTHONPATH": root, "HOME": "/"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    saturates, least = done.stdout.split()
+    assert saturates == "True" and float(least) == pytest.approx(2, rel=1e-5)
+
+
+X86 = ["sse4_1", "avx", "avx2", "fma"]
+VNNI = [*X86, "avx512f", "avx512bw", "avx512_vnni"]
+
+
+@pytest.mark.parametrize(
+    "runtime, precision, integer, instructions, expected",
+    [
+        ("litert", "int8", True, VNNI, "S8S8 AVX-512 VNNI"),
+        ("litert", "int8", True, [*X86, "avx_vnni"], "S8S8 AVX-VNNI"),
+        ("litert", "int8", True, X86, "S8S8 AVX2"),
+        ("litert", "int4", True, X86, "S8S4 AVX2"),
+        ("onnxruntime", "int4", True, VNNI, "S8S4 AVX-512 VNNI"),
+        ("onnxruntime", "fp32", False, VNNI, "F32 AVX-512"),
+        ("litert", "fp32", False, X86, "F32 FMA3"),
+        ("litert", "int8", False, X86, "F32 FMA3"),
+        ("litert", "fp16", False, ["asimd"], "F32 NEON"),
+        ("onnxruntime", "int8", True, ["asimd"], "S8S8 NEON"),
+        ("onnxruntime", "int8", True, ["asimd", "asimddp"], "S8S8 dot product"),
+        ("litert", "int8", True, ["asimd", "asimddp", "i8mm"], "S8S8 I8MM"),
+        ("litert", "int8", True, [], None),
+        ("litert", "int8", True, None, None),
+    ],
+)
+def test_names_of_kernels(
+    runtime: str, precision: str, integer: bool, instructions: list[str] | None, expected: str | None
+):
+    assert kernels(runtime, precision, integer=integer, features=instructions) == expected
+
+
+@pytest.mark.skipif("avx2" not in (cpu_features() or ()), reason="not an x86-64 processor with AVX2")
+def test_onnx_kernels_are_named_by_what_runs_here():
+    name = kernels("onnxruntime", "int8", integer=True, features=cpu_features())
+    assert name is not None and name.startswith("U8U8" if u8s8_saturates() else "U8S8")
+    # VNNI multiplies exactly, and only where it lacks is there anything to mend.
+    assert u8s8_saturates() == ("VNNI" not in name)
