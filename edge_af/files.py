@@ -28,6 +28,30 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
+def unchanged(path: Path, sha256: str | None) -> Iterator[None]:
+    """Hold that `path` names one and the same file, of this SHA-256, from the beginning of the block to its end.
+
+    Raises:
+        EdgeAfError: it has another SHA-256, or it was replaced or written to in between. None allows any file.
+    """
+    if sha256 is None:
+        yield
+        return
+    before = _identity(path)
+    if sha256_file(path) != sha256:
+        raise EdgeAfError(f"{path}: was replaced or changed meanwhile (its SHA-256 is another). Start again.")
+    yield
+    if _identity(path) != before:
+        raise EdgeAfError(f"{path}: was replaced or changed while it was in use. Start again.")
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    with explain_os_errors(path):
+        found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a hidden path beside `path` to write to; it replaces `path` when the block ends well and vanishes when not.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,15 +25,17 @@ class Judge:
 
     def __init__(self, dataset: Dataset | None, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
-        self._gaps: dict[str, NDArray[np.float64]] = {}
+        self._gaps: dict[Path, NDArray[np.float64]] = {}
 
-    def path(self, key: str) -> Path:
-        """Where the worker is to leave the outcomes of the network that `Row.key` names."""
-        return self._folder / f"outcomes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    def path(self, sha256: str | None, f1_threshold: float | None) -> Path:
+        """Where the worker is to leave the outcomes of the file with this SHA-256, on these videos, at this threshold."""
+        fingerprint = self._dataset.fingerprint() if self._dataset is not None else None
+        about = json.dumps([sha256, f1_threshold, fingerprint])
+        return self._folder / f"outcomes-{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
 
     def knows(self, row: Row) -> bool:
-        """Whether the outcomes of a row's network are there."""
-        return self._outcomes(row.key) is not None
+        """Whether the outcomes of a row's file are there."""
+        return self._outcomes(row) is not None
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with intervals and differences; accuracy is a file's, and other threads and batches have it too."""
@@ -59,7 +62,7 @@ class Judge:
         return found
 
     def _with_intervals(self, row: Row, measured: list[Row]) -> Row:
-        outcomes, gaps = self._outcomes(row.key), self._resampled(row.key)
+        outcomes, gaps = self._outcomes(row), self._resampled(row)
         if outcomes is None or gaps is None:
             return row
         delta = None
@@ -70,7 +73,7 @@ class Judge:
         ]
         # The same runtime's where it was measured.
         same.sort(key=lambda other: other.runtime != row.runtime)
-        if same and row.precision != "fp32" and (base := self._resampled(same[0].key)) is not None:
+        if same and row.precision != "fp32" and (base := self._resampled(same[0])) is not None:
             low, high = interval(gaps - base)
             delta = Delta((row.gap_at_20 or 0.0) - (same[0].gap_at_20 or 0.0), low, high)
         return dataclasses.replace(
@@ -87,7 +90,7 @@ class Judge:
         count = min(GALLERY_VIDEOS, self._dataset.videos)
         chosen = np.sort(np.random.default_rng(GALLERY_SEED).choice(self._dataset.videos, count, replace=False))
         labels, names = self._dataset.labels(chosen), self._dataset.class_names
-        found = {row.key: outcomes for row in rows if (outcomes := self._outcomes(row.key)) is not None}
+        found = {row.key: outcomes for row in rows if (outcomes := self._outcomes(row)) is not None}
         videos = [
             GalleryVideo(
                 id=self._dataset.ids[video].decode(errors="replace"),
@@ -106,17 +109,18 @@ class Judge:
         ]
         return Gallery(GALLERY_SEED, videos)
 
-    def _outcomes(self, key: str) -> Outcomes | None:
+    def _outcomes(self, row: Row) -> Outcomes | None:
         try:
-            found = load_outcomes(self.path(key))
+            found = load_outcomes(self.path(row.sha256, row.f1_threshold))
         except (OSError, ValueError, KeyError):
             return None
         return found if self._dataset is not None and len(found.labels) == self._dataset.videos else None
 
-    def _resampled(self, key: str) -> NDArray[np.float64] | None:
-        if key not in self._gaps:
-            outcomes = self._outcomes(key)
+    def _resampled(self, row: Row) -> NDArray[np.float64] | None:
+        path = self.path(row.sha256, row.f1_threshold)
+        if path not in self._gaps:
+            outcomes = self._outcomes(row)
             if outcomes is None:
                 return None
-            self._gaps[key] = resampled_gap(outcomes)
-        return self._gaps[key]
+            self._gaps[path] = resampled_gap(outcomes)
+        return self._gaps[path]

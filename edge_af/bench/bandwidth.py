@@ -4,13 +4,15 @@ Such an inference reads every weight once and does little with it, so that readi
 with numpy alone: the maximum over a block of float32 does one vector instruction a cache line or so, and releases Python's
 lock, so that several threads read at once.
 
-`python -m edge_af.bench.bandwidth THREADS:BYTES…` prints a JSON list of `results.Bandwidth`.
+`python -m edge_af.bench.bandwidth PARENT THREADS:BYTES…` prints a JSON list of `results.Bandwidth`, and ends with the process
+PARENT.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from edge_af.bench.conditions import available_memory
+from edge_af.bench.process import die_with_parent
 from edge_af.bench.results import Bandwidth
 
 SECONDS = 0.4
@@ -65,7 +68,7 @@ def buffers(weights: Sequence[int], cache_bytes: int | None) -> list[int]:
 def measure_apart(threads: Sequence[int], sizes: Sequence[int], environment: dict[str, str]) -> list[Bandwidth]:
     """Each size with each number of threads, in a process of its own; empty if that fails."""
     wanted = [f"{count}:{size}" for count in threads for size in sizes]
-    command = [sys.executable, "-P", "-m", "edge_af.bench.bandwidth", *wanted]
+    command = [sys.executable, "-P", "-m", "edge_af.bench.bandwidth", str(os.getpid()), *wanted]
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=600
@@ -77,8 +80,10 @@ def measure_apart(threads: Sequence[int], sizes: Sequence[int], environment: dic
 
 def main() -> None:
     """Measure what the command line asks for; what does not fit is left out."""
+    parent, *asked = sys.argv[1:]
+    die_with_parent(int(parent))
     found = []
-    for wanted in sys.argv[1:]:
+    for wanted in asked:
         threads, size = map(int, wanted.split(":"))
         try:
             found.append(dataclasses.asdict(measure_bandwidth(threads, size)))

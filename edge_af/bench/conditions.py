@@ -11,12 +11,14 @@ import resource
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 THERMAL = Path("/sys/class/thermal")
 CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
 MEMORY_INFO = Path("/proc/meminfo")
 PLATFORM = Path("/sys/devices/platform")
@@ -51,6 +53,8 @@ class Conditions:
     governor: str | None
     """How the first core's clock is governed."""
     swap_used_bytes: int | None
+    processor_quota: float | None = None
+    """How many processors' time the control groups around this process (a container's, say) allow it; None for no limit."""
     thermal_status: str | None = None
     """Android's own word: `none`, or from `light` to `shutdown` how far it slows itself down."""
 
@@ -68,6 +72,7 @@ def conditions() -> Conditions:
         frequency_mhz=_frequency(),
         governor=_text(CPUFREQ / "scaling_governor") or None,
         swap_used_bytes=_swap_used(),
+        processor_quota=processor_quota(),
     )
 
 
@@ -175,32 +180,62 @@ def memory_limits() -> dict[str, int]:
     return found
 
 
-def _left_in_group() -> int | None:
-    """Of the control group's memory limit, version 2 or 1; None if there is none."""
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
+def _groups(controller: str) -> Iterator[tuple[Path, bool]]:
+    """The control groups that this process is in, itself first and then its parents, and whether each is of version 2.
+
+    Args:
+        controller: of version 1, such as `memory`; version 2 has one tree for all.
+    """
+    for line in _text(OWN_GROUPS).splitlines():
         number, kinds, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0" and not kinds:
-            folders, limit, usage = (CGROUPS / path.lstrip("/"), CGROUPS), "memory.max", "memory.current"
-        elif "memory" in kinds.split(","):
-            base = CGROUPS / "memory"
-            folders = (base / path.lstrip("/"), base)
-            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
+        unified = number == "0" and not kinds
+        if not unified and controller not in kinds.split(","):
             continue
-        for folder in folders:
-            most, now = _text(folder / limit), _text(folder / usage)
-            # Version 1 writes a number near 2^63 for no limit.
-            if most.isdigit() and now.isdigit() and int(most) < 2**60:
-                cache = next(
-                    (
-                        int(row.split()[1])
-                        for row in _text(folder / "memory.stat").splitlines()
-                        if row.startswith("inactive_file ")
-                    ),
-                    0,
-                )
-                return int(most) - int(now) + cache
-    return None
+        base = CGROUPS if unified else CGROUPS / controller
+        # In a container the path may be the host's, of which nothing but the last folder is to be seen: as `base`.
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for count in range(len(parts), -1, -1):
+            folder = base.joinpath(*parts[:count])
+            if folder.is_dir():
+                yield folder, unified
+
+
+def _left_in_group() -> int | None:
+    """The least that the memory limit of a control group around this process leaves it; None if there is none."""
+    found = []
+    for folder, unified in _groups("memory"):
+        limit, usage = (
+            ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        most, now = _text(folder / limit), _text(folder / usage)
+        # Version 1 writes a number near 2^63 for no limit.
+        if most.isdigit() and now.isdigit() and int(most) < 2**60:
+            found.append(int(most) - int(now) + _counts(folder / "memory.stat").get("inactive_file", 0))
+    return min(found, default=None)
+
+
+def processor_quota() -> float | None:
+    """How many processors' time the control groups around this process allow it, the least of them; None for no limit."""
+    found = []
+    for folder, unified in _groups("cpu"):
+        if unified:
+            words = _text(folder / "cpu.max").split()
+        else:
+            words = [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
+            found.append(round(int(words[0]) / int(words[1]), 3))
+    return min(found, default=None)
+
+
+def _quota_periods() -> int:
+    """In how many periods so far a control group around this process had used up its quota and stood still."""
+    return sum(_counts(folder / "cpu.stat").get("nr_throttled", 0) for folder, _ in _groups("cpu"))
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """A file of lines with a name and a number."""
+    lines = (line.split() for line in _text(path).splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
 
 
 @dataclass(frozen=True)
@@ -218,20 +253,23 @@ class Activity:
     """Pages in and out."""
     killed: int
     """Processes that the kernel ended for lack of memory."""
+    quota_periods: int = 0
+    """Periods in which the control groups around this process had used up their processor quota."""
 
     @staticmethod
     def now() -> Activity:
         ticks = [int(word) for word in _text(Path("/proc/stat")).partition("\n")[0].split()[1:9] if word.isdigit()]
         user, nice, system, _, _, irq, soft, steal = ticks if len(ticks) == 8 else [0] * 8
-        counts = dict(line.split()[:2] for line in _text(Path("/proc/vmstat")).splitlines() if len(line.split()) == 2)
+        counts = _counts(Path("/proc/vmstat"))
         per_second = os.sysconf("SC_CLK_TCK")
         return Activity(
             seconds=time.monotonic(),
             busy=(user + nice + system + irq + soft) / per_second,
             stolen=steal / per_second,
             own=sum(os.times()[:4]),
-            swapped=int(counts.get("pswpin", 0)) + int(counts.get("pswpout", 0)),
-            killed=int(counts.get("oom_kill", 0)),
+            swapped=counts.get("pswpin", 0) + counts.get("pswpout", 0),
+            killed=counts.get("oom_kill", 0),
+            quota_periods=_quota_periods(),
         )
 
 
@@ -248,6 +286,10 @@ def remarks(before: Activity, after: Activity, cores: int) -> dict[str, float]:
         found["The host of this virtual machine took up to {:.0%} of its processor time away"] = stolen
     if after.swapped - before.swapped > 64:
         found["The machine was swapping ({:.0f} pages)"] = float(after.swapped - before.swapped)
+    if (periods := after.quota_periods - before.quota_periods) > 0:
+        found[
+            f"A processor quota of {processor_quota() or 0:g} processors held the measurement up in {{:.0f}} periods"
+        ] = float(periods)
     if now := [flag for flag in throttled() if "since boot" not in flag]:
         found[f"The processor was slowed down ({', '.join(now)})"] = 1.0
     return found

@@ -282,6 +282,12 @@ def remarks(device: Device, state: Conditions, bits: int, page_bytes: int, libc:
             f"The clock follows the load (governor {state.governor}): the first inferences are slower. To measure: "
             "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         )
+    if state.processor_quota is not None:
+        found.append(
+            f"A processor quota allows this process {state.processor_quota:g} processors' time: whatever needs more stands "
+            "still for the rest of each period, and latencies have long tails. To measure, lift it (docker --cpus, "
+            "Kubernetes' limits.cpu) and bind the process to cores instead (docker --cpuset-cpus)."
+        )
     if state.throttled:
         found.append(
             f"The firmware reports: {', '.join(state.throttled)}. Under-voltage wants a stronger power supply, "

@@ -352,10 +352,12 @@ class Results:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned row went through all its rounds and its accuracy was looked for, or ended before that."""
+        """Whether every planned row went through all its rounds and has its accuracy's interval, or ended before that."""
 
         def is_done(row: Row) -> bool:
-            judged = self.data is None or row.gap_at_20 is not None or row.reason is not None
+            # Version 1 had neither conditions nor intervals.
+            accuracy = row.gap_at_20 if self.conditions is None else row.gap_at_20_interval
+            judged = self.data is None or accuracy is not None or row.reason is not None
             return row.status != OK or (judged and len(row.rounds or [0]) >= self.method.rounds)
 
         return sum(map(is_done, self.rows)) >= self.rows_planned

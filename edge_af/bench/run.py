@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,7 @@ from edge_af.bench.worker import Job, latency_of
 from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
+from edge_af.files import sha256_file
 from edge_af.runtime import check_features
 from edge_af.runtime.accuracy import check_labels
 from edge_af.runtime.probe import weight_bytes
@@ -85,13 +88,14 @@ def bench(
         method: how; the standard measurement in one round, or `QUICK`, when None.
         quick: recorded in the results.
         suite: the name of the suite that this is, recorded in the results.
-        earlier: results of an interrupted bench: what it had measured the same way is not measured again.
+        earlier: results of an interrupted bench: what it had measured is not measured again.
         scratch: a folder for packed weights and what accuracy's intervals need, kept as long as the bench is not complete;
             a temporary one when None.
         save: called after each row with the results so far, so that an interruption loses only the row under way.
 
     Raises:
         EdgeAfError: before any measuring, the data has other classes than a subject, no labels, or a feature that is no number.
+        OtherBench: `earlier` is of another bench.
     """
     check_data(subjects, dataset)
     plan = [Item(subject, count, batch) for subject in subjects for count in threads for batch in batches]
@@ -114,7 +118,8 @@ def bench(
     )
     with scratch_folder(scratch) as folder:
         session = _Session(plan, dataset, results, folder)
-        if earlier is not None and goes_on(earlier, results):
+        if earlier is not None and earlier.rows:
+            check_goes_on(earlier, results, plan)
             session.take_over(earlier, now)
             say(f"going on: {len(session.results.rows)} of {len(plan)} rows have been begun or finished before.")
         session.measure(save)
@@ -172,22 +177,25 @@ def row_of(item: Item, bare: int | None, found: dict[str, Any]) -> Row:
     )
 
 
-def goes_on(earlier: Results, planned: Results) -> bool:
-    """Whether a bench like `planned` may take over rows of `earlier`: not complete, and measured the same way."""
+class OtherBench(EdgeAfError):
+    """The results to go on with are of another bench."""
 
-    def setting(results: Results) -> tuple[object, ...]:
-        return (
-            results.device,
-            results.method,
-            results.data,
-            results.inputs,
-            results.quick,
-            results.suite,
-            results.baseline,
-            results.tool,
+
+def check_goes_on(earlier: Results, planned: Results, plan: Sequence[Item]) -> None:
+    """Refuse to go on with results that were measured in another way, or of which no row is in the plan.
+
+    Raises:
+        OtherBench: naming what differs.
+    """
+    names = ("device", "method", "data", "inputs", "quick", "suite", "baseline", "tool")
+    differing = [name for name in names if getattr(earlier, name) != getattr(planned, name)]
+    if not differing and not any(item.is_of(row) for item in plan for row in earlier.rows):
+        differing = ["files"]
+    if differing:
+        raise OtherBench(
+            f"the interrupted bench of {earlier.created} had another {' and another '.join(differing)}. Pass --fresh to "
+            "start over, or choose another --out."
         )
-
-    return not earlier.is_complete and setting(earlier) == setting(planned)
 
 
 class _Session:
@@ -284,7 +292,6 @@ class _Session:
             row.gap_at_20 is not None and row.key == f"{subject.artifact}/{subject.path.name}"
             for row in self._rows.values()
         )
-        key = f"{subject.artifact}/{subject.path.name}"
         job = Job(
             path=str(subject.path),
             runtime=subject.runtime,
@@ -293,10 +300,11 @@ class _Session:
             f1_threshold=subject.f1_threshold,
             method=part,
             result_fd=-1,
+            sha256=subject.sha256,
             precision=subject.precision,
             integer=bool(subject.integer_share),
             batch=item.batch,
-            outcomes=str(self._judge.path(key)) if wants_accuracy else None,
+            outcomes=str(self._judge.path(subject.sha256, subject.f1_threshold)) if wants_accuracy else None,
         )
         job = dataclasses.replace(job, packed=self._pack(job, item.title, on_stage))
         if earlier is None:
@@ -317,7 +325,7 @@ class _Session:
             return None
         path = Path(job.path)
         if path not in self._packed:
-            folder = self._folder / "packed" / f"{len(self._packed)}-{path.stem}-{job.runtime}"
+            folder = self._packed_folder(job)
             why = None
             room, needed = shutil.disk_usage(self._folder).free, 3 * path.stat().st_size
             if not folder.exists() and room <= needed:
@@ -326,11 +334,20 @@ class _Session:
                 on_stage("packing its weights for this processor")
                 found = run_worker(dataclasses.replace(job, packed=str(folder), pack_only=True, outcomes=None))
                 why = found["reason"] or "the runtime did not write them"
+                if found["status"] != OK:  # They may be of another file than was meant.
+                    shutil.rmtree(folder, ignore_errors=True)
             self._packed[path] = folder if folder.exists() else None
             if self._packed[path] is None:
                 why = (why or "they are gone").translate({ord("{"): "(", ord("}"): ")"})  # Braces are for amounts.
                 self._remark(f"Weights could not be packed beforehand ({why}): more memory was taken", 0.0, title)
         return str(self._packed[path]) if self._packed[path] is not None else None
+
+    def _packed_folder(self, job: Job) -> Path:
+        """Named by all that decides what it holds: the file's bytes, the runtime, its version and the processor."""
+        device = self.results.device
+        versions = {name: version for name, version in device.versions.items() if name != "numpy"}
+        about = json.dumps([job.sha256 or job.path, job.runtime, versions, device.cpu, device.features], sort_keys=True)
+        return self._folder / "packed" / hashlib.sha256(about.encode()).hexdigest()[:16]
 
     def _remark(self, text: str, amount: float, title: str) -> None:
         worst, names = self._remarks.get(text, (0.0, []))
@@ -341,9 +358,10 @@ class _Session:
         if (job.runtime, job.threads) not in self._bare:
             with resources.as_file(resources.files("edge_af.bench").joinpath(EMPTY[job.runtime])) as path:
                 method = dataclasses.replace(job.method, inferences=50, seconds=1.0)
-                folder = self._folder / "packed" / f"empty-{job.runtime}"
+                bare = dataclasses.replace(job, path=str(path), sha256=sha256_file(path), method=method, outcomes=None)
+                folder = self._packed_folder(bare)
                 packed = str(folder) if job.packed is not None else None
-                bare = dataclasses.replace(job, path=str(path), method=method, outcomes=None, packed=packed)
+                bare = dataclasses.replace(bare, packed=packed)
                 if packed is not None and not folder.exists():
                     run_worker(dataclasses.replace(bare, pack_only=True))
                 self._bare[job.runtime, job.threads] = run_worker(bare).get("peak_memory_bytes")

@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from edge_af.bench.conditions import available_memory
 from edge_af.bench.device import cpu_features
 from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
+from edge_af.bench.process import die_with_parent
 from edge_af.bench.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Latency, Method
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
+from edge_af.files import unchanged
 from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
 from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
@@ -54,6 +56,8 @@ class Job:
     f1_threshold: float
     method: Method
     result_fd: int
+    sha256: str | None = None
+    """Of the file as planned: another one is not measured. None allows any."""
     precision: str = "fp32"
     """Of the weights, and whether layers run in integers: what the kernels' names are told by."""
     integer: bool = False
@@ -83,8 +87,15 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     """Do the job; `tell` gets stages and fields of `Row` as they come.
 
     Raises:
-        EdgeAfError, MemoryError, DoesNotFit: the runtime is missing, or the file cannot be loaded or run.
+        EdgeAfError, MemoryError, DoesNotFit: the runtime is missing, the file cannot be loaded or run, or it is another one
+            than was planned, at the beginning or at the end.
     """
+    tell({"stage": "reading the file"})
+    with unchanged(Path(job.path), job.sha256):
+        _measure_file(job, tell)
+
+
+def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     visual, audio = inputs_of(job.data, job.batch)
     tell({"stage": "importing the runtime"})
     import_runtime(job.runtime)
@@ -216,16 +227,6 @@ def _kept(
 
 def _milliseconds(nanoseconds: float) -> float:
     return round(nanoseconds / 1e6, 4)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when the bench is killed: an orphan would go on for minutes."""
-    import ctypes
-    import signal
-
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(

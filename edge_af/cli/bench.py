@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_af.console import say, tell, warn
+from edge_af.errors import EdgeAfError
+from edge_af.files import lock_output
 
 if TYPE_CHECKING:
     from edge_af.bench.results import Results
@@ -73,6 +75,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--cores", metavar="big|0,1,…", help="With --target adb: measure on these cores alone.  [default: Android chooses]"
 )
 @click.option("--fresh", is_flag=True, help="Start over, and do not go on with an interrupted bench of the same --out.")
+@click.option("--overwrite", is_flag=True, help="Replace what --out holds, even a finished bench.")
 @click.option("--out", type=FILE, default=Path("results.json"), show_default=True, help="The results file.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown too.")
 @click.option("--html", type=FILE, help="Write the page too.")
@@ -95,6 +98,7 @@ def command(
     benchmark_model: Path | None,
     cores: str | None,
     fresh: bool,
+    overwrite: bool,
     out: Path,
     markdown: Path | None,
     html: Path | None,
@@ -111,7 +115,6 @@ def command(
     from edge_af.bench.subject import subjects_of
     from edge_af.bench.suite import read_suite
     from edge_af.data.dataset import open_dataset
-    from edge_af.errors import EdgeAfError
     from edge_af.report import check_writable, write_reports
     from edge_af.report.text import table
     from edge_af.targets import AdbTarget, Board, SshTarget, parse_target
@@ -145,9 +148,11 @@ def command(
     if fleet_file is not None:
         named = [("--data", data), ("--suite", suite_file), *(("--runtime", one) for one in runtimes)]
         arguments += [text for name, value in named if value is not None for text in (name, str(value))]
-        arguments += ["--fresh"] if fresh else []
+        arguments += [name for name, given in (("--fresh", fresh), ("--overwrite", overwrite)) if given]
         _bench_fleet(fleet_file, [*arguments, "--", *map(str, paths)], for_phones, out, markdown, html, as_json)
         return
+    click.get_current_context().with_resource(lock_output(out))
+    earlier = _interrupted(out, subjects, fresh, overwrite)
     how: dict[str, Any] = {
         "threads": suite.threads if suite is not None else threads or (1,),
         "batches": suite.batch if suite is not None else batches or (1,),
@@ -168,7 +173,7 @@ def command(
                 bench_on_phone, target, subjects, dataset,
                 benchmark_model=benchmark_model, cores=cores, suite=suite, suite_file=suite_file, **how,
             ),
-            fresh, out,
+            earlier, overwrite, out,
         )  # fmt: skip
     elif target is not None:
         from edge_af.targets.bench import Interrupted, bench_on_target
@@ -192,7 +197,7 @@ def command(
         if dataset is None:
             say("no --data: no accuracy, and latency is measured on random values.")
         name = suite.name if suite is not None else None
-        results = _bench_kept(partial(bench, subjects, dataset, suite=name, **how), fresh, out)
+        results = _bench_kept(partial(bench, subjects, dataset, suite=name, **how), earlier, overwrite, out)
     if as_json:  # The table has them below it.
         for text in results.warnings:
             warn(text)
@@ -203,15 +208,15 @@ def command(
         raise EdgeAfError(f"nothing could be measured; the reasons stand in the table and in {out}.")
 
 
-def _bench_kept(measure: Callable[..., Results], fresh: bool, out: Path) -> Results:
-    """Bench from this machine, going on with what `out` and the folder beside it hold of an interrupted bench.
+def _bench_kept(measure: Callable[..., Results], earlier: Results | None, overwrite: bool, out: Path) -> Results:
+    """Bench from this machine, going on with the interrupted bench `earlier` and the folder beside `out`.
 
     `measure` takes `earlier`, `scratch` and `save` as `edge_af.bench.run.bench` does.
     """
     from edge_af.bench.results import write_results
+    from edge_af.bench.run import OtherBench
 
     scratch = out.parent / f".{out.name}.bench"
-    earlier = None if fresh else _interrupted(out, scratch)
     if earlier is None:
         shutil.rmtree(scratch, ignore_errors=True)
     kept: Results | None = None
@@ -223,6 +228,10 @@ def _bench_kept(measure: Callable[..., Results], fresh: bool, out: Path) -> Resu
 
     try:
         return measure(earlier=earlier, scratch=scratch, save=save)
+    except OtherBench as error:
+        if not overwrite:
+            raise EdgeAfError(f"{out}: {error}") from None
+        return _bench_kept(measure, None, overwrite, out)
     except KeyboardInterrupt:
         _say_what_is_kept(kept, out)
         raise
@@ -275,7 +284,6 @@ def _bench_fleet(
     as_json: bool,
 ) -> None:
     """Bench every machine of a fleet, and put what was measured into one table; those that failed stand below it."""
-    from edge_af.errors import EdgeAfError
     from edge_af.report import write_reports
     from edge_af.report.text import table
     from edge_af.targets.fleet import bench_fleet, read_fleet
@@ -339,15 +347,33 @@ def _phone_options(benchmark_model: Path | None, cores: str | None) -> list[str]
     return [text for name, value in named if value is not None for text in (name, str(value))]
 
 
-def _interrupted(out: Path, scratch: Path) -> Results | None:
-    """The results of an interrupted bench, if `out` holds some and what is needed to go on lies beside it."""
-    from edge_af.bench.results import read_results
-    from edge_af.errors import EdgeAfError
+def _interrupted(out: Path, subjects: list[Subject], fresh: bool, overwrite: bool) -> Results | None:
+    """The interrupted bench that `out` holds, to be gone on with; None if there is nothing, or it may be replaced.
 
-    if not out.is_file() or not scratch.is_dir():
+    Raises:
+        EdgeAfError: it holds something else, and `overwrite` is not set.
+    """
+    from edge_af.bench.results import OK, read_results
+
+    if not out.is_file() or out.stat().st_size == 0:
         return None
     try:
         found = read_results(out)
     except EdgeAfError:
+        if overwrite:
+            return None
+        raise EdgeAfError(
+            f"{out}: holds something else than results that can be read. Choose another --out, or pass --overwrite."
+        ) from None
+    if not any(row.status == OK for row in found.rows):
         return None
-    return None if found.is_complete else found
+    if not found.is_complete:
+        known = {subject.sha256 for subject in subjects}
+        if fresh or not known.isdisjoint(row.sha256 for row in found.rows):
+            return None if fresh else found
+        what = f"the interrupted bench of {found.created}, of other files"
+    else:
+        what = f"the finished bench of {found.created}, {len(found.rows)} rows"
+    if overwrite:
+        return None
+    raise EdgeAfError(f"{out}: holds {what}. Choose another --out, or pass --overwrite to replace it.")

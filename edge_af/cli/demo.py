@@ -85,6 +85,7 @@ def command(source: Path | None, out: Path, epochs: int | None, threads: int, se
     table, page = out / "results.md", out / "results.html"
     _verb(
         *("bench", *artifacts, "--data", evaluation, "--threads", threads, "--out", out / "results.json"),
+        "--overwrite",
         *("--markdown", table, "--html", page, *(["--quick"] if quick else [])),
     )
     rows = read_json(out / "results.json", "results file")["rows"]

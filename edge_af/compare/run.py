@@ -27,7 +27,7 @@ from edge_af.compare.timing import Timing, measure_pair
 from edge_af.compare.worker import NAMES, Job
 from edge_af.console import Progress
 from edge_af.data.dataset import Dataset
-from edge_af.files import sha256_file
+from edge_af.files import sha256_file, unchanged
 from edge_af.metrics.bootstrap import interval, load_outcomes, resampled_gap
 from edge_af.runtime import check_features
 from edge_af.runtime.accuracy import check_labels
@@ -113,7 +113,11 @@ class _Session:
     def compare_pair(self, pair: Pair, budget_seconds: float, progress: Progress) -> PairResult:
         result = _Building(pair)
         try:
-            with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as folder:
+            with (
+                tempfile.TemporaryDirectory(prefix="edge-af-compare-") as folder,
+                unchanged(pair.base.path, result.base_sha256),
+                unchanged(pair.candidate.path, result.candidate_sha256),
+            ):
                 self._compare(result, Path(folder), budget_seconds, progress)
         except BrokenFile as error:
             # What was found of it before does not make it run.
@@ -195,6 +199,7 @@ class _Building:
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
+        self.base_sha256, self.candidate_sha256 = _sha256(pair.base), _sha256(pair.candidate)
         self.checks: list[Check] = []
         self.base: Facts | None = None
         self.candidate: Facts | None = None
@@ -209,8 +214,8 @@ class _Building:
             name=self.pair.name,
             base_file=self.pair.base.path.name,
             candidate_file=self.pair.candidate.path.name,
-            base_sha256=_sha256(self.pair.base),
-            candidate_sha256=_sha256(self.pair.candidate),
+            base_sha256=self.base_sha256,
+            candidate_sha256=self.candidate_sha256,
             runtimes=[self.pair.base.runtime, self.pair.candidate.runtime],
             checks=self.checks,
             base=self.base,

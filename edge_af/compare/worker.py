@@ -31,7 +31,8 @@ from typing import IO, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.worker import die_with_parent, inputs_of
+from edge_af.bench.process import die_with_parent
+from edge_af.bench.worker import inputs_of
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime, import_runtime, load, score_all
 

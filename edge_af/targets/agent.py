@@ -261,7 +261,9 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             (files / name).parent.mkdir(parents=True, exist_ok=True)
             link(home() / "files" / sha256, files / name)
         os.utime(session)
-        process = started(request, ["bench", *request["arguments"], "--out", str(results)], files, subprocess.DEVNULL)
+        process = started(
+            request, ["bench", *request["arguments"], "--overwrite", "--out", str(results)], files, subprocess.DEVNULL
+        )
         interrupted = True
         try:
             for line in relayed(process):

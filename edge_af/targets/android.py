@@ -18,7 +18,7 @@ from edge_af.bench.accuracy import Judge
 from edge_af.bench.device import project_commit
 from edge_af.bench.process import EMPTY
 from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool, disagreements
-from edge_af.bench.run import STANDARD, Item, baseline_of, check_data, data_of, goes_on, row_of, scratch_folder
+from edge_af.bench.run import STANDARD, Item, baseline_of, check_data, check_goes_on, data_of, row_of, scratch_folder
 from edge_af.bench.subject import Subject, sensitivity_of
 from edge_af.bench.suite import Suite
 from edge_af.console import Progress, say
@@ -118,7 +118,8 @@ def bench_on_phone(
         plan = [Item(subject, count, batch) for subject in subjects for count in threads for batch in batches]
         with scratch_folder(scratch) as folder:
             session = _Session(phone, program, plan, pinned, dataset, planned, folder)
-            if earlier is not None and goes_on(earlier, planned):
+            if earlier is not None and earlier.rows:
+                check_goes_on(earlier, planned, plan)
                 session.take_over(earlier, now)
                 say(f"going on: {len(session.results.rows)} of {len(plan)} rows have been begun or finished before.")
             session.measure(save)
@@ -241,7 +242,9 @@ class _Session:
             found = {"reason": f"no accuracy: {reason}"}
         else:
             labels = dataset.labels(slice(None))
-            save_outcomes(self._judge.path(key), outcomes(scores, labels, subject.f1_threshold))
+            save_outcomes(
+                self._judge.path(subject.sha256, subject.f1_threshold), outcomes(scores, labels, subject.f1_threshold)
+            )
             found = evaluate(scores, labels, subject.f1_threshold).as_dict()
         for at, row in self._rows.items():
             if row.key == key and row.status == OK:

@@ -21,7 +21,7 @@ from small_dataset import REPOSITORY
 
 from edge_af.bench import run
 from edge_af.bench.results import Method, Results, read_results, write_results
-from edge_af.bench.run import bench
+from edge_af.bench.run import OtherBench, bench
 from edge_af.bench.subject import sensitivity_of, subjects_of
 from edge_af.bench.suite import read_suite
 from edge_af.data.dataset import Dataset, open_dataset
@@ -368,13 +368,15 @@ def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path,
     assert second.latency_raw_us[:3] == kept[-1].rows[1].latency_raw_us
     assert all(row.gap_at_20_interval for row in whole.rows) and second.gap_at_20_delta is not None
     assert not scratch.exists()
-    # Another method, or other bytes under the same name, and nothing is taken over.
-    for earlier, other in (
-        (kept[-1], dataclasses.replace(method, inferences=4)),
-        (dataclasses.replace(kept[-1], rows=[dataclasses.replace(row, sha256="0") for row in kept[-1].rows]), method),
+    # Another method, or other bytes under the same names, is another bench.
+    renamed = [dataclasses.replace(row, sha256="0") for row in kept[-1].rows]
+    for earlier, data, other, what in (
+        (kept[-1], eval_dataset, dataclasses.replace(method, inferences=4), "another method"),
+        (kept[-1], None, method, "another data and another inputs"),
+        (dataclasses.replace(kept[-1], rows=renamed), eval_dataset, method, "another files"),
     ):
-        fresh = bench(subjects, None if other != method else eval_dataset, method=other, earlier=earlier)
-        assert fresh.continued == [] and all(sum(row.rounds) == other.inferences for row in fresh.rows)
+        with pytest.raises(OtherBench, match=what):
+            bench(subjects, data, method=other, earlier=earlier)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_what_libraries_print_does_not_spoil_the_result(exports: Path):
 def test_stages_are_told_as_they_come(exports: Path):
     stages: list[str] = []
     run_worker(job(exports / "attend-fusion/attend-fusion-fp32.onnx"), on_stage=stages.append)
-    assert stages[:2] == ["importing the runtime", "loading the file"]
+    assert stages[:3] == ["reading the file", "importing the runtime", "loading the file"]
 
 
 @pytest.mark.parametrize("name, words", [("SIGSEGV", ""), ("SIGILL", "instructions"), ("SIGKILL", "lack of memory")])

@@ -34,7 +34,8 @@ from edge_af.bench.subject import Subject
 from edge_af.compare.facts import multiply_adds
 from edge_af.console import Progress
 from edge_af.data.dataset import Dataset
-from edge_af.files import read_json, write_json
+from edge_af.errors import EdgeAfError
+from edge_af.files import read_json, unchanged, write_json
 from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
 from edge_af.runtime.kernels import kernels
@@ -163,7 +164,8 @@ def _row(
     if kept.is_file():
         found = read_json(kept, "counts")
     else:
-        found = count(guest_job(subject.path, subject.runtime, timeout_seconds), board, system, on_stage)
+        with unchanged(subject.path, subject.sha256):
+            found = count(guest_job(subject.path, subject.runtime, timeout_seconds), board, system, on_stage)
         write_json(kept, found)
     if found["status"] == OK and dataset is not None:
         scored = _scores(subject, board, system, dataset, timeout_seconds, place, on_stage)
@@ -171,7 +173,9 @@ def _row(
             found = {**found, **scored}
         else:
             labels = dataset.labels(slice(None))
-            save_outcomes(judge.path(key), outcomes(scored, labels, subject.f1_threshold))
+            save_outcomes(
+                judge.path(subject.sha256, subject.f1_threshold), outcomes(scored, labels, subject.f1_threshold)
+            )
             found = {**found, **evaluate(scored, labels, subject.f1_threshold).as_dict()}
     counted = found.get("instructions")
     modelled = modelled_latency(Instructions(**counted), board.profile) if counted else None
@@ -227,7 +231,12 @@ def _scores(
                 subject.path, subject.runtime, timeout_seconds,
                 data=str(dataset.folder.resolve()), start=done, scores=str(path.resolve()),
             )  # fmt: skip
-            ended = run_worker(job, command=command)
+            try:
+                with unchanged(subject.path, subject.sha256):
+                    ended = run_worker(job, command=command)
+            except EdgeAfError:
+                path.unlink(missing_ok=True)
+                raise
             if ended["status"] != OK:
                 return ended
         parts.append(np.load(path))
