@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from edge_af.artifacts import CPU_OF_MACHINE, MANIFEST
-from edge_af.bench.device import project_commit
+from edge_af.bench.device import project_commit, this_device
 from edge_af.bench.health import no_wheels
 from edge_af.bench.process import signal_in_words
 from edge_af.bench.results import Results, read_results
@@ -23,7 +23,14 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import sha256_file
 from edge_af.targets import SshTarget
 from edge_af.targets.ssh import Connection, Refused, Unreachable
-from edge_af.targets.wheel import build_wheel, download_wheels, requirement_groups, sha256_of
+from edge_af.targets.wheel import (
+    PINNED,
+    NoWheels,
+    build_wheel,
+    download_wheels,
+    requirement_groups,
+    sha256_of,
+)  # fmt: skip
 from edge_af.typed import Mismatch, built
 
 BLOCK = 1 << 20
@@ -184,7 +191,7 @@ def bench_on_target(
         if results is None or not results.is_complete:
             raise EdgeAfError(f"{target.label}: {_ended(found.status)}")
         connection.persist(lambda: connection.call({"do": "forget", "session": session}))
-        return results
+        return with_versions(results, target.label)
 
 
 def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bool = False) -> tuple[int, str]:
@@ -276,41 +283,83 @@ def _upload(path: Path, sha256: str | None = None) -> Upload:
 
 
 def _environment(connection: Connection, board: Board, client: str, offline: bool) -> str:
-    """The Python on the board that has the packages, made there once."""
-    label, groups = connection.target.label, requirement_groups()
+    """The Python on the board that has the packages, made there once: in this machine's versions if they are to be had."""
+    label = connection.target.label
+    found: Environment | None = None
+    for groups in (requirement_groups(pinned=True), requirement_groups()):
+        try:
+            other = _environment_with(groups, connection, board, client, offline)
+        except (Refused, NoWheels) as error:
+            if groups == requirement_groups():
+                if found is not None:
+                    break
+                if isinstance(error, Refused) and error.kind == "packages" and not offline:
+                    advice = "Without a network there, pass --offline: packages are got here."
+                    raise EdgeAfError(f"{error}\n{advice}") from None
+                raise
+            if isinstance(error, Refused) and error.kind != "packages":
+                raise
+            continue
+        if found is None or len(other.left_out) < len(found.left_out):
+            found = other
+        if not found.left_out:
+            break
+    assert found is not None
+    for name in found.left_out:
+        warn(f"{label}: there is no package of {name} for it; its rows will say so.")
+    return str(found.python)
 
-    def made(groups: dict[str, list[str]], wheels: Any) -> Environment:
+
+def _environment_with(
+    groups: dict[str, list[str]], connection: Connection, board: Board, client: str, offline: bool
+) -> Environment:
+    """The environment with these packages, made if it is not there.
+
+    Raises:
+        Refused: the board cannot have it.
+        NoWheels: there are no such packages for it.
+        EdgeAfError: its Python cannot make one.
+    """
+    label = connection.target.label
+
+    def made(wheels: Any) -> Environment:
         request = {"do": "environment", "client": client, "requirements": groups, "wheels": wheels}
         answer = connection.persist(lambda: connection.call(request, on_line=_relay(connection.target)))
         return _told(Environment, answer, connection.target)
 
-    found = made(groups, None)
-    if found.python is None:
-        without = f"{label}: Python {'.'.join(map(str, board.python))} there has no"
-        install = f"On {board.system}: sudo apt install python3-venv"
-        if not board.venv:
-            raise EdgeAfError(f"{without} `venv` module.\n{install}")
-        if not offline and not board.ensurepip:
-            raise EdgeAfError(f"{without} `ensurepip` module, which `venv` needs.\n{install}; or pass --offline.")
-        say(f"{label}: making an environment in {board.folder}, once ({board.machine}, {board.system})")
-        wheels: Any = "pip"
-        if offline:
-            held, files = download_wheels(groups, board.machine, board.python, board.libc_version)
-            uploads = [_upload(path) for path in files]
-            _copy(connection, uploads)
-            wheels = [[path.name, upload.sha256] for path, upload in zip(files, uploads, strict=True)]
-            # What there is no wheel of, pip on the board finds no distribution of either.
-            for name in set(groups) - set(held):
-                warn(f"{label}: there is no package of {name} for it.")
-        try:
-            found = made(groups, wheels)
-        except Refused as error:
-            if error.kind == "packages" and not offline:
-                raise EdgeAfError(f"{error}\nWithout a network there, pass --offline: packages are got here.") from None
-            raise
-    for name in found.left_out:
-        warn(f"{label}: there is no package of {name} for it; its rows will say so.")
-    return str(found.python)
+    found = made(None)
+    if found.python is not None:
+        return found
+    without = f"{label}: Python {'.'.join(map(str, board.python))} there has no"
+    install = f"On {board.system}: sudo apt install python3-venv"
+    if not board.venv:
+        raise EdgeAfError(f"{without} `venv` module.\n{install}")
+    if not offline and not board.ensurepip:
+        raise EdgeAfError(f"{without} `ensurepip` module, which `venv` needs.\n{install}; or pass --offline.")
+    say(f"{label}: making an environment in {board.folder}, once ({board.machine}, {board.system})")
+    if not offline:
+        return made("pip")
+    # What there is no wheel of, pip on the board finds no distribution of either, and leaves it out.
+    _, files = download_wheels(groups, board.machine, board.python, board.libc_version)
+    uploads = [_upload(path) for path in files]
+    _copy(connection, uploads)
+    return made([[path.name, upload.sha256] for path, upload in zip(files, uploads, strict=True)])
+
+
+def with_versions(results: Results, label: str) -> Results:
+    """The results, with a warning of packages that the target has in other versions than this machine."""
+    here = this_device().versions
+    differing = [
+        f"{name} {there} ({here[name]} here)"
+        for name, there in results.device.versions.items()
+        if name in PINNED and here.get(name, there) != there
+    ]
+    if not differing:
+        return results
+    text = f"{label} has {', '.join(differing)}: figures of the two are not of one version."
+    if text in results.warnings:
+        return results
+    return dataclasses.replace(results, warnings=[*results.warnings, text])
 
 
 def _copy(connection: Connection, uploads: Sequence[Upload]) -> None:

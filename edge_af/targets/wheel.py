@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -24,8 +25,14 @@ from edge_af.files import write_json
 from edge_af.targets.agent import home
 
 PACKAGE = Path(edge_af.__file__).resolve().parent
+PINNED = ("numpy", "onnxruntime", "ai-edge-litert")
+"""Packages whose version decides what is measured: a target gets those of the workstation where they are to be had."""
 OLDEST_GLIBC = 17
 """2.17: the oldest C library that wheels for Linux are built for."""
+
+
+class NoWheels(EdgeAfError):
+    """pip finds no wheels of a package for the machine."""
 
 
 def build_wheel() -> bytes:
@@ -76,12 +83,19 @@ def requirements() -> list[str]:
         raise EdgeAfError("edge-af is not installed here, so nothing says what a board needs to run it.") from None
 
 
-def requirement_groups() -> dict[str, list[str]]:
-    """The same in groups: `base`, without which nothing runs, and one for each runtime."""
+def requirement_groups(*, pinned: bool = False) -> dict[str, list[str]]:
+    """The same in groups: `base`, without which nothing runs, and one for each runtime.
+
+    Args:
+        pinned: whether what figures depend on is wanted in the very versions that are installed here.
+    """
     runtime_of = {package: runtime for runtime, packages in PACKAGES_OF.items() for package in packages}
     groups: dict[str, list[str]] = {"base": []}
     for one in requirements():
         name = re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0].lower()
+        if pinned and name in PINNED:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                one = f"{name}=={importlib.metadata.version(name)}"
         groups.setdefault(runtime_of.get(name, "base"), []).append(one)
     return groups
 
@@ -101,7 +115,8 @@ def download_wheels(
         the groups for which there are wheels, and the wheels, pip's own among them.
 
     Raises:
-        EdgeAfError: pip is missing here, gets nothing, or there are none of a group that must be.
+        NoWheels: there are none of a group that must be, or of any runtime.
+        EdgeAfError: pip is missing here, or gets nothing.
     """
     version = ".".join(map(str, python))
     newest = int(([*glibc.split("."), "0"])[1]) if glibc.startswith("2.") else OLDEST_GLIBC
@@ -120,7 +135,7 @@ def download_wheels(
             if _download([*command, *wanted], name):
                 found[name] = wanted
         if len(found) < 3:
-            raise EdgeAfError(f"no runtime has a wheel for {machine}, Python {version}, glibc {glibc}.")
+            raise NoWheels(f"no runtime has a wheel for {machine}, Python {version}, glibc {glibc}.")
         del found["pip"]
         write_json(complete, found)
     return json.loads(complete.read_text(encoding="utf-8")), sorted(folder.glob("*.whl"))
@@ -137,9 +152,11 @@ def _download(command: list[str], group: str) -> bool:
         raise EdgeAfError(
             f"--offline: {sys.executable} has no pip to get wheels with. Install it, or leave --offline out."
         )
-    if group in PACKAGES_OF and "No matching distribution" in last:
+    if "No matching distribution" not in last:
+        raise EdgeAfError(f"--offline: pip cannot get the wheels here: {last}")
+    if group in PACKAGES_OF:
         return False
-    raise EdgeAfError(f"--offline: pip cannot get the wheels here: {last}")
+    raise NoWheels(f"--offline: pip cannot get the wheels here: {last}")
 
 
 def _files(folder: Path) -> Iterable[tuple[str, bytes]]:

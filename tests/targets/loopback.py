@@ -76,7 +76,7 @@ class LoopbackBoard:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("HOME", str(self.home))
             patched.delenv("XDG_CACHE_HOME", raising=False)
-            environment = agent.environment_folder(requirement_groups())
+            environment = agent.environment_folder(requirement_groups(pinned=True))
         python = environment / "bin/python"
         python.parent.mkdir(parents=True)
         # A board has little memory, and the speed of little memory is soon measured.

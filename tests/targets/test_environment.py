@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackBoard, Started, wait_for
 
+from edge_af.bench.device import this_device
 from edge_af.bench.results import read_results
 from edge_af.errors import EdgeAfError
 from edge_af.targets.wheel import download_wheels, requirement_groups
@@ -42,7 +43,9 @@ def test_the_boards_own_pip_makes_it_once_even_over_a_broken_connection(
     results = read_results(tmp_path / "r.json")
     assert {row.status for row in results.rows} == {"ok"} and len(results.rows) == 4
     assert results.device.versions["edge-af"] and "torch" not in results.device.versions
-    done = board.bench(*arguments)
+    here = this_device().versions
+    assert all(results.device.versions[name] == here[name] for name in ("numpy", "onnxruntime", "ai-edge-litert"))
+    done = board.bench(*arguments, "--overwrite")
     assert done.returncode == 0 and "environment" not in done.stderr, done.stderr
     assert board.is_quiet() and len(list((board.cache / "environments").iterdir())) == 1
 
@@ -59,6 +62,32 @@ def test_offline_a_board_without_network_and_ensurepip_gets_wheels_from_here(
     assert done.returncode == 0, done.stderr
     assert "getting wheels for" in done.stderr and "copying to" in done.stderr
     assert [row.status for row in read_results(tmp_path / "r.json").rows] == ["ok"]
+
+
+@pytest.mark.parametrize("offline", [(), ("--offline",)])
+def test_a_version_that_is_not_to_be_had_there_is_told(
+    make_board: Callable[..., LoopbackBoard],
+    exports: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offline: tuple[str, ...],
+):
+    """This machine has a numpy that nobody publishes: the board gets another one, and the results say so."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "real = metadata.version\n"
+        "metadata.version = lambda name: '99.1' if name == 'numpy' else real(name)\n"
+    )
+    board = make_board()
+    client = board.client_environment()
+    client["PYTHONPATH"] = f"{tmp_path}:{client['PYTHONPATH']}"
+    monkeypatch.setattr(board, "client_environment", lambda: client)
+    file = exports / "attend-fusion/attend-fusion-int8.tflite"
+    done = board.bench(file, *QUICKLY, *offline, "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    results = read_results(tmp_path / "r.json")
+    there = results.device.versions["numpy"]
+    assert any(f"numpy {there} (99.1 here)" in text for text in results.warnings) and "99.1 here" in done.stdout
 
 
 def test_a_board_whose_pip_gets_nothing_is_told_of_offline(

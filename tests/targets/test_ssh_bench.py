@@ -44,10 +44,10 @@ def test_the_results_are_those_of_a_bench_there(
     damaged = next(path for path in (board.cache / "files").iterdir() if path.stat().st_size < 50_000)
     damaged.chmod(0o600)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    done = board.bench(exports / "attend-fusion", *arguments[1:], "--out", out)
+    done = board.bench(exports / "attend-fusion", *arguments[1:], "--overwrite", "--out", out)
     assert done.returncode == 0, done.stderr
     assert f"copying to 127.0.0.1:{board.port}: 0 MB" in done.stderr
-    done = board.bench(exports / "attend-fusion", *arguments[1:], "--out", out)
+    done = board.bench(exports / "attend-fusion", *arguments[1:], "--overwrite", "--out", out)
     assert done.returncode == 0 and "copying" not in done.stderr
 
     assert board.is_quiet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import os
 import shutil
@@ -182,5 +183,8 @@ def test_the_wheel_is_this_installation(tmp_path: Path, dataset: Dataset):
         [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(str(tmp_path)) and "numpy" in done.stdout and "torch" not in done.stdout
+    exact = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "onnxruntime", "ai-edge-litert")]
+    pinned = requirement_groups(pinned=True)
+    assert {exact[0]} < set(pinned["base"]) and [pinned["onnxruntime"], pinned["litert"]] == [[exact[1]], [exact[2]]]
     groups = requirement_groups()
     assert set(groups) == {"base", "onnxruntime", "litert"} and len(groups["base"]) == 3

@@ -12,7 +12,6 @@ is not there. KEY depends on what is asked for, so that another version of a run
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -31,7 +30,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, locked, read_json, replace_folder, write_atomic, write_json
 from edge_af.targets.agent import home
 from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
-from edge_af.targets.wheel import download_wheels, requirement_groups, sha256_of
+from edge_af.targets.wheel import PINNED, download_wheels, requirement_groups, sha256_of
 from edge_af.typed import Mismatch, built
 
 SUITE = "bookworm"
@@ -43,8 +42,6 @@ GUEST_PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "zlib1g")
 HOST_PACKAGES = ("qemu-user",)
 TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "tar": "tar", "setarch": "util-linux", "env": "coreutils"}
 DEBIAN_OF_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}
-PINNED = ("numpy", "onnxruntime", "ai-edge-litert")
-"""As they are here, so that the same kernels' sources are compared."""
 SETUP = "edge-af targets setup emulated"
 
 # What runs has these variables and no others: the counts of a process depend a little on where its stack begins.
@@ -299,19 +296,12 @@ def board_folder(system: Path, board: Board) -> Path:
 
 def _identity() -> dict[str, Any]:
     """What the folder's contents depend on."""
-    groups = requirement_groups()
-    for name, requirements in groups.items():
-        for index, one in enumerate(requirements):
-            package = re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0]
-            if package.lower() in PINNED:
-                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                    groups[name][index] = f"{package}=={importlib.metadata.version(package)}"
     return {
         "layout": 1,
         "suite": SUITE,
         "machine": platform.machine(),
         "packages": [*GUEST_PACKAGES, *HOST_PACKAGES],
-        "requirements": groups,
+        "requirements": requirement_groups(pinned=True),
     }
 
 
