@@ -32,9 +32,7 @@ def parse_json(text: str | bytes) -> Any:
         DocumentError: it is not JSON in UTF-8, or holds what no file of ours holds; see `check_plain`.
     """
     try:
-        value = json.loads(
-            text if isinstance(text, str) else text.decode(), object_pairs_hook=_object, parse_constant=_no_constant
-        )
+        value = json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_object)
     except RecursionError:
         raise DocumentError(f"nested more than {DEEPEST} levels deep") from None
     except DocumentError:
@@ -123,10 +121,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise DocumentError(f"the key {twice!r:.40} is given twice")
     return found
-
-
-def _no_constant(name: str) -> Any:
-    raise DocumentError(f"{name} is no number that can be used")
 
 
 @cache

@@ -50,7 +50,7 @@ def test_a_budget_file_is_read(tmp_path: Path):
         ("limits: {'*': {size_bytes: twelve}}", "limits.*.size_bytes: 'twelve' is no number such as 12 MB"),
         ("limits: {'*': {size_bytes: -1}}", "-1 where a number of 0 or more is expected"),
         ("limits: {'*': {size_bytes: true}}", "True where a number"),
-        ("limits: {'*': {size_bytes: .nan}}", "nan where a number"),
+        ("limits: {'*': {size_bytes: .nan}}", "limits.*.size_bytes: nan is no number"),
         ("limits: {'*': 3}", "limits.*: '3' where names with values are expected"),
         ("relative: {max_slowdown: '5'}", "max_slowdown: '5' is no number"),
         ("- 1", "where names with values are expected"),
