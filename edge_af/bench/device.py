@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import edge_af
 from edge_af.artifacts import versions
+from edge_af.git import commit_at
 
 BOARD = Path("/proc/device-tree/model")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -112,25 +112,7 @@ def project_commit() -> str | None:
     """The commit that edge-af runs from, `-changed` at its end if files differ from it; None where that is not known."""
     root = Path(edge_af.__file__).resolve().parents[1]
     # An installed package may lie in somebody else's repository, whose commit says nothing of it.
-    return commit_at(root) if _git(root, "rev-parse", "--show-toplevel") == str(root) else None
-
-
-def commit_at(folder: Path) -> str | None:
-    """The commit that is checked out where a folder lies, `-changed` at its end if files differ; None outside a repository."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    return commit + ("-changed" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        return subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=20
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return commit_at(root, trusted=True) if (root / ".git").exists() else None
 
 
 def cpu_features() -> list[str] | None:

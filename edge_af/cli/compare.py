@@ -109,7 +109,6 @@ def command(
 
     Exit status: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3 cannot tell.
     """
-    from edge_af.bench.device import commit_at
     from edge_af.compare.checkout import built
     from edge_af.compare.history import append_history
     from edge_af.compare.limits import read_budget_file, with_overrides
@@ -121,6 +120,7 @@ def command(
     from edge_af.data.dataset import open_dataset
     from edge_af.errors import EdgeAfError
     from edge_af.files import write_atomic
+    from edge_af.git import commit_at
     from edge_af.report import check_writable
 
     limits = read_budget_file(budget_file) if budget_file is not None else None
@@ -160,11 +160,13 @@ def command(
         ),
     )
     place = Path.cwd() if base_ref is not None else folders[1] if folders[1].is_dir() else folders[1].parent
+    if commit is None and history is not None:
+        commit = commit_at(place, trusted=base_ref is not None)
     files: list[tuple[str, Path | None, Callable[[Path], None]]] = [
         ("comparison", out, lambda path: write(path, found)),
         ("table", markdown, lambda path: write_atomic(path, markdown_table(found))),
         ("JUnit", junit, lambda path: write_atomic(path, junit_xml(found))),
-        ("history", history, lambda path: append_history(path, found, commit or commit_at(place))),
+        ("history", history, lambda path: append_history(path, found, commit)),
     ]
     # Files first: the terminal's reader may be gone. And no file that cannot be written hides that a gate failed.
     status = found.exit_status

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
+from edge_af.git import git, without_git
 
 OUT_VARIABLE = "EDGE_AF_OUT"
 OUT, REPOSITORY = "{out}", "{repository}"
@@ -34,16 +35,17 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
         EdgeAfError: this is no git repository, it has no such commit, or the command fails or writes nothing.
     """
     here = (repository or Path.cwd()).resolve()
-    root = Path(_git(here, "rev-parse", "--show-toplevel"))
-    commit = _git(
-        root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", missing=f"{ref}: no such commit in {root}."
-    )
+    root = Path(git(here, "rev-parse", "--show-toplevel"))
+    try:
+        commit = git(root, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
+    except EdgeAfError:
+        raise EdgeAfError(f"{ref}: no such commit in {root}.") from None
     if not command:
         raise EdgeAfError("--base-ref needs a command behind `--` that exports to the folder $EDGE_AF_OUT.")
     with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as name:
         scratch = Path(name)
         checkout = scratch / "checkout"
-        _git(root, "worktree", "add", "--detach", str(checkout), commit)
+        git(root, "worktree", "add", "--detach", str(checkout), commit)
         try:
             outs = (scratch / "base", scratch / "candidate")
             for role, tree, out in (("base", checkout, outs[0]), ("candidate", root, outs[1])):
@@ -51,7 +53,7 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
                 _build(role, tree, here.relative_to(root), out, command, root)
             yield outs
         finally:
-            _git(root, "worktree", "remove", "--force", str(checkout))
+            git(root, "worktree", "remove", "--force", str(checkout))
 
 
 def _build(role: str, tree: Path, inner: Path, out: Path, command: Sequence[str], root: Path) -> None:
@@ -64,7 +66,7 @@ def _build(role: str, tree: Path, inner: Path, out: Path, command: Sequence[str]
         done = subprocess.run(
             words,
             cwd=folder,
-            env={**os.environ, OUT_VARIABLE: str(out), "PYTHONPATH": _search_path(tree, root)},
+            env={**without_git(os.environ), OUT_VARIABLE: str(out), "PYTHONPATH": _search_path(tree, root)},
             stdout=2,
             stdin=subprocess.DEVNULL,
         )
@@ -83,16 +85,3 @@ def _search_path(tree: Path, root: Path) -> str:
         tree / entry.resolve().relative_to(root) if entry.resolve().is_relative_to(root) else entry for entry in given
     ]
     return os.pathsep.join(map(str, dict.fromkeys([tree, *moved])))
-
-
-def _git(folder: Path, *arguments: str, missing: str | None = None) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace"
-        )
-    except FileNotFoundError:
-        raise EdgeAfError("--base-ref needs git, which is not installed.") from None
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EdgeAfError(missing or f"git {arguments[0]}: {last}")
-    return done.stdout.strip()

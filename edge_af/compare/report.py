@@ -16,6 +16,7 @@ from edge_af.report.markdown import escape
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
 _COLOURS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
 _BYTES = ("size_bytes", "weight_bytes", "peak_memory_bytes")
+_HEADINGS = ("check", "base", "candidate", "limit", "result")
 _TITLES = {
     "runs": "runs",
     "time": "time",
@@ -46,11 +47,12 @@ def table(comparison: Comparison) -> str:
     for pair in comparison.pairs:
         mark = click.style(MARKS[pair.status], fg=_COLOURS[pair.status], bold=True)
         lines += [f"{pair.name}: {mark}"]
-        rows = [_cells(pair, check) for check in pair.checks]
+        rows = [_HEADINGS, *(_cells(pair, check) for check in pair.checks)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row, check in zip(rows, pair.checks, strict=True):
+        for row, check in zip(rows, [None, *pair.checks], strict=True):
             cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
-            end = click.style(row[4], fg=_COLOURS[check.status]) if check.status != PASSED else row[4]
+            color = _COLOURS[check.status] if check is not None and check.status != PASSED else None
+            end = click.style(row[4], fg=color) if color is not None else row[4]
             lines.append("  " + "  ".join([*cells, end]).rstrip())
         lines += [f"  {note}" for note in _notes(pair)]
         lines.append("")
@@ -64,7 +66,7 @@ def markdown_table(comparison: Comparison) -> str:
     lines = [f"### edge-af compare: {_summary(comparison)}", ""]
     for pair in comparison.pairs:
         lines += [f"**{escape(pair.name)}**: {MARKS[pair.status]}", ""]
-        lines += ["| | base | candidate | limit | |", "|:--|--:|--:|--:|:--|"]
+        lines += ["| " + " | ".join(_HEADINGS) + " |", "|:--|--:|--:|--:|:--|"]
         lines += ["| " + " | ".join(map(escape, _cells(pair, check))) + " |" for check in pair.checks]
         lines += ["", *(f"* {escape(note)}" for note in _notes(pair)), ""]
     lines += [f"* {escape(text)}" for text in (*_unmatched(comparison), *comparison.warnings)]
@@ -84,7 +86,7 @@ def junit_xml(comparison: Comparison) -> str:
         suite = ElementTree.SubElement(
             root,
             "testsuite",
-            name=pair.name,
+            name=_printable(pair.name),
             tests=str(len(statuses)),
             failures=str(statuses.count(FAILED)),
             errors=str(statuses.count(INVALID)),
@@ -92,7 +94,9 @@ def junit_xml(comparison: Comparison) -> str:
             timestamp=comparison.created,
         )
         for check in pair.checks:
-            case = ElementTree.SubElement(suite, "testcase", classname=pair.name, name=check.name)
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=_printable(pair.name), name=_printable(check.name)
+            )
             if check.name == "time" and pair.timing is not None:
                 case.set("time", f"{pair.timing.seconds:.3f}")
             kind = {FAILED: "failure", INVALID: "error", UNKNOWN: "skipped"}.get(check.status)

@@ -76,7 +76,7 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
     left = settings.budget_seconds
     with Progress("compare", len(matched.pairs), "pairs") as progress:
         for at, pair in enumerate(matched.pairs):
-            result = session.compare_pair(pair, left / (len(matched.pairs) - at), progress)
+            result = session.compare_pair(pair, max(left, 0.0) / (len(matched.pairs) - at), progress)
             left -= result.timing.seconds if result.timing is not None else 0.0
             results.append(result)
             progress.update(1, "")
@@ -129,6 +129,9 @@ class _Session:
         data = self._dataset.folder if self._dataset is not None else None
         outcomes = {role: folder / f"{role}.npz" if data is not None else None for role in ("base", "candidate")}
         facts = {}
+        if pair.base.runtime == pair.candidate.runtime and result.base_sha256 == result.candidate_sha256:
+            self._same_bytes(result, outcomes["candidate"], progress)
+            return
         for side in (pair.base, pair.candidate):
             if side.problem is not None:
                 raise BrokenFile(side.role, REFUSED, side.problem)
@@ -153,12 +156,7 @@ class _Session:
             if outcomes["base"] is not None and outcomes["candidate"] is not None:
                 result.gap_at_20_delta = _gap_delta(base, candidate, outcomes["base"], outcomes["candidate"])
                 result.checks.append(gates.check_gap(base, candidate, result.gap_at_20_delta, settings.relative))
-            if settings.budget_file is not None:
-                for pattern, limits in settings.budget_file.limits_of(pair.candidate.path.name):
-                    result.checks += gates.check_limits(candidate, pattern, limits)
-                    result.checks += check_instructions(
-                        pair.candidate.path, pattern, limits.get(INSTRUCTIONS, {}), settings.timeout_seconds
-                    )
+            result.checks += self._limits(pair, candidate)
             if (needed := _needed(base, candidate)) > (available := available_memory() or needed):
                 amounts = f"{needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
                 reason = f"cannot tell: three loaded files need about {amounts}"
@@ -173,6 +171,41 @@ class _Session:
                 on_generation=lambda generations: progress.update(0, f"{pair.name}: timing, {generations} loads"),
             )
             result.checks.insert(1, gates.check_time(result.timing))
+
+    def _same_bytes(self, result: _Building, outcomes: Path | None, progress: Progress) -> None:
+        """One file under two names: it is run once, and there is nothing to time."""
+        pair, settings = result.pair, self._settings
+        side = pair.base
+        if side.problem is not None:
+            raise BrokenFile(side.role, REFUSED, side.problem)
+        progress.update(0, f"{pair.name}: size and memory")
+        result.base = result.candidate = facts = facts_of(
+            side,
+            threads=settings.threads,
+            timeout_seconds=settings.timeout_seconds,
+            data=self._dataset.folder if self._dataset is not None else None,
+            outcomes=outcomes,
+        )
+        result.agreement = 1.0
+        result.checks += [
+            Check("runs", PASSED, "both run"),
+            Check("time", PASSED, "the same bytes, so not timed"),
+            *gates.check_growth(facts, facts, settings.relative),
+        ]
+        if facts.gap_at_20 is not None:
+            result.gap_at_20_delta = Delta(0.0, 0.0, 0.0)
+            result.checks.append(gates.check_gap(facts, facts, result.gap_at_20_delta, settings.relative))
+        result.checks += self._limits(pair, facts)
+
+    def _limits(self, pair: Pair, candidate: Facts) -> list[Check]:
+        """What the budget file, if there is one, says of the candidate."""
+        budget, found = self._settings.budget_file, []
+        for pattern, limits in budget.limits_of(pair.candidate.path.name) if budget is not None else ():
+            found += gates.check_limits(candidate, pattern, limits)
+            found += check_instructions(
+                pair.candidate.path, pattern, limits.get(INSTRUCTIONS, {}), self._settings.timeout_seconds
+            )
+        return found
 
     def _nursery(self, pair: Pair) -> AbstractContextManager[Nursery]:
         job = Job(

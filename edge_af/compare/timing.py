@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -217,12 +218,16 @@ def _timing(
     if last is None or noise is None:
         reason = (
             f"only {times.generations} of the {LEAST_GENERATIONS} loads that the least interval needs fitted "
-            f"into the budget of {budget:g} s{_busy(times.core_share)}"
+            f"into this pair's {max(budget, 0):.3g} s{_busy(times.core_share)}: pass a larger --budget, "
+            f"{_needed(times.generations, seconds)} for each pair"
         )
     elif not _is_within(noise, max_slowdown):
         verdict, reason = CANNOT_TELL, "the base differs from itself by more than is allowed of the candidate"
     elif verdict == CANNOT_TELL:
-        reason = f"the interval reaches from below to above the limit after {seconds:.0f} s{_busy(times.core_share)}"
+        reason = (
+            f"the interval reaches from below to above the limit after {seconds:.0f} s{_busy(times.core_share)}: pass a "
+            "larger --budget"
+        )
     return Timing(
         verdict=verdict,
         reason=reason,
@@ -243,6 +248,13 @@ def _timing(
         log_noises=noises,
         warnings=warnings,
     )
+
+
+def _needed(generations: int, seconds: float) -> str:
+    """About how long the fewest loads that decide take, from those that there were."""
+    if generations == 0:
+        return f"enough for {LEAST_GENERATIONS} loads of three copies"
+    return f"about {math.ceil(1.2 * LEAST_GENERATIONS * seconds / generations)} s"
 
 
 def _busy(core_share: float | None) -> str:

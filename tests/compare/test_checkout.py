@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from small_dataset import REPOSITORY
 
 from edge_af.compare.checkout import built
 from edge_af.errors import EdgeAfError
+from edge_af.git import commit_at
+from edge_af.git import git as run_git
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -41,8 +47,6 @@ def test_each_is_built_from_its_own_tree_and_nothing_is_left(repository: Path, s
 
 def test_each_runs_the_packages_of_its_own_tree(repository: Path, monkeypatch: pytest.MonkeyPatch):
     """Also from a folder below, and where the search path already leads to the repository as it is here."""
-    import sys
-
     (repository / "what.py").write_text("name = 'old'")
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "second")
@@ -78,3 +82,69 @@ def test_what_goes_wrong_is_told_and_nothing_is_left(repository: Path, ref: str,
 def test_outside_a_repository(tmp_path: Path):
     with pytest.raises(EdgeAfError, match="git rev-parse"), built("main", ["true"], tmp_path):
         pass
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_in_a_git_hook_the_users_commit_and_index_stay_theirs(tmp_path: Path, linked: bool):
+    """Git tells a hook of the index that it is at work on, and would tell every git that the hook calls."""
+    home = tmp_path / "repository"
+    home.mkdir()
+    git(home, "init", "-q", "-b", "main")
+    for name in ("one", "two"):
+        (home / name).write_text(name)
+    git(home, "add", ".")
+    git(home, "commit", "-qm", "first")
+    code = (
+        "from pathlib import Path; from edge_af.compare.checkout import built\n"
+        "with built('HEAD', ['sh', '-c', 'mkdir -p $EDGE_AF_OUT; git status > $EDGE_AF_OUT/status; cp one $EDGE_AF_OUT'])"
+        " as (base, new):\n"
+        f"    Path({str(tmp_path / 'seen')!r}).write_text((base / 'one').read_text() + (new / 'one').read_text())\n"
+    )
+    hook = home / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    python = shlex.join(["env", f"PYTHONPATH={REPOSITORY}", sys.executable, "-c", code])
+    hook.write_text(f"#!/bin/sh\n{python}\n")
+    hook.chmod(0o755)
+    folder = home
+    if linked:
+        folder = tmp_path / "linked"
+        git(home, "worktree", "add", "-q", str(folder), "-b", "other")
+    (folder / "one").write_text("changed")
+    git(folder, "commit", "-qam", "second")
+    assert (tmp_path / "seen").read_text() == "onechanged"
+    assert git(folder, "show", "--format=", "--name-status", "HEAD").split() == ["M", "one"]
+    assert git(folder, "status", "--porcelain") == ""
+
+
+def test_a_strangers_repository_runs_no_program_when_its_commit_is_asked_for(tmp_path: Path):
+    ran = tmp_path / "ran"
+    folder = tmp_path / "export"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner/file").write_text("x")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        git(folder, *arguments)
+    program = f"touch {ran}"
+    (folder / ".gitattributes").write_text("* filter=evil diff=evil\n")
+    (folder / ".git/config").write_text(
+        f"[core]\n\tfsmonitor = {program}\n\tpager = {program}\n\tsshCommand = {program}\n"
+        f'[filter "evil"]\n\tclean = {program}\n\tprocess = {program}\n[alias]\n\trev-parse = !{program}\n'
+    )
+    (folder / "inner/file").write_text("y")
+    assert len(commit_at(folder / "inner") or "") == 40
+    assert not ran.exists()
+
+
+def test_the_callers_repository_is_not_taken_for_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "plain").mkdir()
+    monkeypatch.setenv("GIT_DIR", str(REPOSITORY / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(REPOSITORY))
+    assert commit_at(tmp_path / "plain") is None
+
+
+def test_a_repository_of_somebody_else_is_named_with_what_to_do(tmp_path: Path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(EdgeAfError, match=r"belongs to somebody else.*git config --global --add safe.directory"):
+        run_git(tmp_path, "rev-parse", "--show-toplevel")

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from tiny_export import in_other_bytes
 
 from edge_af.compare.limits import read_budget_file
 
@@ -111,9 +112,10 @@ def test_the_action_fails_what_is_worse(action: Runner, exports: Path):
 
 
 @pytest.mark.parametrize("cannot_tell, ends", [("fail", 3), ("pass", 0)])
-def test_the_action_when_it_cannot_be_told(action: Runner, exports: Path, cannot_tell: str, ends: int):
-    file = str(exports / "attend-fusion/attend-fusion-int8.tflite")
-    given = {"base": file, "candidate": file, "options": "--budget 0.01s"}
+def test_the_action_when_it_cannot_be_told(action: Runner, exports: Path, tmp_path: Path, cannot_tell: str, ends: int):
+    base = exports / "attend-fusion/attend-fusion-int8.tflite"
+    candidate = in_other_bytes(base, tmp_path / base.name)
+    given = {"base": str(base), "candidate": str(candidate), "options": "--budget 0.01s"}
     status, told, summary, error = action(**given, **{"cannot-tell": cannot_tell})
     assert (status, told) == (ends, {"status": "3"}), error
     assert "cannot tell" in summary and "::warning title=" in error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from tiny_export import in_other_bytes
 
 from edge_af.cli import cli
 from edge_af.compare.history import read_history
@@ -21,6 +23,7 @@ from edge_af.compare.match import match, version_changes
 from edge_af.compare.results import Check, read, schema, worst
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
+from edge_af.files import sha256_file
 
 FAST = ("--budget", "1s", "--max-slowdown", "900%")
 """The clock is not what these are about: whatever it says of so short a time, ten times as slow is not among it."""
@@ -42,11 +45,33 @@ def checks(found: dict[str, Any], pair: int = 0) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in found["pairs"][pair]["checks"]}
 
 
+def test_the_same_file_twice_is_answered_at_once(exports: Path, eval_dataset: Dataset, tmp_path: Path):
+    base, budget = exports / "attend-fusion/attend-fusion-int8.onnx", tmp_path / "budget.yaml"
+    for limit, status in (("12 MB", 0), ("1 kB", 1)):
+        budget.write_text(f"limits: {{'*': {{size_bytes: {limit}, gap_at_20: 0}}}}")
+        arguments = (base, base, "--data", eval_dataset.folder, "--budget-file", budget, "--budget", "600s")
+        done = compare(*arguments, "--json")
+        assert done.exit_code == status, done.stderr
+        found = json.loads(done.stdout)
+        held = checks(found)
+        assert held["time"]["status"] == "passed" and held["time"]["verdict"] == "the same bytes, so not timed"
+        assert found["pairs"][0]["timing"] is None and found["pairs"][0]["agreement"] == 1
+        assert {"runs", "size_bytes", "gap_at_20", "*: gap_at_20"} <= set(held)
+        assert "base and candidate are the same, byte for byte." in found["warnings"]
+    text = compare(*arguments).stdout
+    assert re.search(r"\n  check +base +candidate +limit +result\n", text) and "not timed" in text
+    # A file that cannot be run is no better for being compared with itself.
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(base.read_bytes()[:-1000])
+    assert compare(broken, broken).exit_code == 2
+
+
 def test_a_network_beside_itself_is_no_worse(exports: Path, eval_dataset: Dataset, tmp_path: Path):
     base = exports / "attend-fusion/attend-fusion-int8.onnx"
+    again = in_other_bytes(base, tmp_path / base.name)
     out, junit, markdown = tmp_path / "compare.json", tmp_path / "junit.xml", tmp_path / "table.md"
     done = compare(
-        base, base, "--data", eval_dataset.folder, "--budget", "4s", "--max-slowdown", "900%", "--json",
+        base, again, "--data", eval_dataset.folder, "--budget", "4s", "--max-slowdown", "900%", "--json",
         "--out", out, "--junit", junit, "--markdown", markdown,
     )  # fmt: skip
     found = read(out)
@@ -61,7 +86,7 @@ def test_a_network_beside_itself_is_no_worse(exports: Path, eval_dataset: Datase
     assert found["pairs"][0]["gap_at_20_delta"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["pairs"][0]["agreement"] == pytest.approx(1)
     assert found["inputs"] == "videos" and found["data"]["videos"] == eval_dataset.videos
-    assert "base and candidate are the same, byte for byte." in found["warnings"]
+    assert not any("byte for byte" in text for text in found["warnings"])
     suites = ElementTree.parse(junit).getroot()
     assert len(suites.findall("testsuite/testcase")) == len(held)
     assert not suites.findall("testsuite/testcase/failure")
@@ -189,15 +214,23 @@ def test_a_damaged_file_is_a_verdict_that_is_written(exports: Path, tmp_path: Pa
         assert checks(read(out))["runs"]["status"] == ("failed" if status == 1 else "invalid")
 
 
-def test_too_short_a_budget_is_status_3(exports: Path):
-    base = exports / "attend-fusion/attend-fusion-fp32.tflite"
-    done = compare(base, base, "--budget", "0.01s")
-    assert done.exit_code == 3 and "fitted into the budget of 0.01 s" in done.output
+def test_too_short_a_budget_is_status_3_and_says_what_to_do(exports: Path, tmp_path: Path):
+    """Of several pairs the first takes all of it, and the others are left with nothing, not with less."""
+    base, candidate = exports / "attend-fusion", tmp_path / "attend-fusion"
+    shutil.copytree(base, candidate)
+    manifest = json.loads((candidate / "manifest.json").read_text())
+    for file in manifest["files"]:
+        path = in_other_bytes(base / file["path"], candidate / file["path"])
+        file["sha256"], file["size_bytes"] = sha256_file(path), path.stat().st_size
+    (candidate / "manifest.json").write_text(json.dumps(manifest))
+    done = compare(base, candidate, "--runtime", "litert", "--budget", "0.01s")
+    assert done.exit_code == 3 and done.stdout.count("pass a larger --budget") == 2, done.output
+    assert "this pair's 0.005 s" in done.stdout and not re.search(r"-\d[\d.]* s", done.stdout)
 
 
 def test_a_history_grows_by_a_line_a_pair_and_outlives_a_cut_one(exports: Path, tmp_path: Path):
     base, history = exports / "attend-fusion/attend-fusion-fp32.tflite", tmp_path / "history.jsonl"
-    arguments = (base, base, "--budget", "0.01s", "--history", history)
+    arguments = (in_other_bytes(base, tmp_path / "base.tflite"), base, "--budget", "0.01s", "--history", history)
     assert compare(*arguments).exit_code == 3
     whole = history.read_bytes()
     history.write_bytes(whole + whole[:40])

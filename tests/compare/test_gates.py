@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_nursery import with_load
+from tiny_export import in_other_bytes
 
 from edge_af.bench.results import Delta
 from edge_af.compare import gates
@@ -109,8 +110,8 @@ def test_a_comparison_in_which_a_process_breaks(
 ):
     """All that was found before is kept."""
     monkeypatch.setattr("edge_af.compare.facts.MEMORY_RUNS", 1)
-    base, candidate = exports / "attend-fusion/attend-fusion-fp32.onnx", tmp_path / "candidate.onnx"
-    candidate.write_bytes(base.read_bytes())
+    base = exports / "attend-fusion/attend-fusion-fp32.onnx"
+    candidate = in_other_bytes(base, tmp_path / "candidate.onnx")
     settings = Settings(budget_seconds=2, timeout_seconds=timeout, worker=tuple(with_load(body)))
     found = compare(match(base, candidate), None, settings)
     (pair,) = found.pairs

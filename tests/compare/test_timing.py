@@ -76,7 +76,7 @@ def test_a_candidate_at_the_limit_cannot_be_told_and_the_budget_is_kept():
 def test_too_short_a_budget_is_told_as_such():
     found = measured(Simulated(1.5, takes=0.1), budget=0.25)
     assert found.verdict == "cannot tell" and found.ratio is None and found.generations < LEAST_GENERATIONS
-    assert "fitted into the budget of 0.25 s" in (found.reason or "")
+    assert "fitted into this pair's 0.25 s: pass a larger --budget, about " in (found.reason or "")
 
 
 def test_a_machine_that_is_too_busy_is_named():
