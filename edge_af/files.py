@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,9 @@ from typing import Any
 from edge_af.console import say, warn
 from edge_af.documents import MOST_BYTES, DocumentError, parse_json, parse_yaml
 from edge_af.errors import EdgeAfError
+
+LOCK = ".lock"
+"""In an output folder, while a process writes to it."""
 
 
 def sha256_file(path: Path) -> str:
@@ -209,8 +212,12 @@ def lock_output(out: Path) -> contextlib.AbstractContextManager[None]:
     if not out.is_dir() and is_stream(out):
         return contextlib.nullcontext()
     target = out.resolve()
-    place = target / ".lock" if out.is_dir() else target.with_name(f".{target.name}.lock")
-    return locked(place, f"{out}: another edge-af process is writing here. Wait for it, or choose another --out.")
+    place = target / LOCK if out.is_dir() else target.with_name(f".{target.name}.lock")
+    return locked(place, _busy(out))
+
+
+def _busy(out: Path) -> str:
+    return f"{out}: another edge-af process is writing here. Wait for it, or choose another --out."
 
 
 @contextlib.contextmanager
@@ -251,7 +258,7 @@ def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
     with explain_os_errors(out):
         if out.is_dir() and any(out.iterdir()) and not overwrite:
             raise EdgeAfError(f"{out}: already exists and is not empty. Choose another folder, or pass --overwrite.")
-        found = sorted(_files_below(out)) if out.is_dir() else []
+        found = files_below(out)
     patterns = [PurePosixPath(pattern).parts for pattern in ours]
     foreign = [path for path in found if not any(_matches(PurePosixPath(path).parts, parts) for parts in patterns)]
     if foreign:
@@ -260,8 +267,12 @@ def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
         )
 
 
-def _files_below(folder: Path) -> Iterator[str]:
+def files_below(folder: Path) -> list[str]:
     """Paths relative to `folder`, with slashes, of everything below it that is no folder. Links are not followed."""
+    return sorted(_below(folder)) if folder.is_dir() else []
+
+
+def _below(folder: Path) -> Iterator[str]:
 
     def refuse(error: OSError) -> None:
         raise error
@@ -275,10 +286,16 @@ def _matches(parts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
     return len(parts) == len(patterns) and all(map(fnmatch, parts, patterns))
 
 
-def replace_folder(new: Path, out: Path) -> None:
+def replace_folder(new: Path, out: Path, replaced: Collection[str]) -> None:
     """Rename the folder `new`, which lies beside `out`, to `out`. What `out` held is moved aside first and deleted last.
 
     A kill in between leaves both: `new` under its name or as `out`, and the old one as `.NAME.old.…` beside it.
+
+    Args:
+        new: the folder to put in place.
+        out: where to.
+        replaced: what may be deleted, as `files_below` gave it when the work began. What came to `out` since then is
+            somebody else's and is moved along; where `new` has a file of its name, the old folder is kept.
 
     Raises:
         OSError: it cannot be done; `new` and `out` are as they were.
@@ -296,6 +313,17 @@ def replace_folder(new: Path, out: Path) -> None:
         else:
             aside.rename(out)
         raise
+    kept = False
+    for path in sorted(set(files_below(aside)) - set(replaced)):
+        place = out / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(place):
+            kept = True
+        else:
+            (aside / path).rename(place)
+    if kept:
+        warn(f"{out}: files came into it meanwhile that have the names of new ones. They are kept in {aside}.")
+        return
     shutil.rmtree(aside, ignore_errors=True)
     if aside.exists():
         warn(f"{aside}: what was replaced could not all be deleted; delete it by hand.")
@@ -305,27 +333,32 @@ def replace_folder(new: Path, out: Path) -> None:
 def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
 
+    One process at a time makes `out`; what others put there meanwhile is kept.
+
     Args:
         out: the folder to make. If it is a link to a folder, that folder is replaced and the link stays.
         ours: patterns of the names that may be replaced in it, see `check_replaceable`.
         overwrite: replace what it holds.
 
     Raises:
-        EdgeAfError: `out` is taken, or cannot be written.
+        EdgeAfError: `out` is taken, another process is making it, or it cannot be written.
     """
     check_replaceable(out, ours, overwrite)
     target = out.resolve()
-    with explain_os_errors(out):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with locked(target.with_name(f".{target.name}.lock"), _busy(out)):
+        # The one before may have made it just now.
+        check_replaceable(out, ours, overwrite)
         with explain_os_errors(out):
-            yield stage
-            stage.chmod(0o777 & ~_umask())
-            replace_folder(stage, target)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
+            replaced = files_below(target)
+            stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            with explain_os_errors(out):
+                yield stage
+                stage.chmod(0o777 & ~_umask())
+                replace_folder(stage, target, replaced)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
 
 
 def _umask() -> int:

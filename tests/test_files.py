@@ -170,3 +170,42 @@ def test_a_lock_file_that_leads_elsewhere_is_refused_and_its_target_is_as_it_was
     os.mkfifo(tmp_path / ".pipe.lock")
     with pytest.raises(EdgeAfError, match="no plain file"), lock_output(tmp_path / "pipe"):
         pytest.fail("held")
+
+
+def test_what_comes_into_the_folder_meanwhile_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _make(out, "one")
+    with staged_folder(out, ("*.txt",), overwrite=True) as stage:
+        (stage / "a.txt").write_text("two")
+        (out / "deep").mkdir()
+        (out / "deep/theirs").write_text("precious")
+        (out / "b.txt").write_text("precious too")
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
+        "a.txt", "b.txt", "deep/theirs",
+    }  # fmt: skip
+    assert (out / "a.txt").read_text() == "two" and (out / "deep/theirs").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_others_make_meanwhile_keeps_their_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a name that the new folder has too, both are kept, and it is said where."""
+    out = tmp_path / "out"
+    with staged_folder(out, ("*.txt",)) as stage:
+        (stage / "a.txt").write_text("ours")
+        out.mkdir()
+        (out / "a.txt").write_text("theirs")
+        (out / "c.txt").write_text("theirs")
+    assert (out / "a.txt").read_text() == "ours" and (out / "c.txt").read_text() == "theirs"
+    (aside,) = tmp_path.glob(".out.old.*")
+    assert (aside / "a.txt").read_text() == "theirs" and str(aside) in capsys.readouterr().err
+
+
+def test_two_processes_do_not_make_one_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with staged_folder(out, ("*.txt",)) as stage:
+        with pytest.raises(EdgeAfError, match="another edge-af process is writing here"):
+            _make(out, "second")
+        (stage / "a.txt").write_text("first")
+    assert (out / "a.txt").read_text() == "first" and [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -43,7 +43,7 @@ from edge_af.data.vocabulary import Vocabulary, find_vocabulary, read_vocabulary
 from edge_af.data.writer import FILES, DatasetWriter, index_of
 from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
-from edge_af.files import check_replaceable, explain_os_errors, read_json, replace_folder, write_json
+from edge_af.files import check_replaceable, explain_os_errors, files_below, read_json, replace_folder, write_json
 from edge_af.typed import Mismatch, built
 
 JOURNAL = "journal.jsonl"
@@ -154,6 +154,7 @@ def prepare(
     with _held_back_interrupts():
         tensorflow()  # Before anything is written: it may not be installed.
     target = out.resolve()
+    replaced = files_below(target)
     partial = target.parent / f".{target.name}.partial"
     with explain_os_errors(out):
         partial.mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,7 @@ def prepare(
                     raise _other_interrupted(out, "vocabulary")
             before = sum(result.videos for result in journal.results)
             index = _convert_all(partial, out, sources, journal, options, resolve, asked)
-            replace_folder(partial, target)
+            replace_folder(partial, target, replaced)
             # Not before: without it the work could not go on if the renaming failed.
             (target / JOURNAL).unlink()
     except KeyboardInterrupt:

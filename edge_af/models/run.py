@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
+WEIGHTS = re.compile(r"weights-e\d+\.safetensors")
 SCHEMA_VERSION = 2
 """Version 1 held networks of the same parameters with the attention between the FC layers."""
 
@@ -102,13 +103,22 @@ def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> No
     Raises:
         EdgeAfError: the folder cannot be written or is full.
     """
+    before = _weights_named_in(folder)
     write_tensors(folder / run.weights, network.state_dict())
     run = dataclasses.replace(run, weights_sha256=sha256_file(folder / run.weights))
     value = {"schema_version": SCHEMA_VERSION, "model": run.model, **dataclasses.asdict(run)}
     write_json(folder / RUN, value)
-    for old in folder.glob("weights-*.safetensors"):
-        if old.name != run.weights:
-            old.unlink()
+    if before is not None and before != run.weights:
+        (folder / before).unlink(missing_ok=True)
+
+
+def _weights_named_in(folder: Path) -> str | None:
+    """The weights of the run that a folder holds: nothing else there is this run's to remove."""
+    try:
+        name = load_run(folder).weights
+    except EdgeAfError:
+        return None
+    return name if WEIGHTS.fullmatch(name) else None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -26,10 +27,10 @@ from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, write_atomic
+from edge_af.files import LOCK, explain_os_errors, files_below, lock_output, write_atomic
 from edge_af.models.networks import build, count_params, initialise
 from edge_af.models.presets import ModelConfig
-from edge_af.models.run import METRICS, RUN, Run, load_run, save_run
+from edge_af.models.run import METRICS, RUN, WEIGHTS, Run, load_run, save_run
 from edge_af.models.sizes import training_flops
 from edge_af.runtime import check_features
 from edge_af.train import scalars
@@ -49,6 +50,8 @@ from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import Teacher, open_teacher, ready
 from edge_af.typed import built
 
+UNFINISHED = re.compile(r"\.(weights-e\d+\.safetensors|checkpoint\.safetensors|run\.json|metrics\.jsonl)\.[a-z0-9_]{8}")
+"""Names of files that a kill left half written, see `edge_af.files.atomic_path`."""
 NO_MATTER = ("threads", "precision", "device", "compile", "checkpoint_steps")
 """Options that do not say what is trained. What they come to is recorded as `threads` and `compute`."""
 
@@ -143,16 +146,56 @@ def train(
             dataset is too small or has a feature that is no number, or the loss became NaN.
         Stopped: by a signal.
     """
-    if not resume and ((out / RUN).exists() or (out / CHECKPOINT).exists()):
-        raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
+    _check_folder(out, resume)
     if dataset.videos < 4:
         raise EdgeAfError(f"{dataset.folder}: {dataset.videos} videos are too few to train on.")
     if not len(dataset.label_values):
         raise EdgeAfError(f"{dataset.folder}: no video has a label; there is nothing to learn.")
     with explain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        for left_by_a_kill in out.glob(".*.safetensors.*"):
-            left_by_a_kill.unlink(missing_ok=True)
+    with lock_output(out) if group.leads else contextlib.nullcontext():
+        _check_folder(out, resume)  # Another training may have ended there just now.
+        with explain_os_errors(out):
+            for name in _left_by_a_kill(out) if group.leads else ():
+                (out / name).unlink(missing_ok=True)
+        return _train(dataset, config, preset, out, options, teacher, group)
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse to train into a folder that holds a run, without `resume`, or what no training wrote.
+
+    Raises:
+        EdgeAfError: it does.
+    """
+    if out.exists() and not out.is_dir():
+        raise EdgeAfError(f"{out}: is a file; name a folder for the run.")
+    if (out / RUN).exists() or (out / CHECKPOINT).exists():
+        if not resume:
+            raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
+        return
+    # A kill in the first epoch's end leaves all but `run.json`, of which the metrics are written first.
+    found = files_below(out)
+    ours = {LOCK, *_left_by_a_kill(out)}
+    if METRICS in found:
+        ours |= {name for name in found if name == METRICS or WEIGHTS.fullmatch(name) or scalars.is_ours(name)}
+    if foreign := sorted(set(found) - ours):
+        raise EdgeAfError(f"{out}: is no run and holds {foreign[0]!r}. Choose another folder.")
+
+
+def _left_by_a_kill(out: Path) -> list[str]:
+    """Names of the files in a folder that a training was writing when it was killed."""
+    return [name for name in files_below(out) if UNFINISHED.fullmatch(name)]
+
+
+def _train(
+    dataset: Dataset,
+    config: ModelConfig,
+    preset: str,
+    out: Path,
+    options: TrainOptions,
+    teacher: Path | None,
+    group: Group,
+) -> Run:
     if options.threads:
         torch.set_num_threads(options.threads)
     # Each rank drops other features.

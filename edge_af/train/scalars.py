@@ -10,6 +10,11 @@ from typing import Any
 FOLDER = "tensorboard"
 
 
+def is_ours(name: str) -> bool:
+    """Whether a path relative to a run's folder is an event file's."""
+    return name.startswith(f"{FOLDER}/events.out.tfevents.")
+
+
 def write(out: Path, record: dict[str, Any]) -> None:
     """Add an epoch's record to the event files in `out`; nothing without TensorBoard.
 

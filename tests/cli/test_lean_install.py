@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_export import tiny_exports
+from tiny_export import in_other_bytes, tiny_exports
 
 from edge_af.data.dataset import Dataset
 from edge_af.files import write_json
@@ -113,8 +113,9 @@ def test_compare_runs(environment: dict[str, str], exports: Path, eval_dataset: 
     budget.write_text("limits: {'*': {size_bytes: 1 GB, gap_at_20: 0}}")
     for name in ("attend-fusion-int8.onnx", "attend-fusion-int8.tflite"):
         file = exports / "attend-fusion" / name
+        again = in_other_bytes(file, tmp_path / name)
         command = [
-            sys.executable, "-m", "edge_af", "compare", file, file, "--data", eval_dataset.folder, "--budget", "0.1s",
+            sys.executable, "-m", "edge_af", "compare", again, file, "--data", eval_dataset.folder, "--budget", "0.1s",
             "--budget-file", budget, "--json",
         ]  # fmt: skip
         done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)

@@ -15,8 +15,9 @@ import edge_af
 from edge_af import metrics
 from edge_af.data.batches import batches, epoch_order, split
 from edge_af.errors import EdgeAfError
+from edge_af.files import lock_output
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
-from edge_af.models.run import METRICS, RUN, load_network, load_run
+from edge_af.models.run import METRICS, RUN, load_network, load_run, save_run
 from edge_af.runtime import score_all
 from edge_af.train.compute import Compute
 from edge_af.train.learning import multi_label_cross_entropy
@@ -91,6 +92,35 @@ def test_a_run_is_never_overwritten(dataset, tmp_path):
     train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
     with pytest.raises(EdgeAfError, match="already holds a run"):
         train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["weights-e1.safetensors", "weights-best.safetensors", "notes.txt", "deep/data"])
+def test_a_folder_of_something_else_is_left_alone(dataset, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    for resume in (False, True):
+        with pytest.raises(EdgeAfError, match=f"is no run and holds '{name}'"):
+            train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS, resume=resume)
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_a_run_removes_no_weights_but_its_own(dataset, tmp_path):
+    fewer = dataclasses.replace(OPTIONS, epochs=2)
+    train(dataset, CONFIGS[0], "test", tmp_path, fewer)
+    kept = load_run(tmp_path)
+    for name in ("weights-e7.safetensors", "weights-mine.safetensors"):
+        (tmp_path / name).write_text("precious")
+    save_run(tmp_path, dataclasses.replace(kept, weights="weights-e9.safetensors"), load_network(tmp_path)[1])
+    names = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert names == {"weights-e7.safetensors", "weights-e9.safetensors", "weights-mine.safetensors"}
+
+
+def test_two_trainings_do_not_share_a_folder(dataset, tmp_path):
+    with lock_output(tmp_path), pytest.raises(EdgeAfError, match="another edge-af process is writing here"):
+        train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+    train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_divergence_is_an_error_and_no_run(dataset, tmp_path):

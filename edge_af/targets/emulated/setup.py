@@ -27,7 +27,7 @@ from typing import Any
 import edge_af
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, locked, read_json, replace_folder, write_atomic, write_json
+from edge_af.files import explain_os_errors, files_below, locked, read_json, replace_folder, write_atomic, write_json
 from edge_af.targets.agent import home
 from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
 from edge_af.targets.wheel import PINNED, download_wheels, requirement_groups, sha256_of
@@ -137,7 +137,7 @@ def setup_emulated(mirror: str | None = None) -> tuple[System, bool]:
         try:
             with explain_os_errors(stage):
                 _make(stage, identity, machine, mirror)
-                replace_folder(stage, folder)
+                replace_folder(stage, folder, files_below(folder))
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     return _read(folder), False
