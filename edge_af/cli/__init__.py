@@ -7,10 +7,12 @@ import difflib
 import importlib
 import io
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import click
@@ -105,13 +107,29 @@ def cli() -> None:
     """Train a compact audio-visual video classifier, put it on a Raspberry Pi or an Android phone, and prove what it keeps.
 
     Exit status: 0 done; 1 a gate failed; 2 the command line or the input is at fault; 3 could not tell; 70 a defect of
-    edge-af itself, which says how to report it.
+    edge-af itself, which says how to report it; 130, 143 or 129 ended by Ctrl-C, SIGTERM or SIGHUP.
     """
+
+
+_ended_by: list[int] = []
+"""The signal that asked this process to end, other than Ctrl-C."""
+
+
+def _end_as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """Clean up as after Ctrl-C; a second signal ends the process at once."""
+    _ended_by.append(number)
+    signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
+        raise KeyboardInterrupt  # A shell starts what runs in the background with Ctrl-C ignored.
+    signal.raise_signal(signal.SIGINT)
 
 
 def main() -> None:
     """Entry point of the console script: turns what goes wrong into one or two lines and an exit status."""
     prepare_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # Ignored under nohup.
+            signal.signal(number, _end_as_by_ctrl_c)
     status = _run()
     try:
         sys.stdout.flush()
@@ -133,8 +151,11 @@ def _run() -> int:
         say(shown.getvalue().rstrip())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        if _ended_by:
+            say(f"edge-af: ended by {signal.Signals(_ended_by[0]).name}.")
+            return 128 + _ended_by[0]
         say("edge-af: interrupted.")
-        return 130
+        return 128 + signal.SIGINT
     except EdgeAfError as error:
         say(f"edge-af: {error}")
         return error.exit_status

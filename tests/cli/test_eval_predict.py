@@ -10,18 +10,13 @@ from pathlib import Path
 import click.testing
 import numpy as np
 import pytest
-from tiny_export import CONFIGS, tiny_exports
+from tiny_export import CONFIGS
 
 from edge_af.cli import cli
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
 from edge_af.runtime import load, score_all
-
-
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    return tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_export import in_other_bytes, tiny_exports
+from tiny_export import in_other_bytes
 
 from edge_af.data.dataset import Dataset
 from edge_af.files import write_json
@@ -36,11 +36,6 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 """
-
-
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    return tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset)
 
 
 @pytest.fixture(scope="module")
