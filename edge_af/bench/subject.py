@@ -75,7 +75,8 @@ def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subje
     found: dict[Path, Subject] = {}
     for path in paths:
         for subject in _subjects_in(path, runtimes):
-            found.setdefault(subject.path.resolve(), subject)
+            # Of a link, the place where it lies: what it leads to may be a store of files without names.
+            found.setdefault(subject.path.parent.resolve() / subject.path.name, subject)
     if not found:
         raise EdgeAfError(f"nothing to measure: none of the files opens in {' or '.join(runtimes)}.")
     names = _folder_names({path.parent for path in found})
@@ -196,7 +197,7 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
     return Subject(
         path=path,
         runtime=RUNTIME_OF_SUFFIX[path.suffix],
-        artifact=path.resolve().parent.name,
+        artifact=path.parent.resolve().name,
         model=manifest.model,
         preset=manifest.preset,
         precision=file.precision,

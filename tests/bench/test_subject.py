@@ -7,9 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edge_af.bench.results import Method
+from edge_af.bench.run import bench
 from edge_af.bench.subject import subjects_of
+from edge_af.cli import cli
+from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
+from edge_af.files import sha256_file
 
 
 def test_files_that_are_passed_over_are_named(
@@ -38,3 +44,36 @@ def test_a_manifest_that_leads_nowhere_is_no_folder_without_one(exports: Path, t
     (tmp_path / "all" / "two" / "manifest.json").symlink_to("/nonexistent/manifest.json")
     with pytest.raises(EdgeAfError, match="all/two"):
         subjects_of([tmp_path / "all"])
+
+
+def test_a_folder_made_of_links_is_an_export_like_any_other(
+    exports: Path, eval_dataset: Dataset, tmp_path: Path
+) -> None:
+    """As the caches of Hugging Face, DVC and Bazel make it: each file leads to a store of files without names."""
+    store, folder = tmp_path / "blobs", tmp_path / "snapshot"
+    store.mkdir()
+    folder.mkdir()
+    for path in (exports / "attend-fusion").iterdir():
+        digest = sha256_file(path)
+        shutil.copy(path, store / digest)
+        (folder / path.name).symlink_to(f"../blobs/{digest}")
+    subjects = subjects_of([folder, folder / "attend-fusion-int8.tflite"])
+    assert len(subjects) == 4 and {subject.artifact for subject in subjects} == {"snapshot"}
+    rows = bench(subjects, eval_dataset, method=Method(inferences=3, warm_up=1, packed=True)).rows
+    assert all(row.status == "ok" and row.gap_at_20 is not None for row in rows)
+    for command in (
+        ["eval", folder / "attend-fusion-int8.onnx", "--data", eval_dataset.folder],
+        ["predict", folder / "attend-fusion-int8.tflite", eval_dataset.folder, "--videos", 2],
+        ["compare", folder, exports / "attend-fusion", "--budget", "1s"],
+        ["bundle", folder, "--out", tmp_path / "b.zip"],
+    ):
+        done = CliRunner().invoke(cli, list(map(str, command)))
+        assert done.exit_code == 0, done.output
+    # A name that leads elsewhere is no link, and a link to other bytes is found out.
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").unlink()
+    for name in ("../blobs/x.onnx", str(store / "x.onnx")):
+        manifest["files"][0]["path"] = name
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(EdgeAfError, match="names a file outside its folder"):
+            subjects_of([folder])
