@@ -74,8 +74,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--cores", metavar="big|0,1,…", help="With --target adb: measure on these cores alone.  [default: Android chooses]"
 )
-@click.option("--fresh", is_flag=True, help="Start over, and do not go on with an interrupted bench of the same --out.")
-@click.option("--overwrite", is_flag=True, help="Replace what --out holds, even a finished bench.")
+@click.option("--fresh", is_flag=True, help="Start over where --out holds a bench of the same files.")
+@click.option("--overwrite", is_flag=True, help="Replace whatever --out holds.")
 @click.option("--out", type=FILE, default=Path("results.json"), show_default=True, help="The results file.")
 @click.option("--markdown", type=FILE, help="Write the table as Markdown too.")
 @click.option("--html", type=FILE, help="Write the page too.")
@@ -367,13 +367,13 @@ def _interrupted(out: Path, subjects: list[Subject], fresh: bool, overwrite: boo
         ) from None
     if not any(row.status == OK for row in found.rows):
         return None
-    if not found.is_complete:
-        known = {subject.sha256 for subject in subjects}
-        if fresh or not known.isdisjoint(row.sha256 for row in found.rows):
-            return None if fresh else found
-        what = f"the interrupted bench of {found.created}, of other files"
-    else:
-        what = f"the finished bench of {found.created}, {len(found.rows)} rows"
-    if overwrite:
+    same = not {subject.sha256 for subject in subjects}.isdisjoint(row.sha256 for row in found.rows)
+    if same and not found.is_complete:
+        return None if fresh else found
+    if overwrite or (same and fresh):
         return None
-    raise EdgeAfError(f"{out}: holds {what}. Choose another --out, or pass --overwrite to replace it.")
+    what = f"the {'finished' if found.is_complete else 'interrupted'} bench of {found.created}, {len(found.rows)} rows"
+    if not same:
+        what += " of other files"
+    how = "--fresh to start over" if same else "--overwrite to replace it"
+    raise EdgeAfError(f"{out}: holds {what}. Choose another --out, or pass {how}.")

@@ -18,7 +18,8 @@ from edge_af.targets.emulated import FORM, SCHEME, Board, parse_emulated
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
 # As `adb devices` prints it: letters and digits over USB, an address and a port or a service's name over the network.
-_SERIAL = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]()-]*")
+_SERIAL = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]() -]*(?<! )")
+"""Over Wi-Fi there may be a space in it: `adb-13e7-Up (2)._adb-tls-connect._tcp`."""
 
 
 @dataclass(frozen=True)

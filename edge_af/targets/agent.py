@@ -30,6 +30,7 @@ import platform
 import select
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -65,9 +66,27 @@ def emit(value: dict[str, Any]) -> None:
 
 
 def home() -> Path:
-    """The private folder, made if it is not there."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-af"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The private folder, made if it is not there: in the user's cache, or where there is none, as in a container that
+    runs under a number without an account, in the temporary folder.
+
+    Raises:
+        OSError: it cannot be made, or the temporary one is somebody else's.
+    """
+    places = []
+    with contextlib.suppress(RuntimeError):  # There is no home.
+        places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-af"]
+    for folder in places:
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    # Anybody may have made it, or laid a link in its place.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(errno.EACCES, "there is no home folder, and this one is not private", str(folder))
     return folder
 
 

@@ -1,7 +1,8 @@
 """LiteRT's `benchmark_model`: its options, and what it prints.
 
-Source: google-ai-edge/LiteRT, `tflite/tools/benchmark` (`benchmark_model.cc`, `README.md`). Older and newer builds put
-`INFO: ` before each line or leave it out. It has no option to print each inference's time.
+Source: google-ai-edge/LiteRT, `tflite/tools/benchmark` (`benchmark_model.cc`, `README.md`), and `litert/tools`
+(`benchmark_litert_model.h`), whose program of the same name prints the same statistics and says the rest in other words.
+Older and newer builds put `INFO: ` before each line or leave it out. Neither has an option to print each inference's time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ NAME = "benchmark_model"
 _NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
 _STATISTICS = re.compile(r"\bcount=\d+ .*")
 _TIMINGS = re.compile(rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER},")
+_INITIALIZATION = re.compile(rf"Model initialization: *{_NUMBER} ms")
+_FIRST = re.compile(rf"Warmup \(first\): *{_NUMBER} ms")
 _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
 _FIELD = re.compile(rf"(\w+)={_NUMBER}")
 
@@ -73,8 +76,8 @@ def most_seconds(method: Method) -> float:
 class Printed:
     """What it printed of one run."""
 
-    load_ms: float
-    first_ms: float
+    load_ms: float | None
+    first_ms: float | None
     round: Round
     peak_memory_bytes: int | None
 
@@ -85,7 +88,7 @@ def parse(text: str) -> Printed | None:
     Of the `count=` lines the first is the warm-up's and the last the timed inferences'. With one inference there is only
     `curr=`. Builds before 2024 print no percentiles: without a median there is nothing to set beside other rows.
     """
-    lines, timings, peak = _STATISTICS.findall(text), _TIMINGS.search(text), _PEAK.search(text)
+    lines, timings, peak = _STATISTICS.findall(text), _timings(text), _PEAK.search(text)
     if not lines or timings is None:
         return None
     found = {name: float(value) for name, value in _FIELD.findall(lines[-1])}
@@ -98,14 +101,24 @@ def parse(text: str) -> Printed | None:
         return round(found[name] / 1e3, 4) if name in found else None
 
     return Printed(
-        load_ms=round(float(timings[1]) / 1e3, 4),
-        first_ms=round(float(timings[2]) / 1e3, 4),
+        load_ms=timings[0],
+        first_ms=timings[1],
         round=Round(
             n=int(found["count"]), mean=found["avg"] / 1e3, p50=found["median"] / 1e3, p95=ms("p95"), p5=ms("p5"),
             std=ms("std"), min=ms("min"), max=ms("max"),
         ),
         peak_memory_bytes=round(float(peak[1]) * 2**20) if peak else None,
     )  # fmt: skip
+
+
+def _timings(text: str) -> tuple[float | None, float | None] | None:
+    """Milliseconds of loading and of the first inference, which come after all else; None if neither is there."""
+    if (found := _TIMINGS.search(text)) is not None:
+        return round(float(found[1]) / 1e3, 4), round(float(found[2]) / 1e3, 4)
+    if (loading := _INITIALIZATION.search(text)) is None:
+        return None
+    first = _FIRST.search(text)
+    return float(loading[1]), float(first[1]) if first is not None else None
 
 
 def latency_of(rounds: Sequence[Round]) -> Latency:
@@ -139,10 +152,10 @@ def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
         name, meaning = signal_in_words(ended.status - 128, _last_line(text))
         return {"status": CRASHED, "reason": f"{name} in {NAME}: {meaning}"}
     if ended.status:
-        return {"status": FAILED, "reason": f"{NAME} ended with status {ended.status}: {_last_line(text)}"}
+        return {"status": FAILED, "reason": f"{NAME} ended with status {ended.status}: {_cause(text)}"}
     printed = parse(text)
     if printed is None:
-        older = "it is too old to tell a median; take a newer build" if _TIMINGS.search(text) else _last_line(text)
+        older = "it is too old to tell a median; take a newer build" if _timings(text) else _last_line(text)
         return {"status": FAILED, "reason": f"{NAME} printed no complete measurement: {older}"}
     return {
         "status": OK,
@@ -152,6 +165,16 @@ def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
         "peak_memory_bytes": printed.peak_memory_bytes,
         "round": printed.round,
     }
+
+
+def _cause(text: str) -> str:
+    """Why it failed: of errors the first, as the others follow from it."""
+    errors = [line.strip() for line in text.splitlines() if "error" in line.lower()]
+    causes = [line for line in errors if "Benchmarking failed" not in line]
+    cause = causes[0].removeprefix("ERROR: ")[:200] if causes else _last_line(text)
+    if "Didn't find op for builtin opcode" in cause:
+        cause += f" This {NAME} is older than the file: take a newer build"
+    return cause
 
 
 def _last_line(text: str) -> str:

@@ -155,12 +155,16 @@ def test_a_finished_bench_is_replaced_only_when_asked(exports: Path, tmp_path: P
     arguments = ["bench", file, "--no-packed", "--runs", 4, "--rounds", 1, "--out", out]
     assert edge_af(*arguments).returncode == 0
     finished = out.read_bytes()
+    done = edge_af(*arguments)
+    assert done.returncode == 2 and "holds the finished bench of" in done.stderr and "--fresh" in done.stderr
+    other = [exports / "fc-late-fusion/fc-late-fusion-int8.tflite" if one == file else one for one in arguments]
     for more in ((), ("--fresh",)):
-        done = edge_af(*arguments, *more)
-        assert done.returncode == 2 and "holds the finished bench of" in done.stderr and "--overwrite" in done.stderr
-        assert out.read_bytes() == finished
-    assert edge_af(*arguments, "--overwrite").returncode == 0
-    assert out.read_bytes() != finished and read_results(out).is_complete
+        done = edge_af(*other, *more)
+        assert done.returncode == 2 and "rows of other files" in done.stderr and "--overwrite" in done.stderr
+    assert out.read_bytes() == finished
+    for again in ([*arguments, "--fresh"], [*other, "--overwrite"]):
+        assert edge_af(*again).returncode == 0
+        assert out.read_bytes() != finished and read_results(out).is_complete
     out.write_text("a shopping list")
     done = edge_af(*arguments)
     assert done.returncode == 2 and "holds something else" in done.stderr and out.read_text() == "a shopping list"

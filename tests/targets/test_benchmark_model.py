@@ -30,6 +30,25 @@ def test_every_figure_is_where_it_belongs():
     assert parse(NEWER.replace("INFO: ", "")) == parse(NEWER)
 
 
+LITERT_TOOLS = """INFO: Initialized session in 4.478ms.
+INFO: count=1055 first=1033 curr=473 min=443 max=1033 avg=465.319 std=18 p5=459 median=463 p95=478
+INFO: count=2112 first=463 curr=459 min=442 max=979 avg=464.545 std=13 p5=460 median=462 p95=478
+INFO: [./litert/tools/benchmark_litert_model.h:81]
+========== BENCHMARK RESULTS ==========
+INFO: [./litert/tools/benchmark_litert_model.h:82] Model initialization: 4.48 ms
+INFO: [./litert/tools/benchmark_litert_model.h:84] Warmup (first):       1.03 ms
+INFO: [./litert/tools/benchmark_litert_model.h:123] Peak memory usage not available. (peak_mem_mb <= 0)
+INFO: [./litert/tools/benchmark_litert_model.h:126] ======================================
+"""
+
+
+def test_the_tool_of_litert_tools_says_the_same_in_other_words():
+    found = found_of(Ended(0, "", LITERT_TOOLS), 10)
+    assert (found["status"], found["load_ms"], found["first_ms"]) == ("ok", 4.48, 1.03)
+    assert found["round"].p50 == 0.462 and found["round"].n == 2112 and found["peak_memory_bytes"] is None
+    assert "too old" in found_of(Ended(0, LITERT_TOOLS.replace(" median=462", ""), ""), 10)["reason"]
+
+
 def test_large_numbers_and_single_inferences():
     large = NEWER.replace("avg=10610.4", "avg=1.29e+06").replace("Init: 49191", "Init: 1.2e+07")
     printed = parse(large)
@@ -47,6 +66,16 @@ def test_large_numbers_and_single_inferences():
             Ended(1, "", "ERROR: Failed to load model\nERROR: Benchmarking failed.\n"),
             "failed",
             "status 1: Failed to load",
+        ),
+        (
+            Ended(
+                1,
+                "",
+                "ERROR: Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'. An older version of this builtin "
+                "might be supported.\nERROR: Registration failed.\nERROR: Failed to initialize the interpreter\n",
+            ),
+            "failed",
+            "might be supported. This benchmark_model is older than the file: take a newer build",
         ),
         (Ended(137, NEWER, ""), "crashed", "SIGKILL in benchmark_model: most likely stopped by the system for lack of"),
         (Ended(132, "", ""), "crashed", "SIGILL"),

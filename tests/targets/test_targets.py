@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from loopback import LoopbackBoard
 import edge_af
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
-from edge_af.targets import SshTarget, parse_target, ssh
+from edge_af.targets import SshTarget, agent, parse_target, ssh
 from edge_af.targets import bench as remote
 from edge_af.targets.bench import Upload
 from edge_af.targets.ssh import Connection, Refused
@@ -188,3 +189,33 @@ def test_the_wheel_is_this_installation(tmp_path: Path, dataset: Dataset):
     assert {exact[0]} < set(pinned["base"]) and [pinned["onnxruntime"], pinned["litert"]] == [[exact[1]], [exact[2]]]
     groups = requirement_groups()
     assert set(groups) == {"base", "onnxruntime", "litert"} and len(groups["base"]) == 3
+
+
+def test_without_account_and_home_the_folder_is_a_private_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    folder = agent.home()
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700 and agent.home() == folder
+    # What somebody else laid there is not taken.
+    folder.chmod(0o755)
+    with pytest.raises(PermissionError):
+        agent.home()
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to("elsewhere")
+    with pytest.raises(PermissionError):
+        agent.home()
+
+
+def test_a_home_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    assert agent.home().parent == tmp_path
