@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import click
 
@@ -135,7 +135,12 @@ def command_ci(line: str) -> None:
 
 def warn(message: str) -> None:
     """One line that the user should not miss."""
-    say(click.style("warning: ", fg="yellow") + message)
+    say(styled("warning: ", fg="yellow") + message)
+
+
+def styled(text: str, **style: Any) -> str:
+    """The text in color, unless the user wants none (NO_COLOR, https://no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
 
 
 class Progress:
@@ -153,7 +158,7 @@ class Progress:
         self._unit = f" {unit}" if unit else ""
         self._done = 0
         self._note = ""
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._started = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -197,7 +202,18 @@ class Progress:
                 say(f"{self._label}: {count}{left}{tail}")
             return
         bar = f"[{'#' * round(24 * share):<24}] " if self._total else ""
-        _draw_over(f"{self._label} {bar}{count}{left}{tail}")
+        text = plain(f"{self._label} {bar}{count}{left}{tail}")
+        # A line that wraps is not drawn over but followed by the next one.
+        room = _columns() - 1
+        _draw_over(text if len(text) <= room else text[: room - 1] + "…")
+
+
+def _columns() -> int:
+    """Of the terminal that standard error is; standard output may be a file."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _draw_over(text: str) -> None:

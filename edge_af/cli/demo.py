@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from edge_af.cli import cli
-from edge_af.console import say
+from edge_af.console import say, styled
 from edge_af.data.dataset import is_dataset
 from edge_af.errors import EdgeAfError, GateFailed
 from edge_af.files import read_json, write_atomic
@@ -122,5 +122,5 @@ def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tupl
 def _verb(*arguments: object) -> None:
     """Run a verb as the command line would, and show the command."""
     words = [str(argument) for argument in arguments]
-    say(click.style(f"\n$ edge-af {shlex.join(words)}", bold=True))
+    say(styled(f"\n$ edge-af {shlex.join(words)}", bold=True))
     cli.main(words, standalone_mode=False)

@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
-import click
-
 from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check, Comparison, PairResult
 from edge_af.compare.statistics import FASTER, Interval
-from edge_af.console import command_ci, warn
+from edge_af.console import command_ci, styled, warn
 from edge_af.report.markdown import escape
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
@@ -45,14 +43,14 @@ def table(comparison: Comparison) -> str:
     """The table for a terminal."""
     lines = []
     for pair in comparison.pairs:
-        mark = click.style(MARKS[pair.status], fg=_COLOURS[pair.status], bold=True)
+        mark = styled(MARKS[pair.status], fg=_COLOURS[pair.status], bold=True)
         lines += [f"{pair.name}: {mark}"]
         rows = [_HEADINGS, *(_cells(pair, check) for check in pair.checks)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         for row, check in zip(rows, [None, *pair.checks], strict=True):
             cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
             color = _COLOURS[check.status] if check is not None and check.status != PASSED else None
-            end = click.style(row[4], fg=color) if color is not None else row[4]
+            end = styled(row[4], fg=color) if color is not None else row[4]
             lines.append("  " + "  ".join([*cells, end]).rstrip())
         lines += [f"  {note}" for note in _notes(pair)]
         lines.append("")

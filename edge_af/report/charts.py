@@ -137,7 +137,7 @@ def charts(many: Sequence[Results]) -> Charts:
 
 
 def _label(line: Line, lines: Sequence[Line]) -> str:
-    text = f"{_short_network(line, lines)} {line.precision} · {line.runtime}"
+    text = f"{_short_network(line, lines)} {line.weights} · {line.runtime}"
     if has_threads(lines):
         text += f" · {line.row.threads} thread{'s' if line.row.threads > 1 else ''}"
     return text + (f" · {line.row.batch} at a time" if has_batches(lines) else "")
@@ -176,7 +176,7 @@ def _scatter(
                 "precision": line.precision,
                 "runtime": line.runtime,
                 "hollow": line.row.runtime == "litert",
-                "label": f"{_short_network(line, lines)} {line.precision}",
+                "label": f"{_short_network(line, lines)} {line.weights}",
                 "text": f"{_label(line, lines)}: {write(x)}, GAP@20 {y:.4f}",
             }
         )

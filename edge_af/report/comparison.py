@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_af.artifacts import CPU_OF_MACHINE
+from edge_af.bench.device import Device
 from edge_af.bench.results import OK, Latency, Results, Row
+from edge_af.runtime.kernels import integer_instructions
 
 MODEL_NAMES = {"attend-fusion": "Attend-Fusion", "fc-late-fusion": "FC Late Fusion"}
 RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "torch": "PyTorch"}
@@ -22,16 +24,16 @@ class Line:
 
     row: Row
     results: Results
+    device: str
+    """The device's label, with more where that does not tell two machines, or two benches of a machine, apart."""
     network: str
     """Model and preset, and the artifact's name where that does not tell two networks apart."""
     base: Row | None
     """The baseline in the same runtime, threads and device; None if it was not measured."""
     fp32: Row | None
     """The same network in FP32, in the same runtime, threads and device."""
-
-    @property
-    def device(self) -> str:
-        return self.results.device.label
+    variant: str
+    """What tells it from another row of its network, runtime and precision: the recipe; empty where it stands alone."""
 
     @property
     def runtime(self) -> str:
@@ -42,9 +44,14 @@ class Line:
         return self.row.precision.upper()
 
     @property
+    def weights(self) -> str:
+        """The precision, with the variant if there are several."""
+        return f"{self.precision} {self.variant}".rstrip()
+
+    @property
     def name(self) -> str:
         """The row's name where it stands alone."""
-        return f"{self.network} {self.precision} in {self.runtime}"
+        return f"{self.network} {self.weights} in {self.runtime}"
 
     @property
     def is_baseline(self) -> bool:
@@ -90,11 +97,14 @@ def compare(many: Sequence[Results]) -> list[Line]:
 
     A baseline is looked for in the row's own results, then in others of the same device.
     """
-    pairs = [(row, results) for results in many for row in results.rows]
-    names = _network_names([row for row, _ in pairs])
+    titles = device_titles(many)
+    pairs = [(row, results, title) for results, title in zip(many, titles, strict=True) for row in results.rows]
+    names = _network_names([row for row, _, _ in pairs])
+    variants = _variants([(row, title) for row, _, title in pairs])
 
     def find(row: Row, results: Results, wanted: tuple[str, str, str, str]) -> Row | None:
-        same_device = [other for other in many if other is not results and other.device.label == results.device.label]
+        machine = _machine(results.device)
+        same_device = [other for other in many if other is not results and _machine(other.device) == machine]
         for other in (results, *same_device):
             for found in other.rows:
                 if (found.runtime, found.threads, found.batch) == (row.runtime, row.threads, row.batch) and (
@@ -104,15 +114,17 @@ def compare(many: Sequence[Results]) -> list[Line]:
         return None
 
     lines = []
-    for row, results in pairs:
+    for (row, results, title), variant in zip(pairs, variants, strict=True):
         base = results.baseline
         lines.append(
             Line(
                 row=row,
                 results=results,
+                device=title,
                 network=names[_identity(row)],
                 base=find(row, results, (base.artifact, base.model, base.preset, base.precision)),
                 fp32=find(row, results, (row.artifact, row.model, row.preset, "fp32")),
+                variant=variant,
             )
         )
     bases = sorted((line.base for line in lines if line.base is not None), key=lambda base: -base.params)
@@ -127,8 +139,66 @@ def compare(many: Sequence[Results]) -> list[Line]:
             line.row.threads,
             line.row.batch,
             PRECISION_ORDER.index(line.row.precision) if line.row.precision in PRECISION_ORDER else 99,
+            line.variant,
         ),
     )
+
+
+def device_titles(many: Sequence[Results]) -> list[str]:
+    """What each results' device is called: its label, and where another has the same, what tells them apart."""
+
+    def differing(about: Callable[[Results], str], group: Sequence[Results]) -> bool:
+        return len({about(one) for one in group}) == len(group)
+
+    found = []
+    for results in many:
+        alike = [other for other in many if other.device.label == results.device.label]
+        machines = {_machine(one.device): one for one in alike}
+        if len(machines) > 1:
+            ways = (_instructions, lambda one: one.device.kernel, lambda one: f"benched {one.created}")
+            about = next((way for way in ways if differing(way, list(machines.values()))), ways[-1])
+            found.append(f"{results.device.label} ({about(results)})")
+        elif len(alike) > 1 and len({key for one in alike for key in set(map(_key, one.rows))}) < sum(
+            len(set(map(_key, one.rows))) for one in alike
+        ):
+            found.append(f"{results.device.label} (benched {results.created})")
+        else:
+            found.append(results.device.label)
+    return found
+
+
+def _machine(device: Device) -> str:
+    """All by which machines differ, and not what is installed or set on one."""
+    about = (device.label, device.machine, device.kernel, device.features, device.last_level_cache_bytes)
+    return repr((*about, device.system, device.soc, device.core_max_mhz, device.emulator))
+
+
+def _instructions(results: Results) -> str:
+    return integer_instructions(results.device.features) or "instructions not known"
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    return row.artifact, row.file, row.runtime, row.threads, row.batch
+
+
+def _variants(rows: Sequence[tuple[Row, str]]) -> list[str]:
+    """Of each row with its device, what tells it from others of its network, runtime and precision; else empty."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row, device in rows:
+        groups.setdefault((device, *_identity(row), row.runtime, row.precision, row.threads, row.batch), []).append(row)
+    found = []
+    for row, device in rows:
+        group = groups[device, *_identity(row), row.runtime, row.precision, row.threads, row.batch]
+        recipes = [(one.recipe, one.cpu) for one in group]
+        if len(group) == 1:
+            found.append("")
+        elif recipes.count((row.recipe, row.cpu)) > 1:
+            found.append(row.file)
+        else:
+            recipe = (row.recipe or row.file).removeprefix(f"{row.precision}-")
+            same = [one for one in group if one.recipe == row.recipe]
+            found.append(f"{recipe} ({row.cpu or 'any processor'})" if len(same) > 1 else recipe)
+    return found
 
 
 def devices_of(lines: Sequence[Line]) -> list[str]:
@@ -138,7 +208,9 @@ def devices_of(lines: Sequence[Line]) -> list[str]:
 
 def device_names(lines: Sequence[Line]) -> dict[str, str]:
     """Each device's label and a shorter name, which is the processor or board alone where that tells them apart."""
-    short = {line.device: line.results.device.cpu for line in lines}
+    short = {
+        line.device: line.results.device.cpu + line.device.removeprefix(line.results.device.label) for line in lines
+    }
     taken = list(short.values())
     return {label: name if taken.count(name) == 1 else label for label, name in short.items()}
 
@@ -288,6 +360,7 @@ def summary(line: Line) -> dict[str, object]:
     return {
         **row,
         "device": line.device,
+        "variant": line.variant,
         "created": line.results.created,
         "quick": line.results.quick,
         "is_baseline": line.is_baseline,
@@ -304,9 +377,10 @@ def main_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
 def caveats(many: Sequence[Results]) -> list[str]:
     """What a reader must know before believing the figures, in plain words."""
     found = []
+    titles = device_titles(many)
     if any(results.quick for results in many):
         found.append("Quick run: fewer inferences than the standard measurement. Not for publication.")
-    for results in many:
+    for results, title in zip(many, titles, strict=True):
         if len(results.rows) < results.rows_planned:
             found.append(
                 f"Interrupted: {len(results.rows)} of {results.rows_planned} rows were measured ({results.created})."
@@ -317,14 +391,17 @@ def caveats(many: Sequence[Results]) -> list[str]:
             found.append(
                 f"Made for another kind of processor than {kind}, and slower here for it: {', '.join(others)}."
             )
-        where = f"{results.device.label}: " if len({other.device.label for other in many}) > 1 else ""
+        where = f"{title}: " if len(set(titles)) > 1 else ""
         found += [where + text for text in results.warnings]
     if any(results.tool is not None for results in many):
         found.append("A phone's latency was measured on random values.")
     without = [results for results in many if results.data is None]
     if without:
         where = (
-            "" if len(without) == len(many) else "; ".join(dict.fromkeys(one.device.label for one in without)) + ": "
+            ""
+            if len(without) == len(many)
+            else "; ".join(dict.fromkeys(title for one, title in zip(many, titles, strict=True) if one.data is None))
+            + ": "
         )
         timed = any(results.device.emulator is None and results.tool is None for results in without)
         more = ", and latency was measured on random values" if timed else ""
@@ -354,6 +431,16 @@ def method_text(results: Results) -> str:
         f"Each row in a fresh process: {method.warm_up} inferences to warm up, then {method.inferences:,} timed{limit}, "
         f"one video at a time, on {source}. Peak memory is the kernel's high-water mark up to then."
     )
+
+
+def kernels_text(lines: Sequence[Line]) -> list[str]:
+    """Which kernels ran, a sentence a device; empty if no row says so."""
+    found: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line.row.kernels is not None:
+            found.setdefault(line.device, {})[f"{line.runtime} {line.precision} {line.row.kernels}"] = None
+    where = len(devices_of(lines)) > 1
+    return [f"Kernels{f' on {device}' if where else ''}: {', '.join(names)}." for device, names in found.items()]
 
 
 def data_text(results: Results) -> str:

@@ -26,14 +26,6 @@ def _dot_share(row: Row) -> float | None:
 
 
 COUNTED_COLUMNS = (
-    Column("instructions", "Instructions", "M", _counted(lambda n: n.instructions), _millions, True),
-    Column("dot_product", "Dot products", "M", _counted(lambda n: n.dot_product), _millions, True),
-    Column("dot_share", "By dot product", "of multiply-adds", _dot_share, lambda share: f"{share:.1%}", False),
-    Column("integer_multiply", "Integer multiply", "M", _counted(lambda n: n.integer_multiply), _millions, True),
-    Column("float_multiply_add", "Float multiply-add", "M", _counted(lambda n: n.float_multiply_add), _millions, True),
-    Column("loads", "Loads", "M", _counted(lambda n: n.loads), _millions, True),
-    Column("stores", "Stores", "M", _counted(lambda n: n.stores), _millions, True),
-    Column("memory_read_bytes", "From memory", "MB", _counted(lambda n: n.memory_read_bytes), megabytes, True),
     Column(
         "modelled_latency_ms",
         MODELLED,
@@ -42,7 +34,16 @@ COUNTED_COLUMNS = (
         quantity,
         True,
     ),
+    Column("instructions", "Instructions", "M", _counted(lambda n: n.instructions), _millions, True),
+    Column("dot_product", "Dot products", "M", _counted(lambda n: n.dot_product), _millions, True),
+    Column("dot_share", "By dot product", "of multiply-adds", _dot_share, lambda share: f"{share:.1%}", False),
+    Column("integer_multiply", "Integer multiply", "M", _counted(lambda n: n.integer_multiply), _millions, True),
+    Column("float_multiply_add", "Float multiply-add", "M", _counted(lambda n: n.float_multiply_add), _millions, True),
+    Column("loads", "Loads", "M", _counted(lambda n: n.loads), _millions, True),
+    Column("stores", "Stores", "M", _counted(lambda n: n.stores), _millions, True),
+    Column("memory_read_bytes", "From memory", "MB", _counted(lambda n: n.memory_read_bytes), megabytes, True),
 )
+"""The latency first, since what is further right may be off the screen."""
 EXPLAINED = (
     "One inference on one thread, counted under emulation. From memory: what a cache as large as the board's last one fetches. "
     "Modelled latency: from these counts and what is published of the board, with its band; not measured "
@@ -59,7 +60,7 @@ def counted_cells(line: Line) -> list[str]:
     """A counted row's figures; the modelled latency with its band."""
     cells = [column.text(line.row) or "–" for column in COUNTED_COLUMNS]
     if (modelled := line.row.modelled_latency_ms) is not None:
-        cells[-1] += f" [{quantity(modelled.low)}, {quantity(modelled.high)}]"
+        cells[0] += f" [{quantity(modelled.low)}, {quantity(modelled.high)}]"
     return cells
 
 
@@ -77,6 +78,6 @@ def counted_text(lines: Sequence[Line]) -> list[str]:
     rows = [["counted", *units]]
     several = len({line.device for line in lines}) > 1
     for line in counted:
-        name = f"{line.network}, {line.runtime} {line.precision}" + (f", {line.device}" if several else "")
+        name = f"{line.network}, {line.runtime} {line.weights}" + (f", {line.device}" if several else "")
         rows.append([name, *counted_cells(line)])
     return ["", *aligned(rows, 1), "", EXPLAINED]

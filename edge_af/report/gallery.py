@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from edge_af.bench.results import Gallery, GalleryVideo, Prediction, Results
@@ -20,7 +20,8 @@ def gallery_section(many: Sequence[Results], lines: Sequence[Line]) -> str:
             continue
         shown = _chosen(results.gallery, [line for line in lines if line.results is results])
         if shown:
-            return _section(results.gallery, shown)
+            several = len({line.device for line in lines}) > 1
+            return _section(results.gallery, shown, f" as scored on {shown[0].device}" if several else "")
     return ""
 
 
@@ -35,36 +36,38 @@ def _chosen(gallery: Gallery, lines: Sequence[Line]) -> list[Line]:
     bases = [line for line in known if line.is_baseline]
     if others and not bases:
         bases = [line for line in known if line.network != others[0].network]
-    return [*others[:1], *bases[:1]]
+    return list({line.row.key: line for line in [*others[:1], *bases[:1]]}.values())
 
 
 def _baseline_network(lines: Sequence[Line]) -> str:
     return next((line.network for line in lines if line.is_baseline), "")
 
 
-def _section(gallery: Gallery, shown: Sequence[Line]) -> str:
-    cards = [_card(video, shown) for video in gallery.videos]
+def _section(gallery: Gallery, shown: Sequence[Line], where: str) -> str:
+    names = {line.row.key: f"{line.network} {line.weights}" for line in shown}
+    if len(set(names.values())) < len(names):
+        names = {line.row.key: line.name for line in shown}
+    cards = [_card(video, names) for video in gallery.videos]
     rest = "".join(cards[FIRST:])
     more = f'<details><summary>{len(cards) - FIRST} more videos</summary><ul class="cards">{rest}</ul></details>'
     hits = []
-    for line in shown:
-        found = [one for video in gallery.videos for one in video.predictions.get(line.row.key, [])]
+    for key, name in names.items():
+        found = [one for video in gallery.videos for one in video.predictions.get(key, [])]
         if found:
-            hits.append(f"{sum(one.hit for one in found)} of {len(found)} by {_name(line)}")
+            hits.append(f"{sum(one.hit for one in found)} of {len(found)} by {name}")
     return (
         '<section aria-labelledby="gallery"><h2 id="gallery">What they see</h2>'
         f'<p class="soft">{len(gallery.videos)} videos of the evaluation set, drawn by the fixed seed {gallery.seed} and not '
-        f"picked: their labels, and each network's three best. {HIT} is one of the labels, "
+        f"picked: their labels, and each network's three best{escape(where)}. {HIT} is one of the labels, "
         f"{MISS} is not. Right here: {escape(', '.join(hits))}.</p>"
         f'<ul class="cards">{"".join(cards[:FIRST])}</ul>{more if rest else ""}</section>'
     )
 
 
-def _card(video: GalleryVideo, shown: Sequence[Line]) -> str:
+def _card(video: GalleryVideo, names: Mapping[str, str]) -> str:
     labels = "".join(f"<li>{escape(label)}</li>" for label in video.labels)
     answers = "".join(
-        f"<div><h4>{escape(_name(line))}</h4>{_answers(video.predictions.get(line.row.key, []))}</div>"
-        for line in shown
+        f"<div><h4>{escape(name)}</h4>{_answers(video.predictions.get(key, []))}</div>" for key, name in names.items()
     )
     return (
         f'<li class="card"><h3>Video <code>{escape(video.id)}</code></h3>'
@@ -83,7 +86,3 @@ def _answers(predictions: Sequence[Prediction]) -> str:
         for one in predictions
     )
     return f"<ol>{items}</ol>"
-
-
-def _name(line: Line) -> str:
-    return f"{line.network} {line.precision}"

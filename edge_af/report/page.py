@@ -26,6 +26,7 @@ from edge_af.report.comparison import (
     caveats,
     compare,
     data_text,
+    device_titles,
     devices_of,
     factor,
     gap_interval,
@@ -44,7 +45,7 @@ def page(many: Sequence[Results]) -> str:
     lines, drawn = compare(many), charts(many)
     networks = networks_of(lines)
     title = " and ".join(networks[::-1]) if 0 < len(networks) <= 2 else "Networks side by side"
-    devices = devices_of(lines) or [results.device.label for results in many]
+    devices = devices_of(lines) or device_titles(many)
     dates = sorted({results.created[:10] for results in many})
     sets = list(dict.fromkeys(data_text(results) for results in many if results.data))
     sections = (

@@ -475,7 +475,7 @@ def history_spec(
                 "title": axis,
                 "grid": True,
                 "tickCount": 5,
-                "format": "+~g" if is_ratio else "~g",
+                "format": "+,.3~f" if is_ratio else ",.4~f",
                 **_TITLE_ABOVE,
             },
         ],

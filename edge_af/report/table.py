@@ -30,7 +30,7 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
-from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, counted_cells, is_counted
+from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, MODELLED, counted_cells, is_counted
 from edge_af.report.specs import PRECISIONS
 
 SORTED_UP = (GAP, F1, LIMIT)
@@ -159,6 +159,8 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
         Shown("Runtime", "", lambda line: text_cell(line.runtime), is_text=True),
         *([device] if several else []),
     ]
+    if any(line.row.kernels is not None for line in lines):
+        found.append(Shown("Kernels", "", lambda line: text_cell(line.row.kernels or "–"), is_text=True, is_more=True))
     if has_threads(lines):
         found.append(Shown("Threads", "", lambda line: cell_of(line.row.threads, str(line.row.threads))))
     if has_batches(lines):
@@ -173,8 +175,8 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
         if column is GAP and any(gap_to_fp32(line) is not None for line in lines):
             found.append(Shown("ΔGAP", "to own FP32", _delta_cell, more_first=True))
     if is_counted(lines):
-        found += [_shown(column, lines, bars=False, is_more=False) for column in COUNTED_COLUMNS[:-1]]
-        found.append(Shown(COUNTED_COLUMNS[-1].title, "ms, not measured", _modelled_cell))
+        found.append(Shown(MODELLED, "ms, not measured", _modelled_cell))
+        found += [_shown(column, lines, bars=False, is_more=False) for column in COUNTED_COLUMNS[1:]]
     for column in MORE_COLUMNS:
         more_first = column.unit == "a second" or not (column.unit or column.key in ("ties_share", "f1_threshold"))
         shown = _shown(column, lines, bars=False)
@@ -222,9 +224,10 @@ def text_cell(text: str) -> str:
 
 
 def _precision_cell(line: Line) -> str:
-    order = f"{_order(line.precision)}{line.precision}"
+    order = f"{_order(line.precision)}{line.weights}"
+    variant = f"<small>{escape(line.variant)}</small>" if line.variant else ""
     chip = f'<span class="chip {precision_class(line)}">{escape(line.precision)}</span>'
-    return f'<td class="text" data-value="{escape(order)}">{chip}</td>'
+    return f'<td class="text" data-value="{escape(order)}">{chip}{variant}</td>'
 
 
 def _delta_cell(line: Line) -> str:
@@ -236,7 +239,7 @@ def _modelled_cell(line: Line) -> str:
     modelled = line.row.modelled_latency_ms
     if modelled is None:
         return ABSENT
-    value, _, band = counted_cells(line)[-1].partition(" ")
+    value, _, band = counted_cells(line)[0].partition(" ")
     return cell_of(modelled.value, value, band)
 
 

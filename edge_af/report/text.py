@@ -13,11 +13,13 @@ from edge_af.report.comparison import (
     caveats,
     compare,
     data_text,
+    device_titles,
     devices_of,
     gap_interval,
     gap_to_fp32,
     has_batches,
     has_threads,
+    kernels_text,
     main_columns,
     method_text,
     parameters,
@@ -56,7 +58,7 @@ def table(many: Sequence[Results]) -> str:
         if line.problem:
             mark = f"  {line.row.status}"
             where = f" on {line.device}" if len(devices) > 1 else ""
-            notes.append(f"! {line.network}, {line.runtime} {line.precision}{where}: {line.problem}")
+            notes.append(f"! {line.network}, {line.runtime} {line.weights}{where}: {line.problem}")
         out.append(_join(row, widths) + mark)
     out += counted_text(lines)
     notes += [f"! {text}" for text in caveats(many)]
@@ -68,7 +70,9 @@ def table(many: Sequence[Results]) -> str:
         )
     if limits:
         out.append("Limit: the share that the time to read the weights once is of the p50.")
-    out += [f"{results.device.label}. Evaluation data: {data_text(results)}." for results in many]
+    out += kernels_text(lines)
+    titles = device_titles(many)
+    out += [f"{title}. Evaluation data: {data_text(one)}." for one, title in zip(many, titles, strict=True)]
     # Names may come from a file that others wrote: no escape sequence in them reaches the terminal.
     return "\n".join(map(printable, out))
 
@@ -88,7 +92,7 @@ def _settings(lines: Sequence[Line]) -> list[tuple[str, Callable[[Line], str]]]:
 
 
 def _cells(line: Line, lines: Sequence[Line], limits: bool) -> list[Cell]:
-    cells = [(line.runtime, ""), (line.precision, ""), *[(write(line), "") for _, write in _settings(lines)]]
+    cells = [(line.runtime, ""), (line.weights, ""), *[(write(line), "") for _, write in _settings(lines)]]
     for column in main_columns(lines):
         cells.append((column.text(line.row) or "–", column.relation(line.row, line.base)))
         if column is GAP:
@@ -127,11 +131,13 @@ def markdown_table(many: Sequence[Results]) -> str:
     lines = compare(many)
     devices, settings = devices_of(lines), _settings(lines)
     limits = any(line.row.limit_share is not None for line in lines)
+    kernels = any(line.row.kernels is not None for line in lines)
     header = [
         "Network",
         *(["Device"] if len(devices) > 1 else []),
         "Runtime",
         "Precision",
+        *(["Kernels"] if kernels else []),
         *[title for title, _ in settings],
     ]
     left = len(header)
@@ -148,7 +154,8 @@ def markdown_table(many: Sequence[Results]) -> str:
             f"**{escape(line.network)}**" + (" (baseline)" if line.is_baseline else ""),
             *([escape(line.device)] if len(devices) > 1 else []),
             escape(line.runtime),
-            escape(line.precision),
+            escape(line.weights),
+            *([escape(line.row.kernels or "")] if kernels else []),
             *[write(line) for _, write in settings],
             _with_relation(parameters(line.row), parameters_relation(line)),
         ]
@@ -166,26 +173,26 @@ def markdown_table(many: Sequence[Results]) -> str:
         counted = [[*titles, *counted_titles()]]
         for line in lines:
             if line.row.instructions is not None:
-                names = [line.network, *([line.device] if len(devices) > 1 else []), line.runtime, line.precision]
+                names = [line.network, *([line.device] if len(devices) > 1 else []), line.runtime, line.weights]
                 counted.append([*map(escape, names), *counted_cells(line)])
         out += ["", EXPLAINED, "", *table_lines(counted, len(titles))]
     out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
     if any(line.row.gap_at_20_delta is not None for line in lines):
         out += ["", "In square brackets: 95 % of a paired bootstrap over the videos."]
     problems = [
-        f"* {escape(line.network)}, {escape(line.runtime)} {escape(line.precision)}: {escape(line.problem)}"
+        f"* {escape(line.network)}, {escape(line.runtime)} {escape(line.weights)}: {escape(line.problem)}"
         for line in lines
         if line.problem
     ]
     if problems:
         out += ["", "Not measured, or not fully:", "", *problems]
     out += ["", *(f"* {escape(text)}" for text in caveats(many))]
-    for results in many:
+    for results, device in zip(many, device_titles(many), strict=True):
         packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
         python = f"Python {results.device.python}" if results.device.python else None
         system = ", ".join(filter(None, (results.device.system, python, packages)))
         out.append(
-            f"* {escape(results.created)}, {escape(results.device.label)}, {escape(results.device.kernel)}, "
+            f"* {escape(results.created)}, {escape(device)}, {escape(results.device.kernel)}, "
             f"{escape(system)}. Data: {escape(data_text(results))}. "
             f"{method_text(results)}"
         )

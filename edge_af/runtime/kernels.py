@@ -30,16 +30,25 @@ def kernels(runtime: str, precision: str, *, integer: bool, features: Iterable[s
         such as `U8S8 AVX-512 VNNI`; None where the instruction sets are not known.
     """
     known = set(features or ())
-    is_arm, is_x86 = "asimd" in known, bool(known & {"sse4_1", "avx", "avx2"})
-    if not is_arm and not is_x86:
+    instructions = integer_instructions(known)
+    if instructions is None:
         return None
+    is_x86 = "asimd" not in known
     if not integer or precision not in _INTEGER:
         return f"F32 {_first(_X86_FLOAT, known, 'SSE') if is_x86 else 'NEON'}"
     activations, weights = "S8", _INTEGER[precision]
     if runtime == "onnxruntime" and is_x86 and precision == "int8":
         activations = "U8"
         weights = "U8" if u8s8_saturates() else "S8"
-    return f"{activations}{weights} {_first(_X86 if is_x86 else _ARM, known, 'SSE')}"
+    return f"{activations}{weights} {instructions}"
+
+
+def integer_instructions(features: Iterable[str] | None) -> str | None:
+    """The best of a processor's instructions for integer products, as in `AVX-512 VNNI`; None where they are not known."""
+    known = set(features or ())
+    if "asimd" in known:
+        return _first(_ARM, known, "NEON")
+    return _first(_X86, known, "SSE") if known & {"sse4_1", "avx", "avx2"} else None
 
 
 def _first(names: Iterable[tuple[str, str]], known: set[str], otherwise: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from report_results import LAPTOP, PI, results
 from test_history import MANY as HISTORY
-from test_report import HOSTILE, LAPTOP, PI, results
+from test_report import HOSTILE
 
 from edge_af.bench.results import Gallery, GalleryVideo, Prediction, Results, Sensitivity
 from edge_af.report import history
