@@ -12,9 +12,11 @@ import dataclasses
 import hashlib
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +37,10 @@ OURS = (MANIFEST, "*.onnx", "*.tflite")
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 24
 """Of the entries that are read as a whole: a manifest of 4,716 class names has a tenth of it."""
+_MOST_ENTRIES = 1000
+_LOCAL = struct.Struct("<4s22xHH")
+"""Of a ZIP archive's local headers: signature, and the lengths of the name and of the extra field."""
+_CENTRAL_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 56 + 20
 _LINE = re.compile(r"([0-9a-f]{64})  (?!\.\.?$)([^/\\\0\n]+)")
 _KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ AAAA")
 
@@ -184,16 +190,19 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
         EdgeAfError: it is another kind of archive.
     """
     entries = archive.infolist()
-    names = [entry.filename for entry in entries]
+    if len(entries) > _MOST_ENTRIES:
+        raise EdgeAfError(f"{path}: not a bundle of edge-af: it has {len(entries):,} entries.")
+    names = Counter(entry.filename for entry in entries)
     if SUMS not in names or MANIFEST not in names:
         raise EdgeAfError(f"{path}: a ZIP archive, and not a bundle of edge-af: it has no {SUMS} and {MANIFEST}.")
     for entry in entries:
         # Stored as they are: then no entry grows, and what is hashed is what lies there.
         odd = entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size
-        if odd or names.count(entry.filename) > 1:
+        if odd or names[entry.filename] > 1:
             raise EdgeAfError(
                 f"{path}: not a bundle of edge-af: its entry {entry.filename!r} is packed, or there twice."
             )
+    _check_layout(archive, path)
     lines = _read(archive, path, SUMS).decode(errors="replace").splitlines()
     matches = [_LINE.fullmatch(line) for line in lines]
     sums = {match[2]: match[1] for match in matches if match is not None}
@@ -203,6 +212,43 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
             f"{path}: not a bundle of edge-af: {SUMS} does not tell of just the entries that there are, or of other files."
         )
     return sums
+
+
+def _check_layout(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a file with a byte that belongs to no entry: in front, in between, behind, as a comment or an extra field.
+
+    Nothing vouches for such a byte, and another program may read another archive out of it.
+
+    Raises:
+        EdgeAfError: there is one.
+    """
+    refused = EdgeAfError(
+        f"{path}: not as `edge-af bundle` wrote it: there are bytes that belong to no entry. Get the bundle again."
+    )
+    file = archive.fp
+    assert file is not None
+    offset = directory = 0
+    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        file.seek(entry.header_offset)
+        head = file.read(_LOCAL.size)
+        if entry.header_offset != offset or len(head) < _LOCAL.size:
+            raise refused
+        name, extra = _LOCAL.unpack(head)[-2:]
+        if file.read(name) != entry.filename.encode() or entry.comment or not _is_zip64(file.read(extra)):
+            raise refused
+        if not _is_zip64(entry.extra):
+            raise refused
+        offset += _LOCAL.size + name + extra + entry.compress_size
+        directory += _CENTRAL_BYTES + name + len(entry.extra)
+    # Behind the directory: its end, and in front of that, of a large file, the two records of ZIP64.
+    rest = path.stat().st_size - offset - directory
+    if archive.start_dir != offset or archive.comment or rest not in (_END_BYTES, _END_BYTES + _END64_BYTES):
+        raise refused
+
+
+def _is_zip64(extra: bytes) -> bool:
+    """Whether an extra field is none, or the one that sizes beyond 4 GB need."""
+    return not extra or (extra[:2] == b"\x01\0" and len(extra) == 4 + int.from_bytes(extra[2:4], "little") <= 32)
 
 
 @contextmanager
