@@ -100,6 +100,16 @@ FIXED = {"Softmax": Affine(1 / 256, -128), "Sigmoid": Affine(1 / 256, -128), "Ta
 """What TFLite demands of these operators' INT8 outputs."""
 
 
+def _features(graph: Graph) -> set[str]:
+    """The network's inputs, and what only moves or joins their values."""
+    found = set(graph.inputs)
+    for node in graph.nodes:
+        moved = [name for name in node.inputs if name not in graph.constants]
+        if node.op in LAYOUT | {"Concat"} and moved and found.issuperset(moved):
+            found.update(node.outputs)
+    return found
+
+
 def _check_static(recipe: Recipe, forms: Mapping[str, Form]) -> None:
     for name, form in forms.items():
         if form.activations != "static":
@@ -336,6 +346,7 @@ def plan(
     forms = recipe.forms_of([gemm.name for gemm in gemms])
     producers, consumers = graph.producers(), graph.consumers()
     tensors: dict[str, Affine] = {}
+    features = _features(graph)
 
     def hold(tensor: str) -> Affine:
         if tensor not in tensors:
@@ -343,7 +354,10 @@ def plan(
                 raise EdgeAfError(
                     f"recipe {recipe.name}: needs the range of {tensor!r}, which was not found. Calibrate again."
                 )
-            tensors[tensor] = affine_of(*choose_range(ranges.tensors[tensor], recipe.ranges))
+            # Features have bounds and no outliers: what `mse` would cut off of them is part of what the network goes by.
+            whole = tensor in features and recipe.ranges.method == "mse"
+            choice = RangeChoice() if whole else recipe.ranges
+            tensors[tensor] = affine_of(*choose_range(ranges.tensors[tensor], choice))
         return tensors[tensor]
 
     for gemm in gemms:
