@@ -12,9 +12,9 @@ from edge_af.files import read_json, sha256_file, write_json
 from edge_af.typed import Mismatch, built
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2
-READS = (1, SCHEMA_VERSION)
-"""Version 1 said nothing of `integer_share`, `undelegated` and `io`."""
+SCHEMA_VERSION = 3
+READS = (1, 2, SCHEMA_VERSION)
+"""Version 1 said nothing of `integer_share`, `undelegated` and `io`, version 2 nothing of `training_data`."""
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite"}
 """A format -> what it is called in text."""
@@ -83,6 +83,17 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """What is recorded of the data that a network was trained on."""
+
+    name: str | None = None
+    """The dataset's folder name."""
+    videos: int | None = None
+    fingerprint: str | None = None
+    """See `edge_af.data.dataset.Dataset.fingerprint`; runs of an older edge-af have none."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an export's folder holds."""
 
@@ -97,6 +108,8 @@ class Manifest:
     calibration: Calibration | None
     files: list[ArtifactFile]
     versions: dict[str, str]
+    training_data: TrainingData | None = None
+    """None in a manifest of an older edge-af."""
     schema_version: int = SCHEMA_VERSION
 
 

@@ -84,6 +84,6 @@ def test_a_manifest_of_version_1_is_still_read(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
     (file,) = read_manifest(folder).files
     assert (file.integer_share, file.undelegated) == (None, [])
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "schema_version": 3}))
-    with pytest.raises(EdgeAfError, match=r"schema_version 3; this edge-af reads 1 and 2"):
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "schema_version": 4}))
+    with pytest.raises(EdgeAfError, match=r"schema_version 4; this edge-af reads 1 and 2 and 3"):
         read_manifest(folder)

@@ -179,6 +179,8 @@ def _advice(status: str, reason: str, name: str, runtime: str, machine: str) -> 
         if package == "tflite-runtime":
             return "Its successor is several times as fast and runs 4-bit files too: pip install ai-edge-litert"
         return None
+    if package == "tflite-runtime" and "numpy" in reason:
+        return "Install its successor, which is several times as fast and runs with numpy 2: pip install ai-edge-litert"
     if (wheels := no_wheels(machine, struct.calcsize("P") * 8)) and status in (MISSING_RUNTIME, FAILED):
         return wheels
     if "GLIBC" in reason:

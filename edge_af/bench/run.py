@@ -23,7 +23,7 @@ from edge_af.bench.conditions import Activity, conditions, remarks
 from edge_af.bench.device import project_commit, this_device
 from edge_af.bench.process import EMPTY, environment, run_worker
 from edge_af.bench.results import OK, Baseline, Data, Latency, Method, Results, Row, disagreements, row_from_dict
-from edge_af.bench.subject import Subject, check_classes, sensitivity_of
+from edge_af.bench.subject import Subject, check_classes, sensitivity_of, training_warnings
 from edge_af.bench.worker import Job, latency_of
 from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
@@ -210,6 +210,7 @@ class _Session:
         self._packed: dict[Path, Path | None] = {}
         self._remarks: dict[str, tuple[float, list[str]]] = {}
         self._kept_warnings: list[str] = []
+        self._given = training_warnings([item.subject for item in plan], dataset)
         self._done_before: set[int] = set()
         self._sizes: list[int] = []
 
@@ -379,7 +380,8 @@ class _Session:
             rows=rows,
             conditions={"before": before, "after": conditions()},
             warnings=[
-                *self._kept_warnings,
+                *self._given,
+                *(text for text in self._kept_warnings if text not in self._given),
                 *self._warnings(),
                 *(
                     disagreements((self._plan[index].title, row) for index, row in sorted(self._rows.items()))

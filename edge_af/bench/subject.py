@@ -39,6 +39,8 @@ class Subject:
     f1_threshold: float
     """Chosen on the held-out part of the training data."""
     sha256: str | None = None
+    trained_on: str | None = None
+    """The fingerprint of the data that it was trained on, where that is recorded."""
     integer_share: float | None = None
     """Of the multiplications, or else of the fully connected layers, those seen to run in integers; None for FP32."""
 
@@ -81,6 +83,23 @@ def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subje
         raise EdgeAfError(f"nothing to measure: none of the files opens in {' or '.join(runtimes)}.")
     names = _folder_names({path.parent for path in found})
     return [replace(subject, artifact=names[path.parent]) for path, subject in found.items()]
+
+
+def is_training_data(subject: Subject, dataset: Dataset) -> bool:
+    """Whether a dataset is the one that a network was trained on, or was cut from it, as far as that is recorded."""
+    return subject.trained_on is not None and subject.trained_on in (dataset.fingerprint(), dataset.sampled_from)
+
+
+def training_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> list[str]:
+    """What to say where accuracy is measured on videos that networks were trained on."""
+    if dataset is None:
+        return []
+    names = dict.fromkeys(subject.artifact for subject in subjects if is_training_data(subject, dataset))
+    if not names:
+        return []
+    return [
+        f"{dataset.folder.resolve().name} is what {', '.join(names)} was trained on: its accuracy says nothing of others."
+    ]
 
 
 def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
@@ -208,6 +227,7 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
         class_names=manifest.class_names,
         f1_threshold=manifest.f1_threshold,
         sha256=file.sha256,
+        trained_on=manifest.training_data.fingerprint if manifest.training_data is not None else None,
         integer_share=file.integer_share,
     )
 
@@ -232,4 +252,5 @@ def _subject_of_run(folder: Path) -> Subject:
         classes=run.classes,
         class_names=run.class_names,
         f1_threshold=run.f1_threshold,
+        trained_on=run.data.fingerprint,
     )

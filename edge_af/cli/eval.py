@@ -26,7 +26,7 @@ def command(
 
     A file with a manifest beside it is checked against that first.
     """
-    from edge_af.bench.subject import check_classes, subject_of
+    from edge_af.bench.subject import check_classes, is_training_data, subject_of
     from edge_af.console import Progress
     from edge_af.data.dataset import open_dataset
     from edge_af.runtime import check_features, load_safely
@@ -41,6 +41,9 @@ def command(
     if f1_threshold is None and subject is None:
         warn(f"no manifest beside {artifact}: F1 at the threshold 0.5; pass --f1-threshold for another.")
     threshold = f1_threshold if f1_threshold is not None else subject.f1_threshold if subject is not None else 0.5
+    trained_on = is_training_data(subject, dataset) if subject is not None else False
+    if trained_on:
+        warn(f"{data}: is what {artifact} was trained on, so its accuracy says nothing of other videos.")
     with Progress("eval", dataset.videos, "videos") as progress:
         metrics = accuracy(scorer, artifact, dataset, threshold, on_scored=progress.update)
     about = {
@@ -53,6 +56,7 @@ def command(
         "params": subject.params if subject else None,
         "file": artifact.name,
         "data": data.resolve().name,
+        "is_training_data": trained_on,
     }
     if as_json:
         tell(json.dumps({**about, **metrics.as_dict()}, indent=2))

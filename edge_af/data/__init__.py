@@ -8,3 +8,12 @@ AUDIO_FEATURES = 128
 
 MOST_CLASSES = 65536
 """Labels are stored as uint16."""
+
+LARGEST_FEATURE = 32.0
+"""Largest magnitude of a feature. YouTube-8M's lie between -2 and 2.01; whitened ones of one's own go a little beyond."""
+
+NO_FEATURE = (
+    "features lie between -2 and 2.01 in YouTube-8M: dequantize its 8-bit codes q first, as q·4/255 + 4/512 − 2, or prepare "
+    "its TFRecords with `edge-af data prepare`"
+)
+"""What to say of values that are none."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, NO_FEATURE, VISUAL_FEATURES
 from edge_af.data.tfrecord import tensorflow
 
 STEP = 4 / 255
@@ -72,7 +72,7 @@ class Limits:
     origin: str
     """Where that number comes from, for messages."""
     largest: float
-    """A feature's largest magnitude: that of the dtype it will be stored in."""
+    """A feature's largest magnitude."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def _explain_vector(context: Any, name: str, length: int, limits: Limits) -> str
     for position in np.flatnonzero(~(np.abs(values) <= limits.largest))[:1]:
         value = values[position]
         if np.isfinite(value):
-            return f"value {position} is {value:g}, beyond what float16 can hold; prepare with --dtype float32"
+            return f"value {position} is {value:g}; {NO_FEATURE}"
         return f"value {position} is {'NaN' if np.isnan(value) else 'infinite'}"
     return None
 

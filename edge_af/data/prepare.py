@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import Progress, say, warn
-from edge_af.data import MOST_CLASSES
-from edge_af.data.dataset import INDEX
+from edge_af.data import LARGEST_FEATURE, MOST_CLASSES
+from edge_af.data.dataset import INDEX, hashes_of
 from edge_af.data.examples import Layout, Limits, detect_layout, parse
 from edge_af.data.sources import find_sources
 from edge_af.data.tfrecord import Damage, read_batches, tensorflow
@@ -237,6 +237,7 @@ def _convert_all(
         ],
         left_out=[entry for result in results for entry in result.left_out],
         prepared_with=asked,
+        arrays=hashes_of(partial),
     )
     write_json(partial / INDEX, index)
     return index
@@ -328,7 +329,7 @@ def _convert(
                         f"{source.path}: {resolved.classes} classes ({resolved.origin}, layout {layout.name}), the sources "
                         f"before it {classes}.\nPrepare them apart, or name the number for all with --classes."
                     )
-                limits = Limits(resolved.classes, resolved.origin, writer.largest)
+                limits = Limits(resolved.classes, resolved.origin, min(writer.largest, LARGEST_FEATURE))
             else:
                 reject(first, found)
                 records, first = records[1:], first + 1

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data.dataset import ARRAYS, INDEX, SCHEMA_VERSION, Dataset
+from edge_af.data.dataset import ARRAYS, INDEX, SCHEMA_VERSION, Dataset, hashes_of
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder, write_json
 
@@ -196,7 +196,13 @@ def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite:
             class_names=kept.get("class_names", []),
             sources=kept.get("sources", []),
             left_out=kept.get("left_out", []),
-            sampled_from={"dataset": source.folder.resolve().name, "videos": source.videos, "seed": seed},
+            sampled_from={
+                "dataset": source.folder.resolve().name,
+                "videos": source.videos,
+                "seed": seed,
+                "fingerprint": source.sampled_from or source.fingerprint(),
+            },
+            arrays=hashes_of(stage),
         )
         write_json(stage / INDEX, index)
     return index

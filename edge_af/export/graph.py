@@ -23,6 +23,8 @@ OPSET = 20
 IR_VERSION = 10
 BATCH = "n"
 PROTOBUF_LIMIT = 2**31 - 1
+ROOM = 2**20
+"""For all of a file but the weights."""
 
 Shape = tuple[int | None, ...]
 """None stands for the batch."""
@@ -183,8 +185,8 @@ def save_onnx(graph: Graph, path: Path) -> None:
         EdgeAfError: it would pass the 2 GB that a protobuf message may have.
     """
     size = sum(array.nbytes for array in graph.constants.values())
-    if size > PROTOBUF_LIMIT - 2**20:
+    if size > PROTOBUF_LIMIT - ROOM:
         raise EdgeAfError(
-            f"{path.name}: {size:,} bytes of weights; a single ONNX file holds at most 2 GB. Export TFLite only."
+            f"{path.name}: {size:,} bytes of weights; a single ONNX file holds at most 2 GB. Quantise more: --int8 or --int4."
         )
     path.write_bytes(to_onnx(graph).SerializeToString(deterministic=True))

@@ -29,7 +29,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export import proof
 from edge_af.export.gate import GateData, hold, measured_gap
-from edge_af.export.graph import Graph, save_onnx
+from edge_af.export.graph import PROTOBUF_LIMIT, ROOM, Graph, save_onnx
 from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
 from edge_af.export.onnx_graph import trace
 from edge_af.export.quantize import Plan, WeightQuantizer, plan, to_nearest
@@ -131,6 +131,7 @@ def export_network(
         for format in formats
         for recipe in (recipes or {}).get(format, ())
     ]
+    wanted = _that_fit(wanted, network, gate)
     names = _file_names(run.model, wanted)
     static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]
     if static and calibration is None and ranges_file is None:
@@ -196,9 +197,29 @@ def export_network(
             calibration=_record(ranges, static),
             files=files,
             versions=versions("torch", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert", "numpy"),
+            training_data=run.data,
         )
         write_manifest(stage, manifest)
     return manifest
+
+
+def _that_fit(wanted: list[Wanted], network: nn.Module, gate: GateData | None) -> list[Wanted]:
+    """The files without those in FP32, where these would pass the 2 GB that an ONNX or TFLite file may have.
+
+    Raises:
+        EdgeAfError: there are no others, or the gate needs one to compare with.
+    """
+    size = sum(parameter.numel() * 4 for parameter in network.parameters())
+    if size <= PROTOBUF_LIMIT - ROOM:
+        return wanted
+    large = f"FP32 takes {size / 1e9:.1f} GB, and a single ONNX or TFLite file holds at most 2 GB"
+    left = [item for item in wanted if item.recipe is not None]
+    if not left:
+        raise EdgeAfError(f"{large}. Export it quantised: --int8 or --int4.")
+    if gate is not None:
+        raise EdgeAfError(f"{large}; without an FP32 file there is nothing that --max-gap-drop could compare with.")
+    warn(f"{large}: it is left out.")
+    return left
 
 
 def _file_names(model: str, wanted: list[Wanted]) -> list[str]:

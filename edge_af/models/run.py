@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_af.artifacts import TrainingData
 from edge_af.data import MOST_CLASSES
 from edge_af.errors import EdgeAfError
 from edge_af.files import atomic_path, check_utf8_name, read_json, sha256_file, write_json
@@ -72,17 +73,6 @@ class Run:
         """How that data was split, if it was recorded."""
         options = self.training.get("options")
         return built(Split, options, unknown=True) if options is not None else None
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run records of its data."""
-
-    name: str | None = None
-    """The dataset's folder name."""
-    videos: int | None = None
-    fingerprint: str | None = None
-    """See `Dataset.fingerprint`; runs of an older edge-af have none."""
 
 
 @dataclass(frozen=True)

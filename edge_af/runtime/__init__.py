@@ -173,13 +173,15 @@ def check_features(
         rows: which of its rows these are, for the message; the first ones when None.
 
     Raises:
-        EdgeAfError: an array is not numeric or not of that shape, there are no videos or not as many of each, or a value
-            is NaN or infinite; the message names array and row.
+        EdgeAfError: an array is not of floats or not of that shape, there are no videos or not as many of each, or a value
+            is NaN, infinite or none that a feature has, as in YouTube-8M's 8-bit codes; the message names array and row.
     """
-    from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+    from edge_af.data import AUDIO_FEATURES, LARGEST_FEATURE, NO_FEATURE, VISUAL_FEATURES
 
     for name, array, features in (("visual", visual, VISUAL_FEATURES), ("audio", audio, AUDIO_FEATURES)):
-        if array.ndim != 2 or array.shape[1] != features or array.dtype.kind not in "fiu":
+        if array.dtype.kind in "iu":
+            raise EdgeAfError(f"{where}: array {name!r} holds whole numbers ({array.dtype}); {NO_FEATURE}.")
+        if array.ndim != 2 or array.shape[1] != features or array.dtype.kind != "f":
             raise EdgeAfError(
                 f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {features})."
             )
@@ -191,10 +193,15 @@ def check_features(
         raise EdgeAfError(f"{where}: holds no videos.")
     for name, array in (("visual", visual), ("audio", audio)):
         for start in range(0, len(array), 4096):
-            good = np.isfinite(np.asarray(array[start : start + 4096], np.float32)).all(axis=1)
+            block = np.asarray(array[start : start + 4096], np.float32)
+            # NaN compares false.
+            good = (np.abs(block) <= LARGEST_FEATURE).all(axis=1)
             if not good.all():
                 bad = start + int(np.argmin(good))
-                raise EdgeAfError(
-                    f"{where}: array {name!r}, row {bad if rows is None else rows[bad]}: NaN or infinite. "
-                    "Leave that video out, or prepare the data again."
-                )
+                at = f"{where}: array {name!r}, row {bad if rows is None else rows[bad]}"
+                if not np.isfinite(block[bad - start]).all():
+                    raise EdgeAfError(f"{at}: NaN or infinite. Leave that video out, or prepare the data again.")
+                worst = block[bad - start][np.abs(block[bad - start]).argmax()]
+                raise EdgeAfError(f"{at}: holds {worst:g}; {NO_FEATURE}.")
+            if start == 0 and (block == np.rint(block)).all() and block.max() > 2:
+                raise EdgeAfError(f"{where}: array {name!r} holds whole numbers up to {block.max():g}; {NO_FEATURE}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def interpreter_class() -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as first:
+        _check_numpy()
         try:
             from tflite_runtime.interpreter import Interpreter
         except ImportError:
@@ -31,6 +33,23 @@ def interpreter_class() -> Any:
                 f"no TFLite runtime can be imported here ({first}).\nInstall one with: pip install ai-edge-litert"
             ) from None
     return Interpreter
+
+
+def _check_numpy() -> None:
+    """Say what tflite-runtime would say in forty lines: its last release, 2.14, was built for numpy 1.
+
+    Raises:
+        MissingRuntime: it is installed beside a newer numpy.
+    """
+    try:
+        version = metadata.version("tflite-runtime")
+    except metadata.PackageNotFoundError:
+        return
+    if int(np.__version__.split(".")[0]) >= 2 and version.split(".")[:2] <= ["2", "14"]:
+        raise MissingRuntime(
+            f"tflite-runtime {version} does not run with numpy {np.__version__}.\n"
+            "Install its successor: pip install ai-edge-litert (or, for tflite-runtime itself, pip install 'numpy<2')"
+        )
 
 
 class LiteRtScorer:

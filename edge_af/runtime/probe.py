@@ -18,6 +18,7 @@ OUTPUT = "scores"
 # Field numbers in onnx.proto: ModelProto, GraphProto, ValueInfoProto, NodeProto.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME, _NODE_OP = 7, 1, 11, 12, 1, 4
 _GRAPH_INITIALIZER, _TENSOR_EXTERNAL, _TENSOR_DATA = 5, 13, (4, 5, 6, 7, 9, 10, 11)
+_TENSOR_LOCATION, _EXTERNAL = 14, 1
 # Field numbers in LiteRT's schema.fbs: Model, SignatureDef, TensorMap.
 _MODEL_BUFFERS, _BUFFER_DATA = 4, 0
 _MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
@@ -46,11 +47,17 @@ def check_model_file(path: Path) -> None:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             inputs, outputs = reader(data)
+            outside = path.suffix == ".onnx" and _has_external(data)
     except OSError as error:
         raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
     except DAMAGE as error:
         raise EdgeAfError(f"{path}: not {kind} model, or cut short ({error}). Export it again.") from None
     check_names(path, inputs, outputs)
+    if outside:
+        raise EdgeAfError(
+            f"{path}: keeps weights in other files, whose bytes no manifest vouches for. Save it with all of them inside "
+            "(onnx.save_model without save_as_external_data), or export it with edge-af."
+        )
 
 
 def has_operator(path: Path, op: str) -> bool:
@@ -89,6 +96,16 @@ def _onnx_weights(data: mmap.mmap) -> int:
                 entry = [data[slice(*text)] for _, text in fields(data, *span) if not isinstance(text, int)]
                 total += int(entry[1]) if entry[0] == b"length" else 0
     return total
+
+
+def _has_external(data: mmap.mmap) -> bool:
+    """Whether an initializer's values lie in another file."""
+    for number, tensor in fields(data, *onnx_graph(data)):
+        if number == _GRAPH_INITIALIZER and not isinstance(tensor, int):
+            for field, value in fields(data, *tensor):
+                if field == _TENSOR_EXTERNAL or (field == _TENSOR_LOCATION and value == _EXTERNAL):
+                    return True
+    return False
 
 
 def _tflite_weights(data: mmap.mmap) -> int:

@@ -19,7 +19,7 @@ from edge_af.bench.device import project_commit
 from edge_af.bench.process import EMPTY
 from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool, disagreements
 from edge_af.bench.run import STANDARD, Item, baseline_of, check_data, check_goes_on, data_of, row_of, scratch_folder
-from edge_af.bench.subject import Subject, sensitivity_of
+from edge_af.bench.subject import Subject, sensitivity_of, training_warnings
 from edge_af.bench.suite import Suite
 from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
@@ -333,7 +333,11 @@ class _Session:
             for index, row in self._rows.items()
             if row.status == OK and row.reason
         }
-        told = [*hot, *(f"{title}: {reason}." for title, reason in silent.items())]
+        told = [
+            *training_warnings([item.subject for item in self._plan], self._dataset),
+            *hot,
+            *(f"{title}: {reason}." for title, reason in silent.items()),
+        ]
         rows = [row for _, row in sorted(self._rows.items())]
         self.results = dataclasses.replace(self.results, rows=rows)
         if self.results.is_complete:

@@ -31,7 +31,14 @@ BAD_VIDEOS: dict[str, tuple[Callable[[Any], bytes], list[str]]] = {
     "labels of floats": (lambda r: r.video("x", np.array([1.0])), ["'labels'", "floats", "integers"]),
     "NaN": (lambda r: r.video("x", mean_rgb=_with(1024, 77, np.nan)), ["'mean_rgb'", "value 77", "NaN"]),
     "infinite": (lambda r: r.video("x", mean_audio=_with(128, 5, -np.inf)), ["'mean_audio'", "value 5", "infinite"]),
-    "beyond float16": (lambda r: r.video("x", mean_audio=_with(128, 5, 1e6)), ["'mean_audio'", "--dtype float32"]),
+    "beyond float16": (
+        lambda r: r.video("x", mean_audio=_with(128, 5, 1e6)),
+        ["'mean_audio'", "value 5", "8-bit codes"],
+    ),
+    "8-bit codes": (
+        lambda r: r.video("x", mean_rgb=_with(1024, 9, 137.0)),
+        ["'mean_rgb'", "value 9 is 137", "dequantize"],
+    ),
     "label too high": (lambda r: r.video("x", [1, 3862]), ["'labels'", "3862"]),
     "label negative": (lambda r: r.video("x", [-1]), ["'labels'", "-1"]),
     "label huge": (lambda r: r.video("x", [1 << 40]), ["'labels'", str(1 << 40)]),

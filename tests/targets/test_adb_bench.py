@@ -368,7 +368,9 @@ def test_a_phone_a_board_and_this_machine_on_one_page(
     assert mine.count("–") == 1  # p90: not known, and so not told.
 
 
-@pytest.mark.parametrize("text", ["adb:", "adb:-s", "adb:a b", "adb:a;b", "adb:a\nb", "adb:$(x)", "ADB", "adb://x"])
+@pytest.mark.parametrize(
+    "text", ["adb:", "adb:-s", "adb:a ", "adb: a", "adb:a;b", "adb:a\nb", "adb:$(x)", "ADB", "adb://x"]
+)
 def test_what_is_no_phone(text: str):
     with pytest.raises(EdgeAfError, match=r"a target is ssh://\[user@\]host\[:port\], adb\[:SERIAL\] or emulated:"):
         parse_target(text)

@@ -30,7 +30,7 @@ from edge_af.bench.results import (
     write_results,
 )  # fmt: skip
 from edge_af.bench.run import baseline_of, check_data, data_of
-from edge_af.bench.subject import Subject
+from edge_af.bench.subject import Subject, training_warnings
 from edge_af.compare.facts import multiply_adds
 from edge_af.console import Progress
 from edge_af.data.dataset import Dataset
@@ -98,7 +98,7 @@ def bench_emulated(
         commit=project_commit(),
         suite=suite,
         conditions={"before": state, "after": state},
-        warnings=[NO_LATENCY],
+        warnings=[NO_LATENCY, *training_warnings(subjects, dataset)],
     )
     judge = Judge(dataset, scratch)
     with Progress("bench", len(subjects), "files") as progress:
