@@ -273,3 +273,47 @@ def test_without_openssh(exported: Path, signed: Path, keys: Path, tmp_path: Pat
         verify_bundle(signed, signers=keys / "allowed")
     found = verify_bundle(signed)
     assert found.is_signed and found.fingerprint is None
+
+
+def _with_comment(data: bytes) -> bytes:
+    return data[:-2] + (5).to_bytes(2, "little") + b"hello"
+
+
+def _with_a_gap(data: bytes) -> bytes:
+    """Bytes between the entries and the directory, whose place is told as it is."""
+    start = int.from_bytes(data[-6:-2], "little")
+    end = data[-22:-6] + (start + 7).to_bytes(4, "little") + data[-2:]
+    return data[:start] + b"between" + data[start:-22] + end
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"#!/bin/sh\n" + data,
+        lambda data: data + b"behind",
+        lambda data: data + data,
+        _with_comment,
+        _with_a_gap,
+    ],
+    ids=["in front", "behind", "twice", "comment", "between"],
+)
+def test_bytes_that_belong_to_no_entry_are_refused(
+    tmp_path: Path, exported: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "b.zip"
+    write_bundle(exported, path)
+    verify_bundle(path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(EdgeAfError, match=r"belong to no entry|not a bundle"):
+        verify_bundle(path)
+
+
+def test_many_entries_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "b.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for at in range(20_000):
+            archive.writestr(f"{at}.onnx", b"")
+        archive.writestr("SHA256SUMS", b"")
+        archive.writestr("manifest.json", b"{}")
+    with pytest.raises(EdgeAfError, match="20,002 entries"):
+        verify_bundle(path)

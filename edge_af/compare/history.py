@@ -92,7 +92,7 @@ def append_history(path: Path, comparison: Comparison, commit: str | None) -> No
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 lines.insert(0, "\n")
-        file.write("".join(lines).encode())
+        file.write("".join(lines).encode(errors="backslashreplace"))
 
 
 def read_history(paths: Sequence[Path]) -> History:

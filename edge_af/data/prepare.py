@@ -469,7 +469,8 @@ class _Journal:
         self.results.append(result)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        # A name that is not UTF-8 becomes escapes, as in `files.write_atomic`.
+        self._file.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -209,7 +209,7 @@ def _tensorflow_reads(
     done = 0
     for size in (batch_records, 1):
         variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=[str(path)], compression_type=compression, buffer_size=1 << 20, byte_offsets=[offset]
+            filenames=[os.fsencode(path)], compression_type=compression, buffer_size=1 << 20, byte_offsets=[offset]
         )
         data = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
         data = data.take(take).skip(done).batch(size).prefetch(1)

@@ -38,7 +38,7 @@ from edge_af.export.ranges import Ranges, check_ranges, choose_videos, find_rang
 from edge_af.export.recipes import Recipe
 from edge_af.export.rounding import Rounder, layer_inputs
 from edge_af.export.sensitivity import SENSITIVITY, Row, Sensitivity, summary, worst_first, write_sensitivity
-from edge_af.files import sha256_file, staged_folder
+from edge_af.files import check_utf8_name, sha256_file, staged_folder
 from edge_af.models.run import Run
 
 RANGES = "ranges.json"
@@ -131,6 +131,7 @@ def export_network(
         for format in formats
         for recipe in (recipes or {}).get(format, ())
     ]
+    check_utf8_name(out.absolute())  # Every file is loaded before it is kept.
     wanted = _that_fit(wanted, network, gate)
     names = _file_names(run.model, wanted)
     static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]

@@ -27,7 +27,7 @@ from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
-from edge_af.files import LOCK, explain_os_errors, files_below, lock_output, write_atomic
+from edge_af.files import LOCK, check_utf8_name, explain_os_errors, files_below, lock_output, write_atomic
 from edge_af.models.networks import build, count_params, initialise
 from edge_af.models.presets import ModelConfig
 from edge_af.models.run import METRICS, RUN, WEIGHTS, Run, load_run, save_run
@@ -146,6 +146,7 @@ def train(
             dataset is too small or has a feature that is no number, or the loss became NaN.
         Stopped: by a signal.
     """
+    check_utf8_name(out.absolute())
     _check_folder(out, resume)
     if dataset.videos < 4:
         raise EdgeAfError(f"{dataset.folder}: {dataset.videos} videos are too few to train on.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,13 @@ def test_output_in_the_way(tmp_path: Path, records: Any, run: Callable[..., Any]
 def test_bad_options(tmp_path: Path, records: Any, run: Callable[..., Any], arguments: tuple[object, ...]) -> None:
     path = records.write(tmp_path / "in" / "f.tfrecord", [records.video("x")])
     _refused(run("data", "prepare", path, "--out", tmp_path / "out", *arguments), tmp_path, str(arguments[1]))
+
+
+def test_a_source_whose_name_is_not_utf8_is_read(tmp_path: Path, records: Any, run: Callable[..., Any]) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xe9t\xe9.tfrecord")
+    path.parent.mkdir()
+    records.write(tmp_path / "a.tfrecord", [records.video("a")]).rename(path)
+    for _ in range(2):
+        ran = run("data", "prepare", path.parent, "--out", tmp_path / "out")
+        assert ran.status == 0, ran.err
+    assert run("data", "info", path).status == 0 and run("data", "info", tmp_path / "out").status == 0
