@@ -8,6 +8,7 @@ import os
 import re
 import select
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -77,6 +78,27 @@ def _unheard() -> Iterator[None]:
         yield
     except OSError:
         discard(sys.stderr)
+
+
+@contextlib.contextmanager
+def without_chatter(beginning: str) -> Iterator[None]:
+    """Keep lines that a native library writes to standard error, and that begin so, from the user; others follow the block."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # It is closed.
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        try:
+            os.dup2(caught.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught.read().decode(errors="replace").splitlines():
+                if not line.startswith(beginning):
+                    say(line)
 
 
 def discard(stream: IO[str]) -> None:

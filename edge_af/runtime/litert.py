@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.console import without_chatter
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder
@@ -63,9 +64,10 @@ class LiteRtScorer:
         interpreter = interpreter_class()
         self._path = path
         try:
-            # Loading by path maps the file, so that its weights are shared and not copied.
-            self._interpreter = interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with without_chatter("INFO: "):
+                # Loading by path maps the file, so that its weights are shared and not copied.
+                self._interpreter = interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
         names: dict[str, list[str]] = next(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -194,3 +196,9 @@ def test_predict_names_the_row_that_a_broken_network_scores_nan(eval_dataset: Da
     save_run(tmp_path, run_of, network)
     message = refused("predict", tmp_path, eval_dataset.folder, "--rows", "7,9")
     assert "row 7, a score that is NaN" in message
+
+
+def test_what_a_runtime_says_of_itself_is_not_shown(exports: Path, eval_dataset: Dataset):
+    command = ["eval", exports / "attend-fusion/attend-fusion-int8.tflite", "--data", eval_dataset.folder]
+    done = subprocess.run([sys.executable, "-m", "edge_af", *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0 and "INFO" not in done.stderr + done.stdout, done.stderr
