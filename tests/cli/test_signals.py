@@ -13,10 +13,15 @@ import pytest
 
 
 def started(*arguments: object, ignore_ctrl_c: bool = False) -> subprocess.Popen[str]:
+    def as_from_a_terminal() -> None:
+        # What runs the tests may have been started with them ignored, and that is inherited.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_ctrl_c else signal.SIG_DFL)
+
     return subprocess.Popen(
         [sys.executable, "-m", "edge_af", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_ctrl_c else signal.SIG_DFL),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_from_a_terminal,
     )  # fmt: skip
 
 
