@@ -39,7 +39,7 @@ _MOST_BYTES = 1 << 24
 """Of the entries that are read as a whole: a manifest of 4,716 class names has a tenth of it."""
 _MOST_ENTRIES = 1000
 _LOCAL = struct.Struct("<4s22xHH")
-"""Of a ZIP archive's local headers: signature, and the lengths of the name and of the extra field."""
+"""A ZIP entry's local header: its signature, and the lengths of the name and of the extra field."""
 _CENTRAL_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 56 + 20
 _LINE = re.compile(r"([0-9a-f]{64})  (?!\.\.?$)([^/\\\0\n]+)")
 _KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ AAAA")
@@ -247,7 +247,7 @@ def _check_layout(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _is_zip64(extra: bytes) -> bool:
-    """Whether an extra field is none, or the one that sizes beyond 4 GB need."""
+    """Tell whether an extra field is empty, or is the one that sizes beyond 4 GB need."""
     return not extra or (extra[:2] == b"\x01\0" and len(extra) == 4 + int.from_bytes(extra[2:4], "little") <= 32)
 
 

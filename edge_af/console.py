@@ -231,7 +231,7 @@ class Progress:
 
 
 def _columns() -> int:
-    """Of the terminal that standard error is; standard output may be a file."""
+    """The width of the terminal that standard error goes to; standard output may be a file."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):

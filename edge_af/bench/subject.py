@@ -86,7 +86,7 @@ def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subje
 
 
 def is_training_data(subject: Subject, dataset: Dataset) -> bool:
-    """Whether a dataset is the one that a network was trained on, or was cut from it, as far as that is recorded."""
+    """Tell whether a network was trained on this dataset, or on the one that it was cut from, as far as that is recorded."""
     return subject.trained_on is not None and subject.trained_on in (dataset.fingerprint(), dataset.sampled_from)
 
 

@@ -57,9 +57,9 @@ class Job:
     method: Method
     result_fd: int
     sha256: str | None = None
-    """Of the file as planned: another one is not measured. None allows any."""
+    """The planned file's; a file with another one is not measured. None allows any."""
     precision: str = "fp32"
-    """Of the weights, and whether layers run in integers: what the kernels' names are told by."""
+    """The weights' precision. With `integer`, it names the kernels."""
     integer: bool = False
     batch: int = 1
     """Videos an inference."""
