@@ -36,6 +36,7 @@ from edge_af.metrics.bootstrap import outcomes, save_outcomes
 from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
 from edge_af.runtime.accuracy import score_dataset
 from edge_af.runtime.kernels import kernels
+from edge_af.runtime.ort import unsigned_weights
 
 INPUT_VIDEOS = 256
 """Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""
@@ -112,7 +113,17 @@ def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     if job.pack_only:
         return
     tell({"load_ms": _milliseconds(time.perf_counter_ns() - started)})
-    tell({"kernels": kernels(job.runtime, job.precision, integer=job.integer, features=cpu_features())})
+    tell(
+        {
+            "kernels": kernels(
+                job.runtime,
+                job.precision,
+                integer=job.integer,
+                features=cpu_features(),
+                unsigned_weights=job.runtime == "onnxruntime" and unsigned_weights(Path(job.path)),
+            )
+        }
+    )
     memory = _kept(memory, "after_load", read_memory())
     tell({"memory": memory})
 

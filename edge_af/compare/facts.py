@@ -114,7 +114,7 @@ def _profiled_multiply_adds(path: Path) -> int:
 
     onnxruntime = onnxruntime_module()
     with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as folder:
-        options = session_options(threads=1)
+        options = session_options(path, threads=1)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")

@@ -32,7 +32,7 @@ from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.graph import PROTOBUF_LIMIT, ROOM, Graph, save_onnx
 from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
 from edge_af.export.onnx_graph import trace
-from edge_af.export.quantize import Plan, WeightQuantizer, plan, to_nearest
+from edge_af.export.quantize import WEIGHT_LIMIT, Plan, WeightQuantizer, fitting, plan, to_nearest
 from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges, check_ranges, choose_videos, find_ranges, read_ranges, write_ranges
 from edge_af.export.recipes import Recipe
@@ -40,6 +40,7 @@ from edge_af.export.rounding import Rounder, layer_inputs
 from edge_af.export.sensitivity import SENSITIVITY, Row, Sensitivity, summary, worst_first, write_sensitivity
 from edge_af.files import check_utf8_name, sha256_file, staged_folder
 from edge_af.models.run import Run
+from edge_af.runtime.ort import PAIR_LIMIT
 
 RANGES = "ranges.json"
 OURS = ("*.onnx", "*.tflite", RANGES, SENSITIVITY, MANIFEST)
@@ -280,13 +281,13 @@ class Writer:
         self._graph, self._ranges, self._quantizer, self._cpu = graph, ranges, quantizer, cpu
         self.sensitivity = sensitivity
         self.rows: list[Row] = []
-        self._plan, self._plan_of = NOTHING_QUANTISED, ("", False)
+        self._plan, self._plan_of = NOTHING_QUANTISED, ("", False, 0)
 
     def write(self, wanted: list[Wanted], paths: list[Path]) -> list[Written]:
         """Each file, in the order of `paths`."""
         written = []
         # Files of one recipe one after the other, so that they share its plan, and only one plan is held at a time.
-        for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: _planned(pair[0])):
+        for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: self._key(pair[0])):
             made = self._planned(item)
             written.append(self._write(item, path, made))
             say(f"{path.name}: {path.stat().st_size:,} bytes")
@@ -330,12 +331,34 @@ class Writer:
         return replace(self._described(item, one.path, kept), gate=found)
 
     def _planned(self, item: Wanted) -> Plan:
-        if _planned(item) != self._plan_of:
-            self._plan, self._plan_of = NOTHING_QUANTISED, _planned(item)
+        key = self._key(item)
+        if key != self._plan_of:
+            self._plan, self._plan_of = NOTHING_QUANTISED, key
             if item.recipe is not None:
-                self._plan = plan(self._graph, item.recipe, self._ranges, self._quantizer, everything=item.integer_io)
+                self._plan = plan(
+                    self._graph,
+                    item.recipe,
+                    self._ranges,
+                    self._quantizer,
+                    pair_limit=self._pair_limit(item),
+                    everything=item.integer_io,
+                )
                 _say_what_blocks_do_not_fit(self._graph, item.recipe, self._plan)
         return self._plan
+
+    def _key(self, item: Wanted) -> tuple[str, bool, int]:
+        """Equal for files that one plan serves. A name alone does not tell a recipe from others, and equality passes over
+        the order of its layers' patterns."""
+        return repr(item.recipe), item.integer_io, self._pair_limit(item)
+
+    def _pair_limit(self, item: Wanted) -> int:
+        """As for `plan`: less than INT8 can hold only where that changes a layer."""
+        if item.recipe is None or item.format != "onnx" or self._cpu != "x86-64":
+            return WEIGHT_LIMIT["int8"]
+        inputs = {gemm.name: self._graph.constants[gemm.inputs[1]].shape[1] for gemm in self._graph.gemms()}
+        forms = [fitting(form, inputs[name]) for name, form in item.recipe.forms_of(list(inputs)).items()]
+        integer = any(form.weights == "int8" and form.runs_in_integers for form in forms)
+        return PAIR_LIMIT if integer else WEIGHT_LIMIT["int8"]
 
     def _write(self, item: Wanted, path: Path, made: Plan) -> Written:
         write_file(self._graph, made, item.format, path, self._cpu, item.integer_io)
@@ -351,12 +374,6 @@ def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> Non
     forms = recipe.forms_of([gemm.name for gemm in graph.gemms()])
     if other := [name for name, layer in made.layers.items() if forms[name].weights != layer.form.weights]:
         say(f"{recipe.name}: held as INT8, as their inputs are no whole number of blocks: {', '.join(other)}")
-
-
-def _planned(item: Wanted) -> tuple[str, bool]:
-    """Equal for files that one plan serves. A name alone does not tell a recipe from others, and equality passes over the
-    order of its layers' patterns."""
-    return repr(item.recipe), item.integer_io
 
 
 def write_file(graph: Graph, made: Plan, format: str, path: Path, cpu: str, integer_io: bool = False) -> None:

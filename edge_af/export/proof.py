@@ -49,7 +49,7 @@ def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
 
     onnxruntime = onnxruntime_module()
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        options = session_options()
+        options = session_options(path)
         options.optimized_model_filepath = str(Path(scratch) / "optimized.onnx")
         options.add_session_config_entry("session.disable_prepacking", "1")
         if cpu == "arm64":

@@ -20,8 +20,8 @@ from edge_af.export.graph import Graph, Node
 from edge_af.export.ranges import Histogram, Ranges
 from edge_af.export.recipes import Form, RangeChoice, Recipe
 
-WEIGHT_LIMIT = {8: 127, 4: 7}
-"""Bits to the largest integer of a symmetric weight."""
+WEIGHT_LIMIT = {"int8": 127, "int4": 7}
+"""Largest integer of a symmetric weight."""
 BIAS_LIMIT = 2**30
 """Largest bias in integer steps: leaves as much again of INT32 for the sum of products."""
 SHARES = tuple(share / 100 for share in range(100, 19, -1))
@@ -38,9 +38,9 @@ Rounded = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]
 """As `Quantized`, and the bias (out,) that goes with them."""
 
 WeightQuantizer = Callable[
-    [str, NDArray[np.float32], NDArray[np.float32], Form, "NDArray[np.float64] | float"], Rounded
+    [str, NDArray[np.float32], NDArray[np.float32], Form, int, "NDArray[np.float64] | float"], Rounded
 ]
-"""Makes integers of one layer's weights: (layer name, weights (out, in), bias (out,), form, least scales as for
+"""Makes integers of one layer's weights: (layer name, weights (out, in), bias (out,), form, limit and least scales as for
 `quantize_weight`)."""
 
 
@@ -191,7 +191,7 @@ def _least_divergence(histogram: Histogram) -> tuple[float, float]:
 
 def quantize_weight(
     weight: NDArray[np.float32],
-    bits: int = 8,
+    limit: int = WEIGHT_LIMIT["int8"],
     block: int | None = None,
     least_scale: NDArray[np.float64] | float = 0.0,
 ) -> Quantized:
@@ -199,14 +199,13 @@ def quantize_weight(
 
     Args:
         weight: float32.
-        bits: 8 or 4.
+        limit: integers lie between -limit and limit.
         block: inputs that share a scale, a divisor of their number; None: one scale an output feature.
         least_scale: scales are at least this, (out,) or one for all; not with blocks.
 
     Raises:
         EdgeAfError: a block's scale passes what half precision can hold.
     """
-    limit = WEIGHT_LIMIT[bits]
     if block is None:
         scale = np.maximum(np.abs(weight).max(axis=1).astype(np.float64) / limit, least_scale)
         scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
@@ -258,6 +257,7 @@ def to_nearest(
     weight: NDArray[np.float32],
     bias: NDArray[np.float32],
     form: Form,
+    limit: int,
     least_scale: NDArray[np.float64] | float,
 ) -> Rounded:
     """The weight quantiser of `rounding: nearest`, which needs no data. `rounding.Rounder` does the others.
@@ -270,7 +270,13 @@ def to_nearest(
             f"layer {layer}: {'bias_correction' if form.bias_correction else f'rounding: {form.rounding}'} "
             "needs the layer's inputs on training videos: pass --calibration-data."
         )
-    return *quantize_weight(weight, 4 if form.weights == "int4" else 8, form.block, least_scale), bias
+    return *quantize_weight(weight, limit, form.block, least_scale), bias
+
+
+def weight_limit(form: Form, pair_limit: int) -> int:
+    """The largest integer of a weight in a form: `pair_limit` as for `plan`, or what its bits can hold where that is less."""
+    limit = WEIGHT_LIMIT[form.weights]
+    return min(limit, pair_limit) if form.runs_in_integers else limit
 
 
 def fitting(form: Form, inputs: int) -> Form:
@@ -288,17 +294,20 @@ def quantize_layer(
     form: Form,
     input: Affine | None = None,
     quantizer: WeightQuantizer = to_nearest,
+    pair_limit: int = WEIGHT_LIMIT["int8"],
 ) -> Layer:
-    """A layer `y = x Wᵀ + b` in a form that is not `float`; `input` is its input's INT8 form, for static activations."""
+    """A layer `y = x Wᵀ + b` in a form that is not `float`; `input` is its input's INT8 form, for static activations, and
+    `pair_limit` as for `plan`."""
     form = fitting(form, weight.shape[1])
     if not form.is_integer:
         return Layer(form, weight.astype(np.float16), np.zeros(0, np.float32), bias)
+    limit = weight_limit(form, pair_limit)
     if form.activations != "static":
-        return Layer(form, *quantizer(name, weight, bias, form, 0.0))
+        return Layer(form, *quantizer(name, weight, bias, form, limit, 0.0))
     assert input is not None
     # A row of weights so small that its bias would not fit into INT32 gets coarser weights instead of a wrong bias.
     least = np.abs(bias).astype(np.float64) / (input.scale * BIAS_LIMIT)
-    integers, scale, bias = quantizer(name, weight, bias, form, least)
+    integers, scale, bias = quantizer(name, weight, bias, form, limit, least)
     steps = np.rint(bias / (input.scale * scale.astype(np.float64)))
     return Layer(form, integers, scale, bias, np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32))
 
@@ -323,6 +332,7 @@ def plan(
     ranges: Ranges | None = None,
     quantizer: WeightQuantizer = to_nearest,
     *,
+    pair_limit: int = WEIGHT_LIMIT["int8"],
     everything: bool = False,
 ) -> Plan:
     """Quantise a clean graph's layers as a recipe says.
@@ -332,6 +342,7 @@ def plan(
         recipe: what is quantised and how.
         ranges: of the graph's activations; needed if a layer's are static.
         quantizer: makes the integers of each layer's weights.
+        pair_limit: largest INT8 weight of layers that run in integers; see `runtime.ort.PAIR_LIMIT`.
         everything: hold every tensor as INT8, the network's inputs, logits and scores too: for accelerators that
             compute nothing in float, at the price of the many equal scores that 256 levels leave.
 
@@ -394,6 +405,7 @@ def plan(
             forms[gemm.name],
             tensors.get(gemm.inputs[0]),
             quantizer,
+            pair_limit,
         )
         for gemm in gemms
         if forms[gemm.name].weights != "float"

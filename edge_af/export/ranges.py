@@ -22,7 +22,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, to_onnx
 from edge_af.files import read_json, write_json
-from edge_af.runtime.ort import onnxruntime_module, session_options
+from edge_af.runtime.ort import onnxruntime_module, quiet_options
 from edge_af.typed import Mismatch, built
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def run_batches(
     # The weights are handed in at each run, so the session holds no second copy of them.
     session = onnxruntime_module().InferenceSession(
         to_onnx(graph, weights_as_inputs=True, extra_outputs=made).SerializeToString(),
-        session_options(),
+        quiet_options(),
         providers=["CPUExecutionProvider"],
     )
     rows = np.sort(rows)

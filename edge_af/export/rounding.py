@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
-from edge_af.export.quantize import ROWS, WEIGHT_LIMIT, Rounded, quantize_weight, spread
+from edge_af.export.quantize import ROWS, Rounded, quantize_weight, spread
 from edge_af.export.ranges import run_batches
 from edge_af.export.recipes import Form
 
@@ -56,10 +56,10 @@ class Rounder:
         weight: NDArray[np.float32],
         bias: NDArray[np.float32],
         form: Form,
+        limit: int,
         least_scale: NDArray[np.float64] | float,
     ) -> Rounded:
-        bits = 4 if form.weights == "int4" else 8
-        integers, scale = quantize_weight(weight, bits, form.block, least_scale)
+        integers, scale = quantize_weight(weight, limit, form.block, least_scale)
         if form.rounding == "nearest" and not form.bias_correction:
             return integers, scale, bias
         inputs = self.inputs[layer]
@@ -67,7 +67,7 @@ class Rounder:
         if form.rounding == "gptq":
             # The bias takes up the mean error: the weights then need only see to the rest.
             seen = inputs - mean.astype(np.float32) if form.bias_correction else inputs
-            integers = gptq(weight, seen, scale, WEIGHT_LIMIT[bits])
+            integers = gptq(weight, seen, scale, limit)
         if form.bias_correction:
             bias = corrected_bias(weight, integers, scale, bias, mean)
         return integers, scale, bias

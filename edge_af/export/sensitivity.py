@@ -23,7 +23,7 @@ from edge_af.export.quantize import Affine, Plan, dequantize, fused_relu
 from edge_af.export.ranges import run_batches
 from edge_af.files import write_json
 from edge_af.metrics import gap_at_20
-from edge_af.runtime.ort import onnxruntime_module, session_options
+from edge_af.runtime.ort import onnxruntime_module, quiet_options
 
 SENSITIVITY = "sensitivity.json"
 SCHEMA_VERSION = 1
@@ -237,7 +237,7 @@ def _run(graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]
         # Their shapes are whatever comes.
         value.type.tensor_type.ClearField("shape")
     session = onnxruntime_module().InferenceSession(
-        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), quiet_options(), providers=["CPUExecutionProvider"]
     )
     (output,) = graph.outputs
     result: NDArray[np.float32] = session.run([output], {**weights, **feeds})[0]

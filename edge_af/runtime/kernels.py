@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_af.runtime.ort import u8s8_saturates
-
 _INTEGER = {"int8": "S8", "int4": "S4"}
 _X86 = (
     ("avx512_vnni", "AVX-512 VNNI"),
@@ -17,7 +15,14 @@ _X86_FLOAT = (("avx512f", "AVX-512"), ("fma", "FMA3"), ("avx", "AVX"))
 _ARM = (("i8mm", "I8MM"), ("asimddp", "dot product"), ("asimd", "NEON"))
 
 
-def kernels(runtime: str, precision: str, *, integer: bool, features: Iterable[str] | None) -> str | None:
+def kernels(
+    runtime: str,
+    precision: str,
+    *,
+    integer: bool,
+    features: Iterable[str] | None,
+    unsigned_weights: bool = False,
+) -> str | None:
     """What a runtime multiplies with, for the reader of a table: types of activations and weights, then the instructions.
 
     Args:
@@ -25,6 +30,7 @@ def kernels(runtime: str, precision: str, *, integer: bool, features: Iterable[s
         precision: of the weights, as a manifest has it.
         integer: whether the file's layers are multiplied in integers.
         features: the processor's instruction sets, as Linux names them.
+        unsigned_weights: whether ONNX Runtime was told to make INT8 weights unsigned.
 
     Returns:
         such as `U8S8 AVX-512 VNNI`; None where the instruction sets are not known.
@@ -39,7 +45,7 @@ def kernels(runtime: str, precision: str, *, integer: bool, features: Iterable[s
     activations, weights = "S8", _INTEGER[precision]
     if runtime == "onnxruntime" and is_x86 and precision == "int8":
         activations = "U8"
-        weights = "U8" if u8s8_saturates() else "S8"
+        weights = "U8" if unsigned_weights else "S8"
     return f"{activations}{weights} {instructions}"
 
 

@@ -1,9 +1,10 @@
 """ONNX files in ONNX Runtime, on the CPU.
 
 On x86-64 without VNNI, ONNX Runtime multiplies unsigned activations by signed weights (U8S8) with an instruction that
-adds pairs of products in 16 bits and saturates. Its own remedy, `session.x64quantprecision`, makes the weights unsigned
-too (U8U8), which is exact and a little slower. `session_options` asks for it where a small product shows that it is
-needed: on a processor with VNNI it would be slower and no more exact.
+adds pairs of products in 16 bits and saturates. Weights up to `PAIR_LIMIT`, as edge-af writes them for x86-64, never get
+there. For files with larger weights ONNX Runtime has a remedy, `session.x64quantprecision`, which makes the weights
+unsigned too (U8U8): exact, and slower. `session_options` asks for it where the file holds such weights and a small product
+shows that this processor needs it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder
 from edge_af.runtime import MissingRuntime
 from edge_af.runtime.packed_onnx import align_packed
-from edge_af.runtime.probe import OUTPUT, check_names, has_operator
+from edge_af.runtime.probe import OUTPUT, check_names, has_operator, may_hold_weights_beyond
 
 
 def onnxruntime_module() -> Any:
@@ -42,30 +43,38 @@ def onnxruntime_module() -> Any:
     return onnxruntime
 
 
+PAIR_LIMIT = (2**15 - 1) // (2 * 255)
+"""Largest INT8 weight of which two products with unsigned bytes always fit into 16 bits: 64."""
 EXACT = "session.x64quantprecision"
 """The setting by which ONNX Runtime multiplies INT8 exactly on every x86-64 processor."""
 
 
-def session_options(threads: int | None = None) -> Any:
+def session_options(path: Path, threads: int | None = None) -> Any:
     """Options of an ONNX Runtime session: quiet, and exact in integer products on every processor.
 
     Args:
+        path: the ONNX file.
         threads: of the session's own pool; as many as it likes when None.
     """
-    options = _quiet_options()
+    options = quiet_options()
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    if u8s8_saturates():
+    if unsigned_weights(path):
         options.add_session_config_entry(EXACT, "1")
     return options
+
+
+def unsigned_weights(path: Path) -> bool:
+    """Whether an ONNX file's INT8 weights have to be made unsigned for this processor to multiply them exactly."""
+    return u8s8_saturates() and may_hold_weights_beyond(path, PAIR_LIMIT)
 
 
 @cache
 def u8s8_saturates() -> bool:
     """Whether ONNX Runtime's U8S8 products are wrong on this processor: tried, since no list of instructions tells."""
     model = resources.files("edge_af.runtime").joinpath("saturation.onnx").read_bytes()
-    options = _quiet_options()
+    options = quiet_options()
     options.intra_op_num_threads = 1
     session = onnxruntime_module().InferenceSession(model, options, providers=["CPUExecutionProvider"])
     # 64 products of 255 and 127 a sum; two of them already pass 16 bits.
@@ -73,7 +82,8 @@ def u8s8_saturates() -> bool:
     return bool((sums != 64 * 255 * 127).any())
 
 
-def _quiet_options() -> Any:
+def quiet_options() -> Any:
+    """Options of a session that reports errors alone; for float graphs, which have no integer products."""
     options = onnxruntime_module().SessionOptions()
     options.log_severity_level = 3
     return options
@@ -92,7 +102,7 @@ class OnnxScorer:
 
     def __init__(self, path: Path, threads: int, packed: Path | None = None) -> None:
         onnxruntime = onnxruntime_module()
-        options = session_options(threads)
+        options = session_options(path, threads)
         self._path = path
         try:
             if packed is not None:
@@ -129,7 +139,7 @@ def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
     Raises:
         EdgeAfError: scores from the packed weights are not those of the file.
     """
-    options = session_options()
+    options = session_options(path)
     with staged_folder(folder, (PACKED, f"{PACKED}.data")) as stage:
         options.optimized_model_filepath = str(stage / PACKED)
         for name, value in {
@@ -141,7 +151,7 @@ def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         align_packed(stage / PACKED, stage / f"{PACKED}.data")
         packed = onnxruntime.InferenceSession(
-            str(stage / PACKED), session_options(), providers=["CPUExecutionProvider"]
+            str(stage / PACKED), session_options(path), providers=["CPUExecutionProvider"]
         )
         random = np.random.default_rng(0)
         visual, audio = (

@@ -1,17 +1,22 @@
 """What a model file says of itself, read without its runtime: is it a model at all, and are its inputs and outputs ours?
 
-Only the containers are walked (protobuf fields of an ONNX file, tables of a FlatBuffer), never the weights, so that this
-costs next to nothing on a file of a gigabyte and works where neither onnx nor a runtime is installed.
+Only the containers are walked (protobuf fields of an ONNX file, tables of a FlatBuffer), and the weights by one function
+alone, so that this costs next to nothing on a file of a gigabyte and works where neither onnx nor a runtime is installed.
 """
 
 from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
 
 from edge_af.errors import EdgeAfError
 from edge_af.runtime.containers import DAMAGE, field_at, fields, string, tables, uint
 
+CHUNK = 1 << 20
+"""Bytes of weights read at a time."""
 INPUTS = ("audio", "visual")
 OUTPUT = "scores"
 
@@ -19,6 +24,7 @@ OUTPUT = "scores"
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME, _NODE_OP = 7, 1, 11, 12, 1, 4
 _GRAPH_INITIALIZER, _TENSOR_EXTERNAL, _TENSOR_DATA = 5, 13, (4, 5, 6, 7, 9, 10, 11)
 _TENSOR_LOCATION, _EXTERNAL = 14, 1
+_TENSOR_TYPE, _TENSOR_RAW, _INT8 = 2, 9, 3
 # Field numbers in LiteRT's schema.fbs: Model, SignatureDef, TensorMap.
 _MODEL_BUFFERS, _BUFFER_DATA = 4, 0
 _MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
@@ -69,6 +75,36 @@ def has_operator(path: Path, op: str) -> bool:
             if number == _GRAPH_NODE and not isinstance(span, int)
             for inner, name in fields(data, *span)
         )
+
+
+def may_hold_weights_beyond(path: Path, limit: int) -> bool:
+    """Whether an ONNX file, one that its runtime has loaded or will, has INT8 constants past ±limit, or such that cannot be
+    read here: in other files, as nodes, or as anything but raw bytes.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if has_operator(path, "Constant"):
+                return True
+            tensors = [value for number, value in fields(data, *onnx_graph(data)) if number == _GRAPH_INITIALIZER]
+            return any(isinstance(one, int) or _passes(file, data, one, limit) for one in tensors)
+    except (OSError, *DAMAGE):
+        return True
+
+
+def _passes(file: BinaryIO, data: mmap.mmap, tensor: tuple[int, int], limit: int) -> bool:
+    found = dict(fields(data, *tensor))
+    if found.get(_TENSOR_TYPE) != _INT8:
+        return False
+    raw = found.get(_TENSOR_RAW)
+    if raw is None or isinstance(raw, int):
+        return True
+    # Read, not mapped: mapped weights would count as memory that loading takes.
+    for start in range(*raw, CHUNK):
+        file.seek(start)
+        integers = np.frombuffer(file.read(min(CHUNK, raw[1] - start)), np.int8)
+        if integers.min() < -limit or integers.max() > limit:
+            return True
+    return False
 
 
 def weight_bytes(path: Path) -> int | None:

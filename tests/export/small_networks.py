@@ -12,7 +12,7 @@ from torch import nn
 from edge_af.export.graph import Graph, to_onnx
 from edge_af.models.networks import build
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
-from edge_af.runtime.ort import onnxruntime_module, session_options
+from edge_af.runtime.ort import EXACT, onnxruntime_module, quiet_options
 
 CLASSES = 30
 CONFIGS: dict[str, ModelConfig] = {
@@ -54,10 +54,10 @@ def torch_scores(network: nn.Module, visual: NDArray[np.float32], audio: NDArray
 
 def run_onnx(graph: Graph, feeds: dict[str, NDArray[Any]], outputs: list[str] | None = None) -> list[NDArray[Any]]:
     """A graph's outputs, or others of its tensors, in ONNX Runtime."""
+    options = quiet_options()
+    options.add_session_config_entry(EXACT, "1")
     session = onnxruntime_module().InferenceSession(
-        to_onnx(graph, extra_outputs=outputs or ()).SerializeToString(),
-        session_options(),
-        providers=["CPUExecutionProvider"],
+        to_onnx(graph, extra_outputs=outputs or ()).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     found: list[NDArray[Any]] = session.run(outputs or list(graph.outputs), feeds)
     return found

@@ -22,6 +22,8 @@ from edge_af.export.ranges import choose_videos, read_ranges
 from edge_af.export.recipes import Form, Recipe, load_recipe
 from edge_af.models.run import Run
 from edge_af.runtime import load
+from edge_af.runtime.ort import PAIR_LIMIT
+from edge_af.runtime.probe import may_hold_weights_beyond
 
 STATIC = {format: (load_recipe("int8-static"),) for format in ("onnx", "tflite")}
 
@@ -177,6 +179,27 @@ def test_the_verb_takes_a_recipe_for_each_format(
     }
     assert "attend-fusion-int8.tflite" in text
     assert "peak memory" in text
+
+
+def test_pairs_of_products_fit_16_bits_in_files_for_x86_64(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """In anybody's session, on any processor; what is for ARM keeps all of a byte, and so does what is not multiplied."""
+    run = make_run("attend-fusion")
+    flags = ["--format", "onnx", "--int4", "--recipe", "int8-dynamic", "--recipe", "int8-weights"]
+    for cpu in ("x86-64", "arm64"):
+        cli.main(["export", str(run), "--out", str(tmp_path / cpu), "--cpu", cpu, *flags], standalone_mode=False)
+    wide = {
+        path.relative_to(tmp_path).as_posix(): may_hold_weights_beyond(path, PAIR_LIMIT)
+        for path in tmp_path.glob("*/*int*.onnx")
+    }
+    assert wide == {
+        "x86-64/attend-fusion-int8-dynamic.onnx": False,
+        "x86-64/attend-fusion-int8-weights.onnx": True,
+        # Attention's inputs are no whole number of blocks: its weights are INT8.
+        "x86-64/attend-fusion-int4.onnx": False,
+        "arm64/attend-fusion-int8-dynamic.onnx": True,
+        "arm64/attend-fusion-int8-weights.onnx": True,
+        "arm64/attend-fusion-int4.onnx": True,
+    }
 
 
 def test_flags_and_recipes_make_a_file_each(

@@ -155,7 +155,7 @@ def test_a_relu_in_front_of_the_sigmoid_is_held() -> None:
 
 def test_blocks_have_scales_that_both_runtimes_hold_exactly() -> None:
     weight = normal(50, 128) * np.exp2(RANDOM.integers(-16, 6, (50, 1))).astype(np.float32)
-    integers, scale = quantize_weight(weight, 4, 32)
+    integers, scale = quantize_weight(weight, 7, 32)
     assert scale.shape == (50, 4)
     np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)
     assert not (scale.view(np.uint32) & 0xFFFF).any()
@@ -166,7 +166,7 @@ def test_blocks_have_scales_that_both_runtimes_hold_exactly() -> None:
 
 def test_weights_too_large_for_block_scales_are_refused() -> None:
     with pytest.raises(EdgeAfError, match=r"too large for INT4 in blocks"):
-        quantize_weight(np.full((2, 32), 1e6, np.float32), 4, 32)
+        quantize_weight(np.full((2, 32), 1e6, np.float32), 7, 32)
 
 
 def test_a_layer_that_blocks_do_not_divide_is_held_in_int8() -> None:
@@ -186,7 +186,7 @@ def test_a_rounding_by_data_is_refused_without(graph: Graph) -> None:
 def test_a_plan_takes_another_rounding(graph: Graph) -> None:
     seen = []
 
-    def zeros(name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], form: Form, least_scale: Any) -> Any:
+    def zeros(name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *_: Any) -> Any:
         seen.append(name)
         return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32), bias
 

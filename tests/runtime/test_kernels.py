@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -17,7 +18,8 @@ from edge_af.bench.device import cpu_features
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.runtime import load
 from edge_af.runtime.kernels import kernels
-from edge_af.runtime.ort import u8s8_saturates
+from edge_af.runtime.ort import PAIR_LIMIT, onnxruntime_module, u8s8_saturates, unsigned_weights
+from edge_af.runtime.probe import may_hold_weights_beyond
 
 CLASSES = 24
 
@@ -25,9 +27,15 @@ CLASSES = 24
 @pytest.fixture(params=["static", "dynamic"])
 def saturating(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A valid network whose pairs of products pass 16 bits: all activations and weights are at their largest."""
-    weight = numpy_helper.from_array(np.full((VISUAL_FEATURES, CLASSES), 127, np.int8), "weight")
-    small = [numpy_helper.from_array(np.array(value, kind), name) for name, value, kind in SCALARS]
-    if request.param == "dynamic":
+    return network(tmp_path / f"{request.param}.onnx", 127, dynamic=request.param == "dynamic")
+
+
+def network(path: Path, largest: int, *, dynamic: bool = True) -> Path:
+    """A network whose weights are all `largest`, and whose scores for `features` are all 2."""
+    weight = numpy_helper.from_array(np.full((VISUAL_FEATURES, CLASSES), largest, np.int8), "weight")
+    scalars = (*SCALARS, ("shrink", 1 / (VISUAL_FEATURES * largest), np.float32))
+    small = [numpy_helper.from_array(np.array(value, kind), name) for name, value, kind in scalars]
+    if dynamic:
         layer = [
             helper.make_node("DynamicQuantizeLinear", ["visual"], ["codes", "code_scale", "code_zero"]),
             helper.make_node("MatMulInteger", ["codes", "weight", "code_zero"], ["sums"]),
@@ -54,19 +62,16 @@ def saturating(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     ]
     output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["videos", CLASSES])
     graph = helper.make_graph(nodes, "saturating", inputs, [output], [weight, *small])
-    path = tmp_path / f"{request.param}.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
 
 
-SHRINK = 1 / (VISUAL_FEATURES * 127)
 SCALARS = (
     ("visual_scale", 2 / 255, np.float32),
     ("visual_zero", 0, np.uint8),
     ("one", 1, np.float32),
     ("weight_zero", 0, np.int8),
-    ("shrink", SHRINK, np.float32),
     ("axis", [1], np.int64),
     ("nothing", 0, np.float32),
 )
@@ -82,6 +87,37 @@ def test_sums_do_not_saturate_on_any_processor(saturating: Path, tmp_path: Path)
     for _ in range(2):
         scorer = load(saturating, packed=tmp_path / "packed")
         np.testing.assert_allclose(scorer.score(*features()), 2, rtol=1e-5)
+
+
+def test_weights_that_fit_keep_the_faster_kernels(tmp_path: Path):
+    for largest, beyond in ((PAIR_LIMIT, False), (-PAIR_LIMIT, False), (PAIR_LIMIT + 1, True), (-PAIR_LIMIT - 1, True)):
+        path = network(tmp_path / f"{largest}.onnx", largest)
+        assert may_hold_weights_beyond(path, PAIR_LIMIT) is beyond
+        assert unsigned_weights(path) is (beyond and u8s8_saturates())
+        np.testing.assert_allclose(load(path).score(*features()), 2, rtol=1e-5)
+        # Nor does a session that knows nothing of edge-af go wrong with them.
+        if not beyond:
+            session = onnxruntime_module().InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            visual, audio = features()
+            np.testing.assert_allclose(session.run(None, {"visual": visual, "audio": audio})[0], 2, rtol=1e-5)
+
+
+def test_weights_that_cannot_be_read_here_count_as_large(tmp_path: Path):
+    small = onnx.load(network(tmp_path / "small.onnx", 1))
+    in_numbers, as_node, outside = (onnx.ModelProto.FromString(small.SerializeToString()) for _ in range(3))
+    weight = in_numbers.graph.initializer[0]
+    weight.int32_data.extend(np.frombuffer(weight.raw_data, np.int8).tolist())
+    weight.ClearField("raw_data")
+    as_node.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=as_node.graph.initializer[0]))
+    del as_node.graph.initializer[0]
+    onnx.save_model(
+        outside, tmp_path / "outside.onnx", save_as_external_data=True, size_threshold=0, location="weights"
+    )
+    onnx.save_model(in_numbers, tmp_path / "in_numbers.onnx")
+    onnx.save_model(as_node, tmp_path / "as_node.onnx")
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "small.onnx").read_bytes()[:-40])
+    found = {path.stem: may_hold_weights_beyond(path, PAIR_LIMIT) for path in tmp_path.glob("*.onnx")}
+    assert found == {"small": False, "in_numbers": True, "as_node": True, "outside": True, "cut": True}
 
 
 @pytest.mark.slow
@@ -136,6 +172,8 @@ def test_names_of_kernels(
 @pytest.mark.skipif("avx2" not in (cpu_features() or ()), reason="not an x86-64 processor with AVX2")
 def test_onnx_kernels_are_named_by_what_runs_here():
     name = kernels("onnxruntime", "int8", integer=True, features=cpu_features())
-    assert name is not None and name.startswith("U8U8" if u8s8_saturates() else "U8S8")
+    assert name is not None and name.startswith("U8S8")
+    other = kernels("onnxruntime", "int8", integer=True, features=cpu_features(), unsigned_weights=True)
+    assert other == name.replace("U8S8", "U8U8")
     # VNNI multiplies exactly, and only where it lacks is there anything to mend.
     assert u8s8_saturates() == ("VNNI" not in name)
