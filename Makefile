@@ -9,9 +9,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 QUICK_DEMO := demo-quick
+JOBS ?= 2
+TORTURE_FLAGS ?=
 BASE_REF ?= HEAD~1
 
-.PHONY: demo test test-slow test-emulated test-browser lint install clean compare demo-quick
+.PHONY: demo test test-slow torture test-emulated test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
@@ -26,10 +28,15 @@ compare: $(INSTALLED)
 
 # Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow and not browser and not emulated"
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not browser and not emulated"
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m "slow and not emulated"
+
+# Kills, damaged files, hostile names, limits, two at once, a soak: drawn at random, each fault with how to try it again. As root,
+# for the disks that are too small. TORTURE_FLAGS="--size short" takes 10 minutes on 2 cores, "--size long" hours; see --help.
+torture: $(INSTALLED)
+	$(BIN)/python tests/torture $(TORTURE_FLAGS)
 
 # Aarch64 wheels under qemu: sets emulation up once (apt-get, no root), and skips with the reason where that cannot be.
 test-emulated: $(INSTALLED)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from small_dataset import write_dataset
 
 from edge_af.data.dataset import Dataset
+from edge_af.files import locked
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def eval_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """200 other videos of the same classes."""
     return write_dataset(tmp_path_factory.mktemp("data") / "eval", videos=200, classes=30, seed=1)
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """Both tiny networks as exported, made once for all processes that test; not to be changed."""
+    from tiny_export import tiny_exports  # Which loads torch.
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with locked(shared / "tiny-exports.lock", "another process makes the tiny exports", wait=True):
+        return tiny_exports(shared / "tiny-exports", dataset)

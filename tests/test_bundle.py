@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_export import tiny_exports
 
 from edge_af.artifacts import MANIFEST, read_manifest
 from edge_af.bundle import SIGNATURE, SUMS, verify_bundle, write_bundle
 from edge_af.cli import cli
-from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError, GateFailed
 from edge_af.runtime import load
 
@@ -29,8 +27,8 @@ needs_openssh = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    return tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset) / "attend-fusion"
+def exported(exports: Path) -> Path:
+    return exports / "attend-fusion"
 
 
 @pytest.fixture(scope="session")

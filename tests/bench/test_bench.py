@@ -120,6 +120,7 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
     assert page.read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_json_is_the_results_file_and_nothing_else(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
@@ -172,6 +173,7 @@ def test_a_folder_that_is_not_whole_is_refused(own_exports: Path, tmp_path: Path
     assert message in refused("bench", folder, out=tmp_path / "r.json")
 
 
+@pytest.mark.slow
 def test_other_bad_input_is_refused(exports: Path, dataset: Dataset, tmp_path: Path):
     out = tmp_path / "r.json"
     folder = exports / "attend-fusion"
@@ -203,6 +205,7 @@ def test_data_of_other_classes_without_labels_or_with_nan_is_refused_before_anyt
     assert "scores 30 classes" in message and "has 31" in message
 
 
+@pytest.mark.slow
 def test_a_missing_runtime_is_a_row_and_the_others_go_on(
     exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -219,6 +222,7 @@ def test_a_missing_runtime_is_a_row_and_the_others_go_on(
     assert all(row.size_bytes and row.params for row in by_runtime["litert"])
 
 
+@pytest.mark.slow
 def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken wheel')")
     out = tmp_path / "r.json"
@@ -229,6 +233,7 @@ def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
     assert "broken wheel" in done.stdout
 
 
+@pytest.mark.slow
 def test_rows_are_saved_as_they_come(exports: Path):
     saved: list[Results] = []
     bench(subjects_of([exports / "attend-fusion"], ("litert",)), None, method=SHORT, save=saved.append)
@@ -236,6 +241,7 @@ def test_rows_are_saved_as_they_come(exports: Path):
     assert [results.is_complete for results in saved] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     # The first row ends soon, the second would take until the time limit.
@@ -262,6 +268,7 @@ def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: 
     _wait_for(lambda: not Path(f"/proc/{worker}").exists())
 
 
+@pytest.mark.slow
 def test_a_killed_bench_takes_its_worker_with_it(exports: Path, tmp_path: Path):
     arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--out", tmp_path / "r.json"]
     process = subprocess.Popen(
@@ -303,6 +310,7 @@ def _vouch(path: Path) -> None:
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
     quantised = [exports / f"{model}/{model}-int8.onnx" for model in ("attend-fusion", "fc-late-fusion")]
     small = exports / "attend-fusion/attend-fusion-fp32.onnx"
@@ -312,6 +320,7 @@ def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
         open_dataset(exports / "absent")
 
 
+@pytest.mark.slow
 def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Path):
     """Else both would be set beside the FP32 file of the one that was named first."""
     for path in ("old", "new", "new/deeper"):
@@ -330,6 +339,7 @@ def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Pat
     assert {subject.artifact for subject in subjects_of(paths[:1])} == {"attend-fusion"}
 
 
+@pytest.mark.slow
 def test_rounds_add_up_and_batches_are_rows(exports: Path, eval_dataset: Dataset):
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
     method = Method(inferences=10, warm_up=1, rounds=4, packed=True)
@@ -346,6 +356,7 @@ def test_rounds_add_up_and_batches_are_rows(exports: Path, eval_dataset: Dataset
     assert results.rows[0].gap_at_20_interval == results.rows[1].gap_at_20_interval
 
 
+@pytest.mark.slow
 def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path, eval_dataset: Dataset, tmp_path: Path):
     subjects = subjects_of([exports / "attend-fusion"], ("litert",))
     method, scratch = Method(inferences=6, warm_up=1, rounds=2), tmp_path / "scratch"
@@ -402,6 +413,7 @@ def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
     assert max(anew.rows[0].latency_raw_us) < 10**9 and anew.continued == []
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports: Path):
     subjects = subjects_of([exports / "attend-fusion/attend-fusion-int8.tflite"])
     method = Method(inferences=6, warm_up=1, rounds=3)
@@ -422,6 +434,7 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
     assert row.rounds == [2] and row.latency_ms is not None
 
 
+@pytest.mark.slow
 def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkeypatch: pytest.MonkeyPatch):
     """Real processes that really die and hang, in the place of two workers."""
     real = run.run_worker
@@ -451,6 +464,7 @@ def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkey
     assert results.is_complete
 
 
+@pytest.mark.slow
 def test_a_suite_says_what_is_compared(exports: Path, tmp_path: Path):
     suite, out = tmp_path / "s.yaml", tmp_path / "r.json"
     suite.write_text(

@@ -91,6 +91,7 @@ def test_status_1_where_no_runtime_works(tmp_path: Path):
     assert not any(one["works"] for one in verbs.values())
 
 
+@pytest.mark.slow
 def test_a_runtime_that_hangs_is_stopped(tmp_path: Path):
     done = doctor(tmp_path, "--json", "--timeout", "4", fakes={"onnxruntime": "import time\ntime.sleep(3600)"})
     runtime = found(done)[0]["onnxruntime"]

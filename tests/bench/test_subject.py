@@ -46,6 +46,7 @@ def test_a_manifest_that_leads_nowhere_is_no_folder_without_one(exports: Path, t
         subjects_of([tmp_path / "all"])
 
 
+@pytest.mark.slow
 def test_a_folder_made_of_links_is_an_export_like_any_other(
     exports: Path, eval_dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -34,11 +34,11 @@ def edge_af(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture
-def other_exports(dataset: Dataset, tmp_path: Path) -> Path:
-    """Files with the names of the tiny Attend-Fusion's, of another network."""
+@pytest.fixture(scope="session")
+def other_exports(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files with the names of the tiny Attend-Fusion's, of another network; not to be changed."""
     config = AttendFusionConfig(tokens=4, token_width=12, heads=2, dropout=0.0)
-    return export_tiny("attend-fusion", tmp_path / "other", dataset, config=config)
+    return export_tiny("attend-fusion", tmp_path_factory.mktemp("exports") / "other", dataset, config=config)
 
 
 def interrupted_after(calls: int) -> tuple[list[Results], Callable[[Results], None]]:
@@ -52,6 +52,7 @@ def interrupted_after(calls: int) -> tuple[list[Results], Callable[[Results], No
     return kept, save
 
 
+@pytest.mark.slow
 def test_nothing_kept_of_another_file_is_measured_in_its_place(
     own_exports: Path, other_exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):
@@ -95,6 +96,7 @@ def test_a_file_that_is_replaced_is_no_row_of_the_one_before(
     assert row.status == "failed" and "was replaced or changed" in (row.reason or "")
 
 
+@pytest.mark.slow
 def test_weights_packed_of_a_file_that_is_replaced_meanwhile_are_not_kept(
     own_exports: Path, other_exports: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -150,6 +152,7 @@ def test_one_bench_at_a_time_writes_to_a_results_file(exports: Path, tmp_path: P
     assert edge_af(*arguments, "--runs", 4).returncode == 0 and not lock.exists()
 
 
+@pytest.mark.slow
 def test_a_finished_bench_is_replaced_only_when_asked(exports: Path, tmp_path: Path):
     file, out = exports / "attend-fusion/attend-fusion-int8.tflite", tmp_path / "r.json"
     arguments = ["bench", file, "--no-packed", "--runs", 4, "--rounds", 1, "--out", out]

@@ -131,6 +131,7 @@ def test_a_file_that_cannot_be_loaded_is_a_row(tmp_path: Path):
     assert str(tmp_path) not in found["reason"].split(":")[0]
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_a_row_that_says_so(tmp_path: Path):
     """The limit lies just above what the runtime takes by itself, and the file needs far more than that."""
     path = tmp_path / "large.onnx"

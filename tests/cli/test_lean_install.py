@@ -103,6 +103,7 @@ def test_bench_report_eval_and_predict_run(
     assert [video["labels"] for video in again] == [video["labels"] for video in videos]
 
 
+@pytest.mark.slow
 def test_compare_runs(environment: dict[str, str], exports: Path, eval_dataset: Dataset, tmp_path: Path):
     budget = tmp_path / "budget.yaml"
     budget.write_text("limits: {'*': {size_bytes: 1 GB, gap_at_20: 0}}")

@@ -38,7 +38,7 @@ def edge_af(folder: Path, *arguments: object) -> subprocess.CompletedProcess[byt
     return done
 
 
-FAST = ("latin", "line")
+FAST = ("line",)
 """Each takes half a minute: a process for every verb."""
 
 

@@ -45,6 +45,7 @@ def test_what_was_half_made_is_gone(tmp_path: Path, name: str, status: int, igno
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_terminal_may_go_under_nohup(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_af", "data", "synth", str(tmp_path / "out"), "--videos-train", "20000"],

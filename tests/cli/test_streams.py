@@ -95,11 +95,8 @@ def test_a_reader_that_has_gone_is_no_failure_of_any_text(arguments):
 
 
 @pytest.fixture(scope="module")
-def worse(tmp_path_factory, dataset):
+def worse(tmp_path_factory, exports):
     """A shell line that compares a file with one that scores otherwise, so that a gate fails at once."""
-    from tiny_export import tiny_exports
-
-    exports = tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset)
     folder = tmp_path_factory.mktemp("worse")
     base = exports / "attend-fusion/attend-fusion-fp32.onnx"
     shutil.copy(base, folder / "candidate.onnx")

@@ -56,6 +56,7 @@ def test_a_reader_that_has_gone_is_no_failure():
     assert done.returncode == 0 and done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "package", "extra"), [("train", "torch", "train"), ("export", "onnx", "export")])
 def test_a_verb_without_its_packages_says_which_extra_has_them(verb, package, extra, dataset, tmp_path):
     arguments = {

@@ -111,6 +111,7 @@ def test_the_action_fails_what_is_worse(action: Runner, exports: Path):
     assert "worse than the base" in summary and "::error title=" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cannot_tell, ends", [("fail", 3), ("pass", 0)])
 def test_the_action_when_it_cannot_be_told(action: Runner, exports: Path, tmp_path: Path, cannot_tell: str, ends: int):
     base = exports / "attend-fusion/attend-fusion-int8.tflite"
@@ -197,6 +198,7 @@ def _run(path: str, folder: Path, *arguments: object, **more: str) -> subprocess
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_script_passes_on_what_was_found(path: str, exports: Path, tmp_path: Path):
     file = exports / "attend-fusion/attend-fusion-int8.onnx"
     done = _run(path, tmp_path, file, file, *SURE.split())

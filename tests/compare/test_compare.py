@@ -214,6 +214,7 @@ def test_a_damaged_file_is_a_verdict_that_is_written(exports: Path, tmp_path: Pa
         assert checks(read(out))["runs"]["status"] == ("failed" if status == 1 else "invalid")
 
 
+@pytest.mark.slow
 def test_too_short_a_budget_is_status_3_and_says_what_to_do(exports: Path, tmp_path: Path):
     """Of several pairs the first takes all of it, and the others are left with nothing, not with less."""
     base, candidate = exports / "attend-fusion", tmp_path / "attend-fusion"
@@ -228,6 +229,7 @@ def test_too_short_a_budget_is_status_3_and_says_what_to_do(exports: Path, tmp_p
     assert "this pair's 0.005 s" in done.stdout and not re.search(r"-\d[\d.]* s", done.stdout)
 
 
+@pytest.mark.slow
 def test_a_history_grows_by_a_line_a_pair_and_outlives_a_cut_one(exports: Path, tmp_path: Path):
     base, history = exports / "attend-fusion/attend-fusion-fp32.tflite", tmp_path / "history.jsonl"
     arguments = (in_other_bytes(base, tmp_path / "base.tflite"), base, "--budget", "0.01s", "--history", history)

@@ -90,6 +90,7 @@ def test_what_a_limit_asks_for_and_is_not_known_cannot_be_told():
     assert found.status == "unknown"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body, timeout, status, said",
     [

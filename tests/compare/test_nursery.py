@@ -114,6 +114,7 @@ def test_a_child_that_dies_while_it_is_timed(pair: tuple[Path, Path]):
     assert broken.value.which == "candidate" and "SIGSEGV while timing" in broken.value.reason
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_is_ended_and_told(pair: tuple[Path, Path]):
     command = with_load("if 'candidate' in str(path): time.sleep(600)")
     with pytest.raises(BrokenFile) as broken, nursery(job(*pair), timeout_seconds=5, command=command) as started:

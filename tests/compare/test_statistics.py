@@ -107,6 +107,7 @@ def test_false_alarms_stay_rare_over_all_looks(true_ratio: float):
         assert np.mean([verdict in (NOT_SLOWER, FASTER) for verdict in verdicts]) <= ERROR * 1.7
 
 
+@pytest.mark.slow
 def test_looking_after_every_generation_would_raise_false_alarms():
     """Why looks are planned: at the last look's error, looking all the time errs several times as often."""
     random = np.random.default_rng(2)

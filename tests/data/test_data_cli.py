@@ -114,6 +114,7 @@ def test_what_works_without_tensorflow(prepared: Path, tmp_path: Path) -> None:
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
 
 
+@pytest.mark.slow
 def test_tensorflow_says_nothing(prepared: Path, tmp_path: Path) -> None:
     ran = _command(
         "from edge_af.cli import main; main()", "data", "prepare", tmp_path / "in", "--out", tmp_path / "out", "--json"

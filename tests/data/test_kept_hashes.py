@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from tiny_export import tiny_exports
 
 from edge_af.cli import cli
 from edge_af.data import dataset as stored
@@ -81,6 +80,7 @@ def test_codes_are_not_taken_for_features(tmp_path: Path, eval_dataset: Dataset)
     check_features(np.zeros_like(visual), np.zeros_like(audio), "x.npz")
 
 
+@pytest.mark.slow
 def test_accuracy_on_training_data_is_named(dataset: Dataset, tmp_path: Path, eval_dataset: Dataset):
     run, exported = tmp_path / "run", tmp_path / "exported"
     options = ("--model", "fc-late-fusion", "--preset", "linear", "--epochs", 1)
@@ -99,10 +99,7 @@ def test_accuracy_on_training_data_is_named(dataset: Dataset, tmp_path: Path, ev
     assert any("was trained on" in text for text in json.loads(out.read_text())["warnings"])
 
 
-def test_weights_outside_an_onnx_file_are_refused(
-    tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, eval_dataset: Dataset, tmp_path: Path
-):
-    exports = tiny_exports(tmp_path_factory.getbasetemp() / "tiny-exports", dataset)
+def test_weights_outside_an_onnx_file_are_refused(exports: Path, eval_dataset: Dataset, tmp_path: Path):
     path = tmp_path / "network.onnx"
     model = onnx.load(exports / "attend-fusion/attend-fusion-fp32.onnx")
     onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)

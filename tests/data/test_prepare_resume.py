@@ -68,6 +68,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["mid-source", "before-index", "before-rename"])
 def test_killed_and_run_again(tmp_path: Path, sources: Path, run: Callable[..., Any], moment: str) -> None:
     out = tmp_path / "out"

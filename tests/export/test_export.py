@@ -76,6 +76,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
     assert manifest_of(tmp_path / "moved" / f"{model}-int8.onnx") is not None
 
 
+@pytest.mark.slow
 def test_the_order_of_calibration_videos_changes_no_byte(
     network: nn.Module, model: str, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_data_of_other_classes_and_missing_data_are_refused(dataset: Dataset, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_existing_export_is_kept_unless_told(tmp_path: Path) -> None:
     network, out = random_network("fc-late-fusion"), tmp_path / "out"
 
@@ -151,6 +153,7 @@ def run_verb(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_verb_prints_one_json_object(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +170,7 @@ def test_the_verb_prints_one_json_object(
     assert read_manifest(out).class_names[3] == "name of 3"
 
 
+@pytest.mark.slow
 def test_the_verb_takes_a_recipe_for_each_format(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +206,7 @@ def test_pairs_of_products_fit_16_bits_in_files_for_x86_64(make_run: Callable[..
     }
 
 
+@pytest.mark.slow
 def test_flags_and_recipes_make_a_file_each(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +228,7 @@ def test_flags_and_recipes_make_a_file_each(
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_flag_says_which_recipe_it_picked(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +237,7 @@ def test_a_flag_says_which_recipe_it_picked(
     assert "--int8: int8-static for onnx, int8-dynamic for tflite" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_int4_is_rounded_on_videos_where_there_are_some(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +249,7 @@ def test_int4_is_rounded_on_videos_where_there_are_some(
     assert recipes == {"without": "int4-block32-dynamic", "with": "int4-block64-dynamic-gptq-corrected"}
 
 
+@pytest.mark.slow
 def test_integer_inputs_and_outputs(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +268,7 @@ def test_integer_inputs_and_outputs(
         run_verb(capsys, run, *flags, "--overwrite", "--recipe", "int8-dynamic")
 
 
+@pytest.mark.slow
 def test_fp32_of_one_format_needs_no_data(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +277,7 @@ def test_fp32_of_one_format_needs_no_data(
     assert read_manifest(tmp_path / "out").calibration is None
 
 
+@pytest.mark.slow
 def test_dynamic_int8_needs_no_data(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +287,7 @@ def test_dynamic_int8_needs_no_data(
     assert [file.recipe for file in manifest.files] == [None, None, "int8-dynamic", "int8-dynamic"]
 
 
+@pytest.mark.slow
 def test_held_out_videos_are_not_calibrated_on(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,6 +304,7 @@ def test_held_out_videos_are_not_calibrated_on(
     assert calibration.sha256 == dataset.sha256(rows)
 
 
+@pytest.mark.slow
 def test_only_the_data_of_the_run_is_calibrated_on(
     make_run: Callable[..., Path],
     dataset: Dataset,
@@ -319,6 +331,7 @@ def test_only_the_data_of_the_run_is_calibrated_on(
     assert calibration is not None and calibration.sha256 == dataset.sha256(split(dataset.videos, 0.3, 5)[0])
 
 
+@pytest.mark.slow
 def test_recipes_of_the_same_name_are_two_recipes(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,6 +352,7 @@ def test_recipes_of_the_same_name_are_two_recipes(
     assert {file.format: file.integer_layers for file in files if file.recipe} == {"onnx": 1, "tflite": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -371,6 +385,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
         cli.main(["export", str(tmp_path / "empty"), "--out", str(tmp_path / "out")], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_ranges_of_one_export_serve_the_next_without_videos(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -385,6 +400,7 @@ def test_ranges_of_one_export_serve_the_next_without_videos(
     assert read_manifest(tmp_path / "two").calibration == read_manifest(tmp_path / "one").calibration
 
 
+@pytest.mark.slow
 def test_ranges_of_another_network_are_refused(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

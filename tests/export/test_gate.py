@@ -68,6 +68,7 @@ def export(out: Path, dataset: Dataset, gate: GateData) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labelled: Dataset, tmp_path: Path) -> None:
     gate = GateData(labelled, np.arange(200, 600), 0.02)
     export(tmp_path / "out", dataset, gate)
@@ -93,6 +94,7 @@ def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labelled: Da
         assert worst["gap_at_20_drop"] > 0.02
 
 
+@pytest.mark.slow
 def test_where_nothing_helps_the_export_fails_and_leaves_nothing(
     dataset: Dataset, labelled: Dataset, tmp_path: Path
 ) -> None:
@@ -111,6 +113,7 @@ def run_verb(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_of_the_runs_own_data_the_held_out_videos_are_gated_on(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +129,7 @@ def test_of_the_runs_own_data_the_held_out_videos_are_gated_on(
             assert file.gate is not None and file.gate.videos == len(split(dataset.videos, 0.3, 5)[1])
 
 
+@pytest.mark.slow
 def test_other_data_is_gated_on_whole_and_said(
     make_run: Callable[..., Path], eval_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

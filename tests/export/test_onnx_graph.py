@@ -48,6 +48,7 @@ def test_weights_keep_the_parameters_names_and_layers_take_theirs(network: nn.Mo
     assert len({node.name for node in graph.nodes}) == len(graph.nodes)
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes_and_no_traces_of_this_machine(network: nn.Module, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_onnx(trace(network, CLASSES), tmp_path / f"{name}.onnx")
@@ -59,6 +60,7 @@ def test_exporting_twice_gives_the_same_bytes_and_no_traces_of_this_machine(netw
     onnx.checker.check_model(model, full_check=True)
 
 
+@pytest.mark.slow
 def test_tracing_leaves_the_network_as_it_was(network: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     trace(network, CLASSES)
@@ -66,6 +68,7 @@ def test_tracing_leaves_the_network_as_it_was(network: nn.Module) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_exporter_is_silent(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
     trace(network, CLASSES)
     captured = capfd.readouterr()
@@ -73,6 +76,7 @@ def test_the_exporter_is_silent(network: nn.Module, capfd: pytest.CaptureFixture
     assert captured.err == ""
 
 
+@pytest.mark.slow
 def test_exporting_leaves_the_environment_as_it_was(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_LOGS", raising=False)
     trace(network, CLASSES)

@@ -126,6 +126,7 @@ def test_names_that_are_markup_stay_text(page: str):
     assert "\x1b" not in report.table(dark)
 
 
+@pytest.mark.slow
 def test_report_reads_a_history(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     path.write_text(line(entry()) + line(entry(1, "failed")))

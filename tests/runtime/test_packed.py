@@ -38,6 +38,7 @@ def test_packed_weights_give_the_same_scores(
     assert {file.name: file.stat().st_mtime_ns for file in packed.iterdir()} == made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_packed_weights_of_odd_sizes_lie_where_the_kernels_need_them(
     dataset: Dataset, eval_dataset: Dataset, tmp_path: Path, precision: str
@@ -65,6 +66,7 @@ def test_packed_weights_of_odd_sizes_lie_where_the_kernels_need_them(
     assert len(places) >= 5 and all(place % 64 == 0 for place in places)
 
 
+@pytest.mark.slow
 def test_packed_weights_of_a_file_with_integer_inputs(dataset: Dataset, tmp_path: Path):
     """The compiled model does not know its tensors' scales."""
     out = export_tiny("attend-fusion", tmp_path / "out", dataset, name="int8-static", integer_io=True)

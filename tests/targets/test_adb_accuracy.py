@@ -65,6 +65,7 @@ def test_the_phones_scores_are_measured(
     assert not any("No evaluation data" in text for text in caveats([results]))
 
 
+@pytest.mark.slow
 def test_integer_inputs_and_outputs(phone: LoopbackPhone, dataset: Dataset, eval_dataset: Dataset, tmp_path: Path):
     folder = export_tiny("fc-late-fusion", tmp_path / "io", dataset, name="int8-static", integer_io=True)
     file = folder / "fc-late-fusion-int8.tflite"
@@ -109,6 +110,7 @@ def test_latency_is_kept_where_there_are_no_scores(
     assert results.is_complete and any(reason in text for text in results.warnings)
 
 
+@pytest.mark.slow
 def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_dataset: Dataset, tmp_path: Path):
     """What was measured and scored is kept, and with the phone back the same command goes on."""
     kept: list[Results] = []

@@ -118,6 +118,7 @@ def listed(phone: LoopbackPhone) -> list[str]:
     return phone.adb("shell", f"ls {FILES}").split()
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_copied_again_and_what_is_damaged_is(
     phone: LoopbackPhone, exports: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -207,6 +208,7 @@ def slow(phone: LoopbackPhone) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: Path):
     """What was measured is kept, and with the phone back the same command goes on."""
     kept: list[Results] = []
@@ -247,6 +249,7 @@ def no_longer_slow(phone: LoopbackPhone) -> None:
     (phone.folder / "calls").symlink_to("/dev/null")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_both_sides(phone: LoopbackPhone, exports: Path, tmp_path: Path):
     out = tmp_path / "r.json"
     arguments = (exports / "attend-fusion", "--runs", 4, "--rounds", 2, "--out", out, "--target", "adb")

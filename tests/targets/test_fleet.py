@@ -24,6 +24,7 @@ def fleet_file(folder: Path, *targets: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_none_of_the_others(board: LoopbackBoard, exports: Path, tmp_path: Path):
     fleet = fleet_file(tmp_path, board.target, "ssh://no-such-host.invalid")
     file, out = exports / "attend-fusion/attend-fusion-int8.tflite", tmp_path / "results.json"
@@ -39,6 +40,7 @@ def test_one_that_fails_stops_none_of_the_others(board: LoopbackBoard, exports: 
     assert row.status == "ok" and not out.exists() and "LiteRT" in (tmp_path / "t.md").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_of_them(board: LoopbackBoard, exports: Path, tmp_path: Path):
     fleet = fleet_file(tmp_path, {"target": board.target})
     out = tmp_path / "results.json"

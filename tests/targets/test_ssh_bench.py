@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from loopback import LoopbackBoard, Started, wait_for
 
 from edge_af.bench.results import read_results
@@ -56,6 +57,7 @@ def test_the_results_are_those_of_a_bench_there(
     assert board.cache.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_files_for_another_processor_are_named(board: LoopbackBoard, own_exports: Path, tmp_path: Path):
     manifest = own_exports / "attend-fusion/manifest.json"
     manifest.write_text(manifest.read_text().replace('"cpu": "x86-64"', '"cpu": "arm64"'))
@@ -67,6 +69,7 @@ def test_files_for_another_processor_are_named(board: LoopbackBoard, own_exports
         assert "Made for another kind of processor" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_suite_is_chosen_for_the_machine_that_runs_it(board: LoopbackBoard, exports: Path, tmp_path: Path):
     suite = tmp_path / "suite.yaml"
     text = (
@@ -83,6 +86,7 @@ def test_a_suite_is_chosen_for_the_machine_that_runs_it(board: LoopbackBoard, ex
     assert done.returncode == 2 and f"the target is {os.uname().machine}" in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_measured_there_is_nothing_measured_here(board: LoopbackBoard, exports: Path, tmp_path: Path):
     """A runtime that dies there is a row here that says so."""
     python = next((board.cache / "environments").glob("*/bin/python"))
@@ -104,6 +108,7 @@ def finished_rows(board: LoopbackBoard) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_both_sides_and_the_same_command_goes_on(board: LoopbackBoard, exports: Path, tmp_path: Path):
     out = tmp_path / "r.json"
     arguments = (exports / "attend-fusion", *IN_TWO_ROUNDS, "--out", out)
@@ -125,6 +130,7 @@ def test_ctrl_c_ends_both_sides_and_the_same_command_goes_on(board: LoopbackBoar
     assert results.rows[0].latency_raw_us[:20] == begun.rows[0].latency_raw_us[:20]
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_is_made_again_and_the_bench_goes_on(
     board: LoopbackBoard, exports: Path, tmp_path: Path
 ):
@@ -140,6 +146,7 @@ def test_a_connection_that_breaks_is_made_again_and_the_bench_goes_on(
     assert board.is_quiet() and not list((board.cache / "sessions").iterdir())
 
 
+@pytest.mark.slow
 def test_a_client_that_is_killed_leaves_nothing_running(board: LoopbackBoard, exports: Path, tmp_path: Path):
     started = Started(board, exports / "attend-fusion", "--runs", 10**6, "--no-packed", "--out", tmp_path / "r.json")
     wait_for(lambda: any("worker" in line for line in board.processes()), started)
@@ -151,6 +158,7 @@ def test_a_client_that_is_killed_leaves_nothing_running(board: LoopbackBoard, ex
     assert board.is_quiet()
 
 
+@pytest.mark.slow
 def test_the_doctor_goes_there_too(board: LoopbackBoard):
     def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edge_af", "doctor", "--target", board.target, *arguments]

@@ -62,6 +62,7 @@ def refused(board: LoopbackBoard, exports: Path, out: Path) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_who_cannot_be_reached_is_named_with_what_to_do(board: LoopbackBoard, exports: Path, tmp_path: Path):
     out = tmp_path / "r.json"
     key = (board.folder / "host.pub").read_text()
@@ -87,6 +88,7 @@ def script(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_board_without_a_fitting_python_is_told_so(
     make_board: Callable[..., LoopbackBoard], exports: Path, tmp_path: Path
 ):

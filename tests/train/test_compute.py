@@ -39,7 +39,7 @@ def test_a_missing_gpu_is_an_error_and_auto_does_without():
 
 
 def test_the_peak_is_no_less_than_what_a_product_reaches():
-    """Of matrices half as large, timed here: within a factor of three on the busiest machine."""
+    """Of matrices half as large: within a factor of ten, as another process may have the cores while one of both is timed."""
     peak = matmul_flops("cpu", torch.float32)
     side, best = 512, float("inf")
     a = torch.ones(side, side)
@@ -47,7 +47,7 @@ def test_the_peak_is_no_less_than_what_a_product_reaches():
         started = time.perf_counter()
         a @ a
         best = min(best, time.perf_counter() - started)
-    assert peak > 2 * side**3 / best / 3
+    assert peak > 2 * side**3 / best / 10
 
 
 def test_tensors_are_the_batchs_arrays(dataset):

@@ -128,6 +128,7 @@ def test_resuming_a_finished_run_changes_nothing(dataset, unbroken):
         train(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, epochs=9), resume=True)
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_is_no_finished_run(dataset, unbroken, tmp_path, monkeypatch):
     def full(*arguments):
         raise EdgeAfError("no space left")
@@ -151,6 +152,7 @@ def test_another_number_of_threads_is_only_warned_of(dataset, unbroken, capsys):
     assert "the weights will differ by rounding" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_options_are_refused(dataset, tmp_path):
     process = start(dataset, tmp_path, "waits")
     wait_for_checkpoint(process, tmp_path)

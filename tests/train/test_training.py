@@ -63,6 +63,7 @@ def test_the_same_seed_gives_the_same_weights(dataset, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path):
     """With all of the loss on the teacher's scores, the student comes closer to them than one that saw only labels."""
     options = dataclasses.replace(OPTIONS, teacher_weight=1.0)

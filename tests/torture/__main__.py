@@ -1,0 +1,80 @@
+"""`make torture`: edge-af under conditions that no test spells out, drawn at random. Prints counts by outcome and every fault.
+
+Kills at random moments, damaged files, hostile names, limits, two processes at once, and a soak. Each case is drawn from the
+seed and its number, so that a fault can be tried again. Exit status 1: there are faults.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import outcome
+from drive import SIZES, torture
+
+from edge_af.bench.device import project_commit, this_device
+
+
+def text(found: dict[str, Any]) -> str:
+    """The counts as Markdown."""
+    outcomes = list(dict.fromkeys(name for kind in found["kinds"].values() for name in kind["outcomes"]))
+    lines = [f"| | cases | {' | '.join(outcomes)} | faults |", "|---|" + "---:|" * (len(outcomes) + 2)]
+    for name, kind in found["kinds"].items():
+        counts = " | ".join(f"{kind['outcomes'].get(one, 0):,}" for one in outcomes)
+        lines.append(f"| **{name}** | {kind['cases']:,} | {counts} | {kind['faults']:,} |")
+        for what, own in kind["of"].items():
+            counts = " | ".join(f"{own.get(one, 0):,}" for one in outcomes)
+            faults = sum(fault["kind"] == name and fault["what"] == what for fault in found["faults"])
+            lines.append(f"| {what} | {sum(own.values()):,} | {counts} | {faults:,} |")
+    for fault in found["faults"]:
+        first = fault["details"].splitlines()[0]
+        lines += ["", f"* {fault['kind']}, {fault['what']}: {fault['fault'].splitlines()[0]} ({first})"]
+    return "\n".join(lines) + "\n"
+
+
+def record(out: Path, found: dict[str, Any]) -> None:
+    """Write OUT.json and OUT.md, with where and how they were made."""
+    commit = project_commit()
+    made = f"`{found['command']}` at commit {commit} on {found['device']}, in {found['seconds'] / 60:.0f} minutes"
+    out.with_suffix(".json").write_text(json.dumps({**found, "commit": commit}, indent=2) + "\n")
+    out.with_suffix(".md").write_text(f"Made by {made}.\n\n{text(found)}")
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--size",
+    type=click.Choice(["short", "medium", "long"]),
+    default="medium",
+    show_default=True,
+    help="About 10 minutes, an hour, or several, on 2 cores.",
+)
+@click.option("--only", type=click.Choice(list(SIZES)), multiple=True, help="Only this kind; may be given again.")
+@click.option("--cases", type=click.IntRange(min=1), help="So many of each kind instead.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Other cases.")
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes at a time.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write OUT.json and OUT.md too.")  # fmt: skip
+def main(size: str, only: tuple[str, ...], cases: int | None, seed: int, jobs: int, out: Path | None) -> None:
+    at = ["short", "medium", "long"].index(size)
+    sizes = {kind: cases or numbers[at] for kind, numbers in SIZES.items() if not only or kind in only}
+    began = time.monotonic()
+    found = outcome.summary(torture(sizes, seed, jobs))
+    found |= {
+        "command": " ".join(["python", *sys.argv]),
+        "device": this_device().label,
+        "seconds": round(time.monotonic() - began),
+        "seed": seed,
+    }
+    click.echo(text(found))
+    for fault in found["faults"]:
+        click.echo(f"{fault['kind']}, {fault['what']}: {fault['fault']}\n{fault['details']}\n", err=True)
+    if out is not None:
+        record(out, found)
+    sys.exit(bool(found["faults"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Shares the cases of all kinds out over a few processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import click
+import damage
+import ground
+import kills
+import limits
+import names
+import outcome
+import pairs
+import soak
+
+SIZES = {
+    # Kind: cases of `--size short`, `medium`, `long`; seconds for the soak.
+    "kills": (22, 110, 330),
+    "damage": (300, 3000, 20_000),
+    "names": (12, 60, 220),
+    "limits": (20, 60, 220),
+    "pairs": (6, 22, 44),
+    "soak": (5, 60, 900),
+}
+PART = {"kills": 11, "damage": 500, "names": 20, "limits": 20, "pairs": 11, "soak": 10**6}
+"""Cases that a process of its own tries, so that several are at work."""
+WITH_REFERENCE = {"kills": kills, "limits": limits, "pairs": pairs}
+OTHERS = {"damage": damage, "names": names, "soak": soak}
+
+
+def part(kind: str, folder: Path, whole: dict[str, kills.Reference], cases: int, seed: int) -> list[outcome.Case]:
+    """Some cases of a kind, in this process."""
+    place = ground.Ground(folder)
+    if kind in WITH_REFERENCE:
+        return list(WITH_REFERENCE[kind].tortured(place, whole, cases, seed))
+    return list(OTHERS[kind].tortured(place, cases, seed))
+
+
+def parts(sizes: dict[str, int], seed: int) -> Iterator[tuple[str, int, int]]:
+    """(kind, cases, seed) of every part."""
+    for kind, cases in sizes.items():
+        for at in range(0, cases, PART[kind]):
+            yield kind, min(PART[kind], cases - at), seed + at
+
+
+def torture(sizes: dict[str, int], seed: int, jobs: int) -> list[outcome.Case]:
+    """So many cases of each kind, in `jobs` processes at a time; progress goes to standard error."""
+    found: list[outcome.Case] = []
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
+        place = ground.make(Path(scratch) / "ground")
+        whole = kills.references(place, Path(scratch))
+        # Forked parts would hold what this process has open.
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+            tasks = [
+                pool.submit(part, kind, place.folder, whole, cases, own) for kind, cases, own in parts(sizes, seed)
+            ]
+            for task in as_completed(tasks):
+                cases = task.result()
+                found += cases
+                faults = sum(case.fault is not None for case in cases)
+                click.echo(f"{len(found):,} cases, the last {len(cases)} of {cases[0].kind}, {faults} faults", err=True)
+    return found

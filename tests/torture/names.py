@@ -1,0 +1,127 @@
+"""Hostile names of files and folders: each verb works, or says why not, and a terminal is shown no more than text."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from damage import forked, preload
+from ground import Ground
+from outcome import Case, judged
+
+PIECES = [
+    *(
+        b"\xe9",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"\n",
+        b"\r",
+        b"\t",
+        b"\x07",
+        b"\x1b[31m",
+        b"\x1b]0;x\x07",
+        b"\x7f",
+        b"\x9b2J",
+    ),
+    *(
+        "\u202e".encode(),
+        "\u2066".encode(),
+        "\u200b".encode(),
+        "\ufeff".encode(),
+        "\U0001f600".encode(),
+        "e\u0301".encode(),
+    ),
+    *(
+        b"::stop-commands::x",
+        b"::error::",
+        b"##vso[task]",
+        b"%0A",
+        b"%s",
+        b"{}",
+        b"$(touch x)",
+        b"`touch x`",
+        b";",
+        b"&",
+        b"|",
+    ),
+    *(b"'", b'"', b"\\", b"*", b"?", b"[a]", b"~", b" ", b"-", b"--out", b"-rf", b".", b"..", b"#", b"=", b",", b":"),
+    *(b"<script>alert(1)</script>", b"|a|b|", b"[x](y)", b"CON", b"nul.txt", b".onnx", b".tflite", b".json", b"n" * 60),
+]
+FIRST = [b"\n::error::b", b"\x1b]0;x\x07", "a\u202egpj".encode(), b"caf\xe9", b"-rf", b"n" * 240, b" ", b"..."]
+COMMANDS = (b"::error title=", b"::warning title=", b"::notice title=")
+
+
+def hostile(cases: int, seed: int) -> list[str]:
+    """So many different names, as Python holds them."""
+    draw = random.Random(seed)
+    names = dict.fromkeys(FIRST[:cases])
+    while len(names) < cases:
+        name = b"".join(draw.choice(PIECES) for _ in range(draw.randrange(1, 6)))[:240]
+        if name.strip(b".") and b"/" not in name:
+            names[name] = None
+    return [os.fsdecode(name) for name in names]
+
+
+def tortured(ground: Ground, cases: int, seed: int) -> Iterator[Case]:
+    """So many names, each through the verbs that read and write files."""
+    preload()
+    os.environ["GITHUB_ACTIONS"] = "true"
+    for number, name in enumerate(hostile(cases, seed)):
+        yield from _through(ground, name, number)
+
+
+def _through(ground: Ground, name: str, number: int) -> Iterator[Case]:
+    model, data, results = f"./{name}.onnx", f"./d{name}", f"./{name}.json"
+    steps = (
+        ("predict", ("predict", model, "eval", "--videos", "2")),
+        ("eval", ("eval", model, "--data", data)),
+        ("data info", ("data", "info", data)),
+        ("data prepare", ("data", "prepare", f"./r{name}", "--classes", "24", "--out", f"./p{name}")),
+        ("data sample", ("data", "sample", data, "--videos", "5", "--out", f"./{name}")),
+        ("bundle", ("bundle", f"./a{name}", "--out", f"./b{name}")),
+        ("verify", ("verify", f"./b{name}", "--out", f"./v{name}")),
+        ("report", ("report", results, "--html", f"./h{name}", "--markdown", f"./m{name}")),
+        ("compare", ("compare", model, model, "--junit", f"./j{name}", "--history", f"./l{name}",
+                     "--markdown", f"./c{name}")),
+        ("an argument", (name,)),
+        ("a path that is not there", ("report", f"./missing{name}")),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tortured-") as scratch:
+        place = Path(scratch)
+        try:
+            for target, source in (
+                (model, "artifacts/fc-late-fusion-int8.onnx"),
+                (data, "eval"),
+                (f"r{name}", "raw/eval"),
+                (f"a{name}", "artifacts"),
+                (results, "results.json"),
+                ("eval", "eval"),
+            ):
+                (place / target).symlink_to(ground / source)
+        except OSError as error:
+            yield Case("names", "a name that cannot be made", "left out", None, f"{name!r}: {error.strerror}")
+            return
+        os.environ["GITHUB_STEP_SUMMARY"] = str(place / "summary.md")
+        for what, arguments in steps:
+            (place / "said").unlink(missing_ok=True)
+            ended = forked(list(arguments), place)
+            yield judged("names", what, ended, f"case {number}: {name!r}", wrong=_shown(ended.said))
+        if (place / "x").exists():
+            yield Case("names", "a command in a name", "it ran", "it ran", f"case {number}: {name!r}")
+
+
+def _shown(said: bytes) -> str | None:
+    """What a terminal or a CI system would obey in it."""
+    text = said.decode(errors="replace")
+    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;]*m)", text):
+        return "a control character is shown"
+    if re.search("[\u202a-\u202e\u2066-\u2069]", text):
+        return "a change of direction is shown"
+    commands = [line for line in said.splitlines() if line.lstrip().startswith((b"::", b"##"))]
+    if any(not line.startswith(COMMANDS) for line in commands):
+        return "a command to the CI system is shown"
+    return None
