@@ -11,6 +11,16 @@ from small_dataset import write_dataset
 from edge_af.data.dataset import Dataset
 from edge_af.files import locked
 
+YT8M = Path(__file__).resolve().parents[1] / ".." / "shared" / "yt8m"
+
+
+@pytest.fixture(scope="session")
+def yt8m() -> Path:
+    """The real sample, which is not part of the repository."""
+    if not YT8M.is_dir():
+        pytest.skip("needs the YouTube-8M sample in ../shared/yt8m, which is not here")
+    return YT8M
+
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

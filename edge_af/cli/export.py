@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 from edge_af.artifacts import FORMATS
 from edge_af.console import say, tell, warn
 from edge_af.errors import EdgeAfError
+from edge_af.models.presets import FCLateFusionConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,8 @@ PICKED = {
 """The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
 PICKED_ON_VIDEOS = {"int4": "int4-block64-dynamic-gptq-corrected"}
 """What it stands for in either format where there is calibration data, which that recipe's rounding needs."""
+PICKED_FOR_ONE_LAYER = {"int4": "int4-block32-dynamic-gptq-corrected"}
+"""The same for a network without hidden layers: what one layer loses, no other makes up for."""
 INTEGER_IO = "int8-static"
 """What `--int8` stands for in TFLite with integer inputs and outputs, which need static activations."""
 
@@ -134,10 +138,12 @@ def command(
     started = time.monotonic()
     chosen = tuple(dict.fromkeys(formats)) or tuple(FORMATS)
     from edge_af.data.dataset import open_dataset
+    from edge_af.models.run import load_run
 
     flags = {"int8": int8, "int4": int4, "fp16": fp16}
     precisions = [precision for precision, given in flags.items() if given]
-    recipes = _recipes(chosen, recipe_names, precisions, io, on_videos=calibration_data is not None)
+    on_videos = _on_videos(load_run(run_folder)) if int4 and calibration_data is not None else {}
+    recipes = _recipes(chosen, recipe_names, precisions, io, on_videos)
     static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
     if static and calibration_data is None and ranges_file is None:
         raise click.UsageError(
@@ -156,7 +162,7 @@ def command(
     from edge_af.export.pipeline import CalibrationData, export_network
     from edge_af.export.quantize_onnx import this_cpu
     from edge_af.export.ranges import choose_videos
-    from edge_af.models.run import load_network, load_run
+    from edge_af.models.run import load_network
 
     run = load_run(run_folder)
     calibration = None
@@ -257,10 +263,10 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
 
 
 def _recipes(
-    formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str], io: str, on_videos: bool
+    formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str], io: str, on_videos: Mapping[str, str]
 ) -> dict[str, tuple[Recipe, ...]]:
     """Format to its recipes: those given (`NAME` is for all formats, `FORMAT=NAME` for one), and for each precision that
-    none of them is of, the recipe that its flag stands for.
+    none of them is of, the recipe that its flag stands for; `on_videos` goes before `PICKED`.
     """
     from edge_af.export.recipes import load_recipe
 
@@ -287,12 +293,16 @@ def _recipes(
     return {format: tuple(recipes) for format, recipes in chosen.items()}
 
 
-def _pick(precision: str, format: str, io: str, on_videos: bool) -> str:
+def _pick(precision: str, format: str, io: str, on_videos: Mapping[str, str]) -> str:
     if (format, precision, io) == ("tflite", "int8", "int8"):
         return INTEGER_IO
-    if on_videos and precision in PICKED_ON_VIDEOS:
-        return PICKED_ON_VIDEOS[precision]
-    return PICKED[precision][format]
+    return on_videos.get(precision) or PICKED[precision][format]
+
+
+def _on_videos(run: Run) -> dict[str, str]:
+    """What precisions' flags stand for where there is calibration data."""
+    has_one_layer = isinstance(run.config, FCLateFusionConfig) and run.config.depth == 0
+    return PICKED_FOR_ONE_LAYER if has_one_layer else PICKED_ON_VIDEOS
 
 
 def _table(manifest: Manifest) -> list[str]:

@@ -32,7 +32,7 @@ from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.graph import PROTOBUF_LIMIT, ROOM, Graph, save_onnx
 from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
 from edge_af.export.onnx_graph import trace
-from edge_af.export.quantize import WEIGHT_LIMIT, Plan, WeightQuantizer, fitting, plan, to_nearest
+from edge_af.export.quantize import NO_PAIR_LIMIT, Plan, WeightQuantizer, fitting, plan, to_nearest
 from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges, check_ranges, choose_videos, find_ranges, read_ranges, write_ranges
 from edge_af.export.recipes import Recipe
@@ -354,11 +354,11 @@ class Writer:
     def _pair_limit(self, item: Wanted) -> int:
         """As for `plan`: less than INT8 can hold only where that changes a layer."""
         if item.recipe is None or item.format != "onnx" or self._cpu != "x86-64":
-            return WEIGHT_LIMIT["int8"]
+            return NO_PAIR_LIMIT
         inputs = {gemm.name: self._graph.constants[gemm.inputs[1]].shape[1] for gemm in self._graph.gemms()}
         forms = [fitting(form, inputs[name]) for name, form in item.recipe.forms_of(list(inputs)).items()]
         integer = any(form.weights == "int8" and form.runs_in_integers for form in forms)
-        return PAIR_LIMIT if integer else WEIGHT_LIMIT["int8"]
+        return PAIR_LIMIT if integer else NO_PAIR_LIMIT
 
     def _write(self, item: Wanted, path: Path, made: Plan) -> Written:
         write_file(self._graph, made, item.format, path, self._cpu, item.integer_io)

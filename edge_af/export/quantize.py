@@ -20,8 +20,13 @@ from edge_af.export.graph import Graph, Node
 from edge_af.export.ranges import Histogram, Ranges
 from edge_af.export.recipes import Form, RangeChoice, Recipe
 
-WEIGHT_LIMIT = {"int8": 127, "int4": 7}
-"""Largest integer of a symmetric weight."""
+Span = tuple[int, int]
+"""The least and the greatest integer that a weight may be."""
+
+SPAN: dict[str, Span] = {"int8": (-127, 127), "int4": (-8, 7)}
+"""INT4 needs its odd level: where a block's largest weight is negative, the steps are an eighth finer."""
+NO_PAIR_LIMIT = 127
+"""As much as INT8 weights reach."""
 BIAS_LIMIT = 2**30
 """Largest bias in integer steps: leaves as much again of INT32 for the sum of products."""
 SHARES = tuple(share / 100 for share in range(100, 19, -1))
@@ -38,9 +43,9 @@ Rounded = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]
 """As `Quantized`, and the bias (out,) that goes with them."""
 
 WeightQuantizer = Callable[
-    [str, NDArray[np.float32], NDArray[np.float32], Form, int, "NDArray[np.float64] | float"], Rounded
+    [str, NDArray[np.float32], NDArray[np.float32], Form, Span, "NDArray[np.float64] | float"], Rounded
 ]
-"""Makes integers of one layer's weights: (layer name, weights (out, in), bias (out,), form, limit and least scales as for
+"""Makes integers of one layer's weights: (layer name, weights (out, in), bias (out,), form, span and least scales as for
 `quantize_weight`)."""
 
 
@@ -191,7 +196,7 @@ def _least_divergence(histogram: Histogram) -> tuple[float, float]:
 
 def quantize_weight(
     weight: NDArray[np.float32],
-    limit: int = WEIGHT_LIMIT["int8"],
+    span: Span = SPAN["int8"],
     block: int | None = None,
     least_scale: NDArray[np.float64] | float = 0.0,
 ) -> Quantized:
@@ -199,27 +204,30 @@ def quantize_weight(
 
     Args:
         weight: float32.
-        limit: integers lie between -limit and limit.
+        span: of the integers.
         block: inputs that share a scale, a divisor of their number; None: one scale an output feature.
         least_scale: scales are at least this, (out,) or one for all; not with blocks.
 
     Raises:
         EdgeAfError: a block's scale passes what half precision can hold.
     """
+    rows = weight if block is None else weight.reshape(len(weight), -1, block)
+    low, high = span
+    reach = np.maximum(rows.min(axis=-1).astype(np.float64) / low, rows.max(axis=-1).astype(np.float64) / high)
     if block is None:
-        scale = np.maximum(np.abs(weight).max(axis=1).astype(np.float64) / limit, least_scale)
+        scale = np.maximum(reach, least_scale)
         scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
     else:
-        scale = block_scale(np.abs(weight.reshape(len(weight), -1, block)).max(axis=2) / limit)
-    return round_to(weight, scale, limit), scale
+        scale = block_scale(reach)
+    return round_to(weight, scale, span), scale
 
 
-def round_to(weight: NDArray[np.float32], scale: NDArray[np.float32], limit: int) -> NDArray[np.int8]:
-    """The nearest integers (out, in) of weights (out, in) on scales (out,) or (out, in / block), within ±limit."""
+def round_to(weight: NDArray[np.float32], scale: NDArray[np.float32], span: Span) -> NDArray[np.int8]:
+    """The nearest integers (out, in) of weights (out, in) on scales (out,) or (out, in / block), within the span."""
     integers = np.empty(weight.shape, np.int8)
     for start in range(0, len(weight), ROWS):
         rows = slice(start, start + ROWS)
-        integers[rows] = np.clip(np.rint(weight[rows] / spread(scale[rows], weight.shape[1])), -limit, limit)
+        integers[rows] = np.clip(np.rint(weight[rows] / spread(scale[rows], weight.shape[1])), *span)
     return integers
 
 
@@ -257,7 +265,7 @@ def to_nearest(
     weight: NDArray[np.float32],
     bias: NDArray[np.float32],
     form: Form,
-    limit: int,
+    span: Span,
     least_scale: NDArray[np.float64] | float,
 ) -> Rounded:
     """The weight quantiser of `rounding: nearest`, which needs no data. `rounding.Rounder` does the others.
@@ -270,13 +278,13 @@ def to_nearest(
             f"layer {layer}: {'bias_correction' if form.bias_correction else f'rounding: {form.rounding}'} "
             "needs the layer's inputs on training videos: pass --calibration-data."
         )
-    return *quantize_weight(weight, limit, form.block, least_scale), bias
+    return *quantize_weight(weight, span, form.block, least_scale), bias
 
 
-def weight_limit(form: Form, pair_limit: int) -> int:
-    """The largest integer of a weight in a form: `pair_limit` as for `plan`, or what its bits can hold where that is less."""
-    limit = WEIGHT_LIMIT[form.weights]
-    return min(limit, pair_limit) if form.runs_in_integers else limit
+def weight_span(form: Form, pair_limit: int) -> Span:
+    """Of a weight in a form: within ±`pair_limit`, see `plan`, and what its bits can hold."""
+    low, high = SPAN[form.weights]
+    return (max(low, -pair_limit), min(high, pair_limit)) if form.runs_in_integers else (low, high)
 
 
 def fitting(form: Form, inputs: int) -> Form:
@@ -294,20 +302,20 @@ def quantize_layer(
     form: Form,
     input: Affine | None = None,
     quantizer: WeightQuantizer = to_nearest,
-    pair_limit: int = WEIGHT_LIMIT["int8"],
+    pair_limit: int = NO_PAIR_LIMIT,
 ) -> Layer:
     """A layer `y = x Wᵀ + b` in a form that is not `float`; `input` is its input's INT8 form, for static activations, and
     `pair_limit` as for `plan`."""
     form = fitting(form, weight.shape[1])
     if not form.is_integer:
         return Layer(form, weight.astype(np.float16), np.zeros(0, np.float32), bias)
-    limit = weight_limit(form, pair_limit)
+    span = weight_span(form, pair_limit)
     if form.activations != "static":
-        return Layer(form, *quantizer(name, weight, bias, form, limit, 0.0))
+        return Layer(form, *quantizer(name, weight, bias, form, span, 0.0))
     assert input is not None
     # A row of weights so small that its bias would not fit into INT32 gets coarser weights instead of a wrong bias.
     least = np.abs(bias).astype(np.float64) / (input.scale * BIAS_LIMIT)
-    integers, scale, bias = quantizer(name, weight, bias, form, limit, least)
+    integers, scale, bias = quantizer(name, weight, bias, form, span, least)
     steps = np.rint(bias / (input.scale * scale.astype(np.float64)))
     return Layer(form, integers, scale, bias, np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32))
 
@@ -332,7 +340,7 @@ def plan(
     ranges: Ranges | None = None,
     quantizer: WeightQuantizer = to_nearest,
     *,
-    pair_limit: int = WEIGHT_LIMIT["int8"],
+    pair_limit: int = NO_PAIR_LIMIT,
     everything: bool = False,
 ) -> Plan:
     """Quantise a clean graph's layers as a recipe says.

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
-from edge_af.export.quantize import ROWS, Rounded, quantize_weight, spread
+from edge_af.export.quantize import ROWS, Rounded, Span, quantize_weight, spread
 from edge_af.export.ranges import run_batches
 from edge_af.export.recipes import Form
 
@@ -56,10 +56,10 @@ class Rounder:
         weight: NDArray[np.float32],
         bias: NDArray[np.float32],
         form: Form,
-        limit: int,
+        span: Span,
         least_scale: NDArray[np.float64] | float,
     ) -> Rounded:
-        integers, scale = quantize_weight(weight, limit, form.block, least_scale)
+        integers, scale = quantize_weight(weight, span, form.block, least_scale)
         if form.rounding == "nearest" and not form.bias_correction:
             return integers, scale, bias
         inputs = self.inputs[layer]
@@ -67,7 +67,7 @@ class Rounder:
         if form.rounding == "gptq":
             # The bias takes up the mean error: the weights then need only see to the rest.
             seen = inputs - mean.astype(np.float32) if form.bias_correction else inputs
-            integers = gptq(weight, seen, scale, limit)
+            integers = gptq(weight, seen, scale, span)
         if form.bias_correction:
             bias = corrected_bias(weight, integers, scale, bias, mean)
         return integers, scale, bias
@@ -96,7 +96,7 @@ def gptq(
     weight: NDArray[np.float32],
     inputs: NDArray[np.float32],
     scale: NDArray[np.float32],
-    limit: int,
+    span: Span,
     *,
     damping: float = DAMPING,
 ) -> NDArray[np.int8]:
@@ -106,7 +106,7 @@ def gptq(
         weight: float32.
         inputs: (rows, in) float32, in any order of the rows that does not change between two runs.
         scale: (out, blocks), a scale for each of `blocks` equal blocks of a row; (out,) or (out, 1) for one a row.
-        limit: integers lie between -limit and limit.
+        span: of the integers.
         damping: see `DAMPING`.
 
     Columns are taken in the descending order of their inputs' energy: the largest errors are made first, while there are
@@ -141,7 +141,7 @@ def gptq(
         for at in range(len(columns) - 1, -1, -1):
             own = scale[:, block_of[columns[at]]]
             aim = wanted[at] + shift[at] + reach[at + 1 :, at] @ errors[at + 1 :]
-            rounded = np.clip(np.rint(aim / own), -limit, limit)
+            rounded = np.clip(np.rint(aim / own), *span)
             integers[:, columns[at]] = rounded
             errors[at] = wanted[at] - rounded * own
         residual += errors.T @ part.T.astype(np.float32)

@@ -12,16 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-YT8M = Path(__file__).resolve().parents[2] / ".." / "shared" / "yt8m"
-
-
-@pytest.fixture(scope="session")
-def yt8m() -> Path:
-    """The real sample, which is not part of the repository."""
-    if not YT8M.is_dir():
-        pytest.skip("needs the YouTube-8M sample in ../shared/yt8m, which is not here")
-    return YT8M
-
 
 @dataclass(frozen=True)
 class Ran:

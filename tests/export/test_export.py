@@ -20,8 +20,9 @@ from edge_af.errors import EdgeAfError
 from edge_af.export.pipeline import CalibrationData, export_network
 from edge_af.export.ranges import choose_videos, read_ranges
 from edge_af.export.recipes import Form, Recipe, load_recipe
+from edge_af.metrics import gap_at_20
 from edge_af.models.run import Run
-from edge_af.runtime import load
+from edge_af.runtime import load, score_all
 from edge_af.runtime.ort import PAIR_LIMIT
 from edge_af.runtime.probe import may_hold_weights_beyond
 
@@ -235,6 +236,31 @@ def test_a_flag_says_which_recipe_it_picked(
     flags = ["--out", str(tmp_path / "out"), "--int8", "--calibration-data", str(dataset.folder)]
     cli.main(["export", str(make_run()), *flags], standalone_mode=False)
     assert "--int8: int8-static for onnx, int8-dynamic for tflite" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_int8_and_int4_of_a_linear_network_lose_little_on_real_videos(
+    yt8m: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GAP@20 on 1,188 videos of a network trained on 3,450, the one layer of which nothing makes up for."""
+    for name, parts in (("train", (0, 1, 2)), ("eval", (3,))):
+        sources = [str(yt8m / f"rounded-2018/eval/part0{part}.tfrecord.gz") for part in parts]
+        arguments = ["data", "prepare", *sources, "--classes", "3862", "--out", str(tmp_path / name)]
+        cli.main(arguments, standalone_mode=False)
+    arguments = ["train", "--model", "fc-late-fusion", "--preset", "linear", "--epochs", "4", "--lr", "3e-3"]
+    cli.main([*arguments, "--data", str(tmp_path / "train"), "--out", str(tmp_path / "run")], standalone_mode=False)
+    out = tmp_path / "out"
+    run_verb(capsys, tmp_path / "run", "--out", out, "--int8", "--int4", "--calibration-data", tmp_path / "train")
+    assert {file.recipe for file in read_manifest(out).files if file.precision == "int4"} == {
+        "int4-block32-dynamic-gptq-corrected"
+    }
+    data = open_dataset(tmp_path / "eval")
+    visual, audio = data.features(slice(None))
+    labels = data.labels(slice(None))
+    gap = {path.name: gap_at_20(score_all(load(path), visual, audio), labels) for path in out.glob("fc-*")}
+    for name, value in gap.items():
+        lost = gap["fc-late-fusion-fp32.onnx"] - value
+        assert lost <= (0.001 if "int4" in name else 0.0005), (name, lost)
 
 
 @pytest.mark.slow

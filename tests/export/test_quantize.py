@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
-from edge_af.export.quantize import affine_of, choose_range, fitting, plan, quantize_layer, quantize_weight, spread
+from edge_af.export.quantize import (
+    SPAN,
+    affine_of,
+    choose_range,
+    fitting,
+    plan,
+    quantize_layer,
+    quantize_weight,
+    spread,
+)
 from edge_af.export.ranges import Ranges, add
 from edge_af.export.recipes import FLOAT, Form, RangeChoice, Recipe, load_recipe
 
@@ -155,18 +164,18 @@ def test_a_relu_in_front_of_the_sigmoid_is_held() -> None:
 
 def test_blocks_have_scales_that_both_runtimes_hold_exactly() -> None:
     weight = normal(50, 128) * np.exp2(RANDOM.integers(-16, 6, (50, 1))).astype(np.float32)
-    integers, scale = quantize_weight(weight, 7, 32)
+    integers, scale = quantize_weight(weight, SPAN["int4"], 32)
     assert scale.shape == (50, 4)
     np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)
     assert not (scale.view(np.uint32) & 0xFFFF).any()
-    assert np.abs(integers).max() == 7
+    assert (integers.min(), integers.max()) == SPAN["int4"]
     # Half a step, and what the largest weight of a block loses to its scale's rounding.
     assert (np.abs(integers * spread(scale, 128) - weight) <= 0.55 * spread(scale, 128)).all()
 
 
 def test_weights_too_large_for_block_scales_are_refused() -> None:
     with pytest.raises(EdgeAfError, match=r"too large for INT4 in blocks"):
-        quantize_weight(np.full((2, 32), 1e6, np.float32), 7, 32)
+        quantize_weight(np.full((2, 32), 1e6, np.float32), SPAN["int4"], 32)
 
 
 def test_a_layer_that_blocks_do_not_divide_is_held_in_int8() -> None:

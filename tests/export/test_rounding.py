@@ -14,7 +14,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph
 from edge_af.export.pipeline import write_file
-from edge_af.export.quantize import WEIGHT_LIMIT, dequantize, plan, quantize_weight, spread
+from edge_af.export.quantize import SPAN, dequantize, plan, quantize_weight, spread
 from edge_af.export.ranges import Ranges
 from edge_af.export.recipes import Form, RangeChoice, Recipe
 from edge_af.export.rounding import Rounder, corrected_bias, gptq, layer_inputs
@@ -30,7 +30,7 @@ def correlated(rows: int, features: int) -> NDArray[np.float32]:
     return np.maximum(x + 0.5, 0).astype(np.float32)
 
 
-def textbook(weight: Any, x: Any, scale: Any, limit: int, damping: float) -> NDArray[np.int8]:
+def textbook(weight: Any, x: Any, scale: Any, span: tuple[int, int], damping: float) -> NDArray[np.int8]:
     """GPTQ as published: errors go to the columns behind through the Cholesky factor of the inverse."""
     x = x.astype(np.float64)
     hessian = x.T @ x
@@ -42,7 +42,7 @@ def textbook(weight: Any, x: Any, scale: Any, limit: int, damping: float) -> NDA
     factor = np.linalg.cholesky(np.linalg.inv(hessian)).T
     integers = np.empty(weight.shape)
     for at in range(len(order)):
-        integers[:, at] = np.clip(np.rint(left[:, at] / steps[:, at]), -limit, limit)
+        integers[:, at] = np.clip(np.rint(left[:, at] / steps[:, at]), *span)
         error = (left[:, at] - integers[:, at] * steps[:, at]) / factor[at, at]
         left[:, at:] -= error[:, None] * factor[at, at:]
     back = np.empty_like(integers)
@@ -56,11 +56,11 @@ def textbook(weight: Any, x: Any, scale: Any, limit: int, damping: float) -> NDA
 def test_it_is_gptq_as_published(rows: int, features: int, block: int | None, damping: float) -> None:
     features -= features % 32
     weight, x = RANDOM.normal(size=(40, features)).astype(np.float32), correlated(rows, features)
-    integers, scale = quantize_weight(weight, 7, block)
-    found = gptq(weight, x, scale, 7, damping=damping)
+    integers, scale = quantize_weight(weight, SPAN["int4"], block)
+    found = gptq(weight, x, scale, SPAN["int4"], damping=damping)
     # A value on the edge of two steps may fall either way, and draws its successors along.
-    assert (found != textbook(weight, x, scale, 7, damping)).mean() < 0.02
-    assert np.abs(found).max() <= 7
+    assert (found != textbook(weight, x, scale, SPAN["int4"], damping)).mean() < 0.02
+    assert (found.min(), found.max()) == SPAN["int4"]
 
     def error(q: NDArray[np.int8]) -> float:
         return float(np.square(x @ (weight - q * spread(scale, features)).T).sum())
@@ -70,14 +70,14 @@ def test_it_is_gptq_as_published(rows: int, features: int, block: int | None, da
 
 def test_inputs_that_are_always_zero_leave_rounding_to_nearest() -> None:
     weight = RANDOM.normal(size=(8, 64)).astype(np.float32)
-    integers, scale = quantize_weight(weight, 7)
-    np.testing.assert_array_equal(gptq(weight, np.zeros((10, 64), np.float32), scale, 7), integers)
+    integers, scale = quantize_weight(weight, SPAN["int4"])
+    np.testing.assert_array_equal(gptq(weight, np.zeros((10, 64), np.float32), scale, SPAN["int4"]), integers)
 
 
 def test_the_mean_output_is_as_it_was() -> None:
     weight, x = RANDOM.normal(size=(300, 64)).astype(np.float32), correlated(500, 64)
     bias = RANDOM.normal(size=300).astype(np.float32)
-    integers, scale = quantize_weight(weight, 7)
+    integers, scale = quantize_weight(weight, SPAN["int4"])
     corrected = corrected_bias(weight, integers, scale, bias, x.mean(axis=0, dtype=np.float64))
     before = (x @ weight.T + bias).mean(axis=0)
     rounded = x @ (integers * scale[:, None]).T
@@ -116,7 +116,8 @@ def test_layers_of_a_network_come_closer_to_what_they_were(graph: Graph, dataset
             for made in (better, plain)
         ]
         ratios.append(errors[0] / errors[1])
-        assert np.abs(better.layers[gemm.name].weight).max() <= WEIGHT_LIMIT[f"int{bits}"]
+        assert better.layers[gemm.name].weight.min() >= SPAN[f"int{bits}"][0]
+        assert better.layers[gemm.name].weight.max() <= SPAN[f"int{bits}"][1]
     assert max(ratios) < 1.02
     assert np.mean(ratios) < 0.9
 
