@@ -31,7 +31,8 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not browser and not emulated"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m "slow and not emulated"
+	$(BIN)/pytest -n $(JOBS) -m "slow and not emulated"
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) tests/test_readers.py
 
 # Kills, damaged files, hostile names, limits, two at once, a soak: drawn at random, each fault with how to try it again. As root,
 # for the disks that are too small. TORTURE_FLAGS="--size short" takes 10 minutes on 2 cores, "--size long" hours; see --help.

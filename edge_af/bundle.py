@@ -202,7 +202,10 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
             raise EdgeAfError(
                 f"{path}: not a bundle of edge-af: its entry {entry.filename!r} is packed, or there twice."
             )
-    _check_layout(archive, path)
+    try:
+        _check_layout(archive, path)
+    except OSError as error:
+        raise EdgeAfError(f"{path}: not a bundle of edge-af, or cut off: {error}.") from None
     lines = _read(archive, path, SUMS).decode(errors="replace").splitlines()
     matches = [_LINE.fullmatch(line) for line in lines]
     sums = {match[2]: match[1] for match in matches if match is not None}
@@ -256,7 +259,7 @@ def _damage(path: Path, name: str) -> Iterator[None]:
     """Tell of what the archive's own sums find."""
     try:
         yield
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise GateFailed(f"{path}: {name} is damaged: {error}. Copy the bundle again.") from None
 
 

@@ -67,8 +67,9 @@ _CONTROLS = re.compile("(?!\x1b\\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u
 def _shown(text: str) -> str:
     """What a terminal and the log of a CI system may be given, where text from outside was passed on as it came."""
     text = _CONTROLS.sub(lambda found: _escaped(found[0]), text)
-    # GitHub Actions takes a line that starts with `::`, or holds `##[`, for a command.
-    return re.sub(r"(?m)^(\s*):(?=:)", r"\1\\u003a", text).replace("##[", r"#\u0023[")
+    # CI systems take for a command: GitHub Actions a line that starts with `::`, or holds `##[`; Azure Pipelines one that
+    # holds `##vso[`; TeamCity `##teamcity[`.
+    return re.sub(r"##(?=\w*\[)", r"#\\u0023", re.sub(r"(?m)^(\s*):(?=:)", r"\1\\u003a", text))
 
 
 @contextlib.contextmanager

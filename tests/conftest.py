@@ -6,10 +6,22 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from small_dataset import write_dataset
 
 from edge_af.data.dataset import Dataset
 from edge_af.files import locked
+
+for name, examples in (("fast", 15), ("long", 3000)):
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        derandomize=name == "fast",
+        deadline=None,  # No test times anything against a fixed limit.
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 YT8M = Path(__file__).resolve().parents[1] / ".." / "shared" / "yt8m"
 

@@ -112,7 +112,7 @@ class Judge:
     def _outcomes(self, row: Row) -> Outcomes | None:
         try:
             found = load_outcomes(self.path(row.sha256, row.f1_threshold))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError):
             return None
         return found if self._dataset is not None and len(found.labels) == self._dataset.videos else None
 

@@ -64,10 +64,20 @@ def load_outcomes(path: Path) -> Outcomes:
     """Read what `save_outcomes` wrote.
 
     Raises:
-        OSError, ValueError, KeyError: it is not there, or is something else.
+        OSError: it cannot be opened.
+        ValueError: it is something else, or damaged.
     """
-    with np.load(path, allow_pickle=False) as held:
-        return Outcomes(**{name: held[name] for name in Outcomes.__dataclass_fields__})
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as held:
+                arrays = {name: held[name] for name in Outcomes.__dataclass_fields__}
+        except Exception as error:
+            # Damaged bytes make numpy and zipfile raise about anything: BadZipFile, zlib.error, EOFError, KeyError, …
+            raise ValueError(f"no outcomes: {error}") from None
+    shapes = {name: array.shape[:1] if array.ndim == 2 else array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) != 1 or any(arrays[name].ndim != 2 for name in ("best", "scores", "hits")):
+        raise ValueError(f"no outcomes: arrays of {shapes}")
+    return Outcomes(**arrays)
 
 
 def resampled_gap(found: Outcomes, resamples: int = RESAMPLES) -> NDArray[np.float64]:

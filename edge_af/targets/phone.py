@@ -34,7 +34,7 @@ _STATE = (
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Android's thermal states, `PowerManager.THERMAL_STATUS_…`, by number: from `light` on it slows itself down."""
 _CPU_SENSOR = 0
-_SENSOR = re.compile(r"Temperature\{mValue=([-\d.]+), mType=(-?\d+),")
+_SENSOR = re.compile(r"Temperature\{mValue=(-?[0-9]{1,6}(?:\.[0-9]{1,9})?), mType=(-?[0-9]{1,9}),")
 _BELIEVED_C = (1.0, 150.0)
 """Sensors that are not wired up report less or more."""
 
@@ -58,7 +58,7 @@ class Facts:
 def facts(phone: Phone) -> Facts:
     """The phone's system, processor and cores. Its serial number is not among them."""
     told = _answers(phone.shell(f"{{ {_FACTS}; }} 2>/dev/null", *_PROPERTIES).out)
-    clocks = {int(name.split()[1]): text for name, text in told.items() if name.startswith("max ")}
+    clocks = {int(name[4:]): text for name, text in told.items() if re.fullmatch(r"max [0-9]{1,3}", name)}
     allowed = cores_of(told["allowed"].partition(":")[2]) or list(range(max(clocks, default=0) + 1))
     model = _joined(told["ro.product.manufacturer"], told["ro.product.model"])
     soc = _joined(told["ro.soc.manufacturer"], told["ro.soc.model"]) or told["ro.board.platform"]
@@ -86,8 +86,8 @@ def facts(phone: Phone) -> Facts:
 def state(phone: Phone) -> Conditions:
     """How busy and how hot the phone is now."""
     told = _answers(phone.shell(f"{{ {_STATE}; }} 2>/dev/null").out)
-    load = told["load"].split()[:1]
-    status = re.search(r"Thermal Status: (\d+)", told["thermal"])
+    load = re.match(r"[0-9]{1,6}\.[0-9]{1,3} ", told["load"])
+    status = re.search(r"Thermal Status: ([0-9]{1,3})\b", told["thermal"])
     thermal = THERMAL_STATUS[min(int(status[1]), len(THERMAL_STATUS) - 1)] if status else None
     total, free = (_kilobytes(told["meminfo"], name) for name in ("SwapTotal", "SwapFree"))
     return Conditions(
@@ -106,7 +106,9 @@ def _temperature(thermal: str, zones: str) -> float | None:
     current = thermal.partition("Current temperatures")[2] or thermal
     found = [float(value) for value, kind in _SENSOR.findall(current) if int(kind) == _CPU_SENSOR]
     # Zones tell thousandths of a degree.
-    found = _believed(found) or _believed([int(text) / 1e3 for text in zones.split() if text.lstrip("-").isdigit()])
+    found = _believed(found) or _believed(
+        [int(text) / 1e3 for text in zones.split() if re.fullmatch(r"-?[0-9]{1,9}", text)]
+    )
     return max(found, default=None)
 
 
@@ -118,8 +120,8 @@ def cores_of(text: str) -> list[int]:
     """The numbers in a list as the kernel writes it, `0-3,7`; empty if it is none."""
     found: set[int] = set()
     for part in text.strip().split(","):
-        first, dash, last = part.strip().partition("-")
-        if not (first.isdigit() and (last.isdigit() or not dash)) or len(part) > 9:
+        first, _, last = part.strip().partition("-")
+        if not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?", part.strip()):
             return []
         found |= set(range(int(first), int(last or first) + 1))
     return sorted(found)
@@ -167,9 +169,9 @@ def _joined(maker: str, name: str) -> str:
 
 
 def _mhz(text: str) -> float | None:
-    return int(text) / 1000 if text.isdigit() else None
+    return int(text) / 1000 if re.fullmatch(r"[0-9]{1,12}", text) else None
 
 
 def _kilobytes(text: str, name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+([0-9]{{1,15}}) kB", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else None

@@ -15,7 +15,7 @@ from edge_af.data.dataset import Dataset, open_dataset
 
 NAMES = {
     "latin": os.fsdecode(b"caf\xe9"),
-    "line": "a\n::error::b",
+    "line": "a\n::error::b##vso[task]x",
     "escape": "a\x1b[31m\x1b]0;x\x07",
     "direction": "a\u202egpj",
     "markdown": "a|`<b>*[x](y)",
@@ -35,6 +35,7 @@ def edge_af(folder: Path, *arguments: object) -> subprocess.CompletedProcess[byt
     assert b"\x1b]" not in said and b"\x07" not in said and "\u202e".encode() not in said
     commands = [line for line in said.splitlines() if line.lstrip().startswith(b"::")]
     assert all(line.startswith((b"::error title=", b"::warning title=", b"::notice title=")) for line in commands)
+    assert b"##vso[" not in said
     return done
 
 

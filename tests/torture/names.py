@@ -121,7 +121,7 @@ def _shown(said: bytes) -> str | None:
         return "a control character is shown"
     if re.search("[\u202a-\u202e\u2066-\u2069]", text):
         return "a change of direction is shown"
-    commands = [line for line in said.splitlines() if line.lstrip().startswith((b"::", b"##"))]
-    if any(not line.startswith(COMMANDS) for line in commands):
+    commands = [line for line in said.splitlines() if line.lstrip().startswith(b"::")]
+    if any(not line.startswith(COMMANDS) for line in commands) or re.search(rb"##\w*\[", said):
         return "a command to the CI system is shown"
     return None
