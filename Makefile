@@ -10,10 +10,13 @@ INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 QUICK_DEMO := demo-quick
 JOBS ?= 2
+# What `make lock`, `make licenses` and `make audit` work with, apart from what they look at.
+TOOLS := .venv-tools
+TOOLS_INSTALLED := $(TOOLS)/.installed
 TORTURE_FLAGS ?=
 BASE_REF ?= HEAD~1
 
-.PHONY: demo test test-slow torture test-emulated test-browser lint install clean compare demo-quick
+.PHONY: lock licenses audit demo test test-slow torture test-emulated test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
@@ -55,11 +58,31 @@ lint: $(INSTALLED)
 
 install: $(INSTALLED)
 
-# The stamp is written last: an install that was interrupted is done again.
-$(INSTALLED): pyproject.toml constraints.txt
+# The stamp is written last: an install that was interrupted is done again. What is downloaded has to have the hashes of
+# hashes.txt; PyTorch alone, of which each source has builds of its own, has but its version pinned.
+$(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edge-af needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,export,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r hashes.txt
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,export,dev]'
+	@touch $@
+
+# The hashes of every file there is of each version in constraints.txt, anew: run after that file has changed.
+lock: $(TOOLS_INSTALLED)
+	$(TOOLS)/bin/uv pip compile --quiet --universal --no-deps --generate-hashes --no-header --no-annotate --no-emit-package torch \
+		--python-version 3.11 constraints.txt --output-file hashes.txt
+
+# docs/licenses.md anew, of what is installed.
+licenses: $(INSTALLED) $(TOOLS_INSTALLED)
+	$(BIN)/python .ci/licenses.py $(TOOLS)/bin/pip-licenses
+
+# Known vulnerabilities of what is pinned. 0: none; 1: some; 3: it cannot be told, as their list cannot be had from here.
+audit: $(TOOLS_INSTALLED)
+	@$(PYTHON) .ci/audit.py $(TOOLS)/bin/pip-audit
+
+$(TOOLS_INSTALLED): Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 pip-licenses==5.5.5 pip-audit==2.10.1
 	@touch $@
 
 clean:
