@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from edge_af.bench.process import run_worker
 from edge_af.bench.results import OK, Instructions, Method
+from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import atomic_path
 from edge_af.runtime import runtime_of
@@ -84,7 +84,7 @@ def parse_counts(text: str) -> list[dict[str, int]]:
         EdgeAfError: marks are missing.
     """
     try:
-        marks = {line.pop("mark"): line for line in map(json.loads, text.splitlines())}
+        marks = {line.pop("mark"): line for line in map(parse_json, text.splitlines())}
         pairs = [(marks[number], marks[number + 1]) for number in range(1, 1 + COUNTED)]
         names = [field.name for field in fields(Instructions)]
         return [{name: after[name] - before[name] for name in names} for before, after in pairs]
