@@ -138,6 +138,9 @@ def main() -> None:
     if (lost := lost_output()) is not None:
         warn(f"standard output: cannot be written ({lost.strerror}), so results are missing there.")
         status = status or EdgeAfError.exit_status
+    # Of an interrupt that came through an `exec` of text, as dataclasses run one, CPython keeps in mind that nobody handled
+    # it, and ends by SIGINT in place of this status. The next `exec` makes it forget.
+    exec("")
     sys.exit(status)
 
 
@@ -151,11 +154,7 @@ def _run() -> int:
         say(shown.getvalue().rstrip())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        if _ended_by:
-            say(f"edge-af: ended by {signal.Signals(_ended_by[0]).name}.")
-            return 128 + _ended_by[0]
-        say("edge-af: interrupted.")
-        return 128 + signal.SIGINT
+        return _interrupted()
     except EdgeAfError as error:
         say(f"edge-af: {error}")
         return error.exit_status
@@ -167,6 +166,12 @@ def _run() -> int:
         absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
         say(f"edge-af: {absent}")
         return absent.exit_status
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "edge_af":
+            return _report(error)
+        # A library is damaged, for another system, or does not fit into what memory the process may have.
+        say(f"edge-af: a package cannot be loaded here: {plain(str(error))}")
+        return EdgeAfError.exit_status
     except MemoryError:
         say("edge-af: out of memory. Close other programs, or use a machine with more.")
         return EdgeAfError.exit_status
@@ -182,7 +187,27 @@ def _run() -> int:
         say(f"edge-af: {where}{error.strerror or error}.")
         return EdgeAfError.exit_status
     except Exception as error:
+        if _holds_interrupt(error):
+            return _interrupted()
         return _report(error)
+
+
+def _interrupted() -> int:
+    """Say by what; the exit status that says so too."""
+    if _ended_by:
+        say(f"edge-af: ended by {signal.Signals(_ended_by[0]).name}.")
+        return 128 + _ended_by[0]
+    say("edge-af: interrupted.")
+    return 128 + signal.SIGINT
+
+
+def _holds_interrupt(error: BaseException | None) -> bool:
+    """Whether an error was made of an interrupt, as PyTorch's exporter makes one of whatever ends it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _report(error: BaseException) -> int:

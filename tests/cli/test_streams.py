@@ -32,6 +32,36 @@ def raising(statement, **environment):
 
 @pytest.mark.parametrize(
     "statement",
+    [
+        # As a dataclass that is made while the signal comes.
+        "exec('import os, signal; os.kill(os.getpid(), signal.{name})')",
+        # As PyTorch's exporter, which makes an error of its own of whatever ends it.
+        """
+    try:
+        import os, signal
+        os.kill(os.getpid(), signal.{name})
+    except BaseException as error:
+        raise ValueError("could not be done") from error""",
+    ],
+)
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_has_its_status_wherever_it_comes(statement, name, status):
+    found = raising("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " * ("exec" in statement) +
+                    statement.format(name=name))  # fmt: skip
+    assert found.returncode == status and "internal error" not in found.stderr, found.stderr
+
+
+def test_a_library_that_cannot_be_loaded_is_no_defect():
+    found = raising("raise ImportError('libtorch_cpu.so: failed to map segment from shared object', name='torch._C')")
+    assert found.returncode == 2
+    assert found.stderr == (
+        "edge-af: a package cannot be loaded here: libtorch_cpu.so: failed to map segment from shared object\n"
+    )
+    assert raising("raise ImportError('cannot import name x', name='edge_af.cli')").returncode == 70
+
+
+@pytest.mark.parametrize(
+    "statement",
     ["raise KeyError('x')", "raise EOFError", "raise RecursionError", "raise BrokenPipeError", "import no_such_module"],
 )
 def test_an_error_that_nobody_foresaw_has_a_status_of_its_own(statement, tmp_path):
