@@ -37,11 +37,17 @@ def text(found: dict[str, Any]) -> str:
 
 
 def record(out: Path, found: dict[str, Any]) -> None:
-    """Write OUT.json and OUT.md, with where and how they were made."""
-    commit = project_commit()
-    made = f"`{found['command']}` at commit {commit} on {found['device']}, in {found['seconds'] / 60:.0f} minutes"
-    out.with_suffix(".json").write_text(json.dumps({**found, "commit": commit}, indent=2) + "\n")
-    out.with_suffix(".md").write_text(f"Made by {made}.\n\n{text(found)}")
+    """Add a run to OUT.json and write OUT.md anew; an earlier run of the same kinds goes."""
+    json_file = out.with_suffix(".json")
+    runs = json.loads(json_file.read_text())["runs"] if json_file.exists() else []
+    runs = [run for run in runs if not set(run["kinds"]) <= set(found["kinds"])]
+    runs.append({**found, "commit": project_commit()})
+    json_file.write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+    parts = []
+    for run in runs:
+        made = f"`{run['command']}` at commit {run['commit']} on {run['device']}, in {run['seconds'] / 60:.0f} minutes"
+        parts.append(f"Made by {made}.\n\n{text(run)}")
+    out.with_suffix(".md").write_text("\n".join(parts))
 
 
 @click.command(help=__doc__)
@@ -56,7 +62,7 @@ def record(out: Path, found: dict[str, Any]) -> None:
 @click.option("--cases", type=click.IntRange(min=1), help="So many of each kind instead.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Other cases.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes at a time.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write OUT.json and OUT.md too.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Record the run in OUT.json and OUT.md.")  # fmt: skip
 def main(size: str, only: tuple[str, ...], cases: int | None, seed: int, jobs: int, out: Path | None) -> None:
     at = ["short", "medium", "long"].index(size)
     sizes = {kind: cases or numbers[at] for kind, numbers in SIZES.items() if not only or kind in only}
