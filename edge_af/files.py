@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -78,17 +79,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
             return
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(descriptor)
+        temporary = _beside(path)
         try:
-            yield Path(name)
-            with Path(name).open("rb") as file:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            yield temporary
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside `path` that nothing has. Known before it is made: a signal may come as soon as it is there."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def check_utf8_name(path: Path) -> None:
@@ -306,14 +312,12 @@ def replace_folder(new: Path, out: Path, replaced: Collection[str]) -> None:
     if not out.is_dir():
         new.rename(out)
         return
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+    aside = out.with_name(f".{out.name}.old.{secrets.token_hex(4)}")
     try:
         out.rename(aside)
         new.rename(out)
     except BaseException:
-        if out.is_dir():
-            aside.rmdir()
-        else:
+        if not out.is_dir():
             aside.rename(out)
         raise
     kept = False
@@ -353,9 +357,10 @@ def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) ->
         check_replaceable(out, ours, overwrite)
         with explain_os_errors(out):
             replaced = files_below(target)
-            stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        stage = _beside(target)
         try:
             with explain_os_errors(out):
+                stage.mkdir(mode=0o700)
                 yield stage
                 stage.chmod(0o777 & ~_umask())
                 replace_folder(stage, target, replaced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,11 @@ def raising(statement, folder=None, **environment):
     if folder is not None:
         (folder / "raising.py").write_text(code)
     command = [sys.executable, *(["-c", code] if folder is None else ["-m", "raising"]), "models"]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, env=environment, cwd=folder)
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=120, env={**os.environ, **environment}, cwd=folder,
+        # What runs in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
