@@ -290,7 +290,7 @@ def _sign(path: Path, key: Path) -> None:
     """Leave the signature of a file beside it, under its name and `.sig`. A passphrase is asked for by `ssh-keygen` itself."""
     done = _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)])
     if done is None:
-        raise EdgeAfError("--sign needs the program `ssh-keygen` (Debian: apt install openssh-client).")
+        raise EdgeAfError(f"--sign {_NEEDED}")
     if done.returncode:
         raise EdgeAfError(f"{key}: cannot sign with this key: {_last(done)}")
 
@@ -302,7 +302,7 @@ def _signed(
 
     Raises:
         GateFailed: the signature is of something else, or not by one of `signers`; or there is none, and `signers` are given.
-        EdgeAfError: `signers` cannot be read, or there is no `ssh-keygen`.
+        EdgeAfError: `signers` cannot be read, or there is no `ssh-keygen` that works.
     """
     if SIGNATURE not in archive.namelist():
         if signers is not None:
@@ -315,7 +315,7 @@ def _signed(
     done = _ssh_keygen(["-Y", "check-novalidate", *looking], sums)
     if done is None:
         if signers is not None:
-            raise EdgeAfError("--signers needs the program `ssh-keygen` (Debian: apt install openssh-client).")
+            raise EdgeAfError(f"--signers {_NEEDED}")
         return None, None, True
     if done.returncode:
         raise GateFailed(f"{path}: the signature is not of what is in it: {_last(done)}")
@@ -353,15 +353,22 @@ def _allow(signers: Path) -> dict[str, str | None]:
 
 
 def _ssh_keygen(arguments: Sequence[str], stdin: Path | None = None) -> subprocess.CompletedProcess[str] | None:
-    """Run `ssh-keygen`; None if there is none."""
+    """Run `ssh-keygen`; None if there is none, or none that works here."""
     program = shutil.which("ssh-keygen")
     if program is None:
         return None
     with ExitStack() as stack:
         source = stack.enter_context(stdin.open("rb")) if stdin is not None else None
-        return subprocess.run(
+        done = subprocess.run(
             [program, *arguments], stdin=source, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
+    # It ends so before it looks at anything, with the status of a wrong signature.
+    return None if done.stderr.startswith("No user exists for uid") else done
+
+
+_NEEDED = (
+    "needs the program `ssh-keygen` (Debian: apt install openssh-client), which works for users with an account alone."
+)
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:

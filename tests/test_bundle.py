@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,25 @@ needs_openssh = pytest.mark.skipif(
 @pytest.fixture(scope="session")
 def exported(exports: Path) -> Path:
     return exports / "attend-fusion"
+
+
+WITHOUT_ACCOUNT = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+has_unshare = (
+    shutil.which("unshare") and subprocess.run([*WITHOUT_ACCOUNT, "true"], capture_output=True).returncode == 0
+)
+
+
+@needs_openssh
+@pytest.mark.skipif(not has_unshare, reason="no user namespaces here")
+def test_who_has_no_account_is_told_so_and_not_that_a_signature_is_wrong(exported: Path, keys: Path, tmp_path: Path):
+    """As in a container that runs with `--user`: ssh-keygen then refuses to start."""
+    bundle = tmp_path / "b.zip"
+    write_bundle(exported, bundle, key=keys / "mine")
+    verify = [*WITHOUT_ACCOUNT, sys.executable, "-m", "edge_af", "verify", str(bundle)]
+    done = subprocess.run([*verify, "--signers", str(keys / "allowed")], capture_output=True, encoding="utf-8")
+    assert done.returncode == 2 and "users with an account" in done.stderr, done.stderr
+    done = subprocess.run(verify, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")
