@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 QUICK_DEMO := demo-quick
 JOBS ?= 2
-# What `make lock`, `make licenses` and `make audit` work with, apart from what they look at.
+# The tools of `make lock`, `make licenses` and `make audit` have an environment of their own.
 TOOLS := .venv-tools
 TOOLS_INSTALLED := $(TOOLS)/.installed
 TORTURE_FLAGS ?=
@@ -37,8 +37,8 @@ test-slow: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -m "slow and not emulated"
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n $(JOBS) tests/test_readers.py
 
-# Kills, damaged files, hostile names, limits, two at once, a soak: drawn at random, each fault with how to try it again. As root,
-# for the disks that are too small. TORTURE_FLAGS="--size short" takes 10 minutes on 2 cores, "--size long" hours; see --help.
+# Random kills, damaged files, hostile names, resource limits, concurrent runs and a soak test. Run as root to include
+# full disks. TORTURE_FLAGS="--size short" takes 10 minutes on 2 cores, "--size long" hours; see --help.
 torture: $(INSTALLED)
 	$(BIN)/python tests/torture $(TORTURE_FLAGS)
 
@@ -58,8 +58,8 @@ lint: $(INSTALLED)
 
 install: $(INSTALLED)
 
-# The stamp is written last: an install that was interrupted is done again. What is downloaded has to have the hashes of
-# hashes.txt; PyTorch alone, of which each source has builds of its own, has but its version pinned.
+# The stamp is written last, so an interrupted install is repeated. pip checks every download against hashes.txt.
+# PyTorch is pinned by version only: its builds differ between sources.
 $(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edge-af needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -67,16 +67,16 @@ $(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,export,dev]'
 	@touch $@
 
-# The hashes of every file there is of each version in constraints.txt, anew: run after that file has changed.
+# Update hashes.txt after a change to constraints.txt: it has the hashes of all files of each pinned version.
 lock: $(TOOLS_INSTALLED)
 	$(TOOLS)/bin/uv pip compile --quiet --universal --no-deps --generate-hashes --no-header --no-annotate --no-emit-package torch \
 		--python-version 3.11 constraints.txt --output-file hashes.txt
 
-# docs/licenses.md anew, of what is installed.
+# Update docs/licenses.md from the installed packages.
 licenses: $(INSTALLED) $(TOOLS_INSTALLED)
 	$(BIN)/python .ci/licenses.py $(TOOLS)/bin/pip-licenses
 
-# Known vulnerabilities of what is pinned. 0: none; 1: some; 3: it cannot be told, as their list cannot be had from here.
+# Look the pinned packages up for known vulnerabilities. Exit status 0: none; 1: some; 3: inconclusive (no database).
 audit: $(TOOLS_INSTALLED)
 	@$(PYTHON) .ci/audit.py $(TOOLS)/bin/pip-audit
 

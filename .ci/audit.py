@@ -1,7 +1,7 @@
-"""Known vulnerabilities of the pinned packages, by pip-audit: `python .ci/audit.py PIP-AUDIT`.
+"""Look the pinned packages up for known vulnerabilities: `python .ci/audit.py PIP-AUDIT`.
 
-pip-audit says "none found" of packages that its list does not know, which is all of them where the list cannot be had. Here
-that is exit status 3, could not tell; 1: there are some; 0: there are none.
+Exit status 0: none; 1: some; 3: inconclusive. pip-audit reports "none found" for packages that its database
+does not answer for, which is all of them without access to it. Here that is inconclusive.
 """
 
 from __future__ import annotations
@@ -9,26 +9,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-HASHES = Path(__file__).parents[1] / "hashes.txt"
-CONSTRAINTS = HASHES.with_name("constraints.txt")
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def main(pip_audit: str) -> int:
-    torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
-    with tempfile.TemporaryDirectory() as folder:
-        # Its build is anybody's, so it has no hash; its version is looked up all the same.
-        pinned = Path(folder) / "pinned.txt"
-        lines = [line.rstrip(" \\") for line in HASHES.read_text().splitlines() if "==" in line]
-        pinned.write_text("\n".join([*lines, torch]))
-        command = [pip_audit, "--requirement", str(pinned), "--disable-pip", "--no-deps", "--progress-spinner", "off"]
-        done = subprocess.run([*command, "--format", "json"], capture_output=True, encoding="utf-8", errors="replace")
+    command = [pip_audit, "--requirement", str(CONSTRAINTS), "--disable-pip", "--no-deps", "--progress-spinner", "off"]
+    done = subprocess.run([*command, "--format", "json"], capture_output=True, encoding="utf-8", errors="replace")
     try:
         found = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError, TypeError):
-        print(f"audit: could not tell: {(done.stderr.strip() or 'no answer').splitlines()[-1]}", file=sys.stderr)
+        print(f"audit: inconclusive: {(done.stderr.strip() or 'no answer').splitlines()[-1]}", file=sys.stderr)
         return 3
     known = [one for one in found if "skip_reason" not in one]
     for one in known:
@@ -39,7 +31,10 @@ def main(pip_audit: str) -> int:
         return 1
     if len(known) < len(found) or not found:
         unknown = f"{len(found) - len(known)} of {len(found)} packages"
-        print(f"audit: could not tell of {unknown}: no list of them can be had from here.", file=sys.stderr)
+        print(
+            f"audit: inconclusive: the database does not answer for {unknown}. Try with network access.",
+            file=sys.stderr,
+        )
         return 3
     print(f"audit: no known vulnerability in {len(found)} packages")
     return 0

@@ -1,4 +1,4 @@
-"""Writes docs/licenses.md of the pinned packages that are installed: `python .ci/licenses.py PIP-LICENSES`."""
+"""Write docs/licenses.md from the installed packages: `python .ci/licenses.py PIP-LICENSES`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ READ = {
     "axe-playwright-python": "MIT (its LICENSE file)",
     "namex": "Apache-2.0 (its LICENSE file)",
 }
-"""Of packages whose metadata says nothing: what was read in their files."""
+"""Licenses of packages whose metadata names none, with the file that does."""
 HEAD = """# Licenses
 
-What `make install` puts beside edge-af, with the license that each package states of itself; `make licenses` writes this anew.
-The packages of a plain install are click, numpy and a runtime, onnxruntime or ai-edge-litert. The weak copyleft among them,
-MPL-2.0 (certifi, hypothesis, pathspec, tqdm), covers changes to those packages' own files. PyTorch's list is long because its
-wheel carries other libraries. edge-af itself states no license yet: ask its authors before you pass it on.
+The packages that `make install` installs, each with the license in its metadata. `make licenses`
+updates this page. A plain install needs click, numpy and one runtime: onnxruntime or ai-edge-litert.
+
+MPL-2.0 (certifi, hypothesis, pathspec, tqdm) is a weak copyleft: it covers changes to those packages'
+own files. PyTorch's entry is long because its wheel includes other libraries. edge-af itself has no
+license yet: ask its authors before you redistribute it.
 
 | package | version | license |
 |---|---|---|
@@ -34,7 +36,7 @@ def main(pip_licenses: str) -> None:
     for name, version in pinned():
         license = licenses.get(name)
         if license is None:
-            license = "of another platform, not looked at"
+            license = "not checked: for other platforms"
         elif license == "UNKNOWN":
             license = READ[name]
         lines.append(f"| {name} | {version} | {license} |")
@@ -42,12 +44,12 @@ def main(pip_licenses: str) -> None:
 
 
 def normal(name: str) -> str:
-    """A package's name as the packaging standards normalise it."""
+    """Normalize a package's name as the packaging standards do."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pinned() -> list[tuple[str, str]]:
-    """Name and version of every line in constraints.txt."""
+    """Read the normalized names and the versions from constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return sorted((normal(one[1]), one[2]) for line in lines if (one := re.match(r"([\w.-]+)==([^\s;]+)", line)))
 

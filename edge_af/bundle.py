@@ -259,7 +259,7 @@ def _damage(path: Path, name: str) -> Iterator[None]:
     """Tell of what the archive's own sums find."""
     try:
         yield
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError, OSError, ValueError) as error:
         raise GateFailed(f"{path}: {name} is damaged: {error}. Copy the bundle again.") from None
 
 
@@ -302,7 +302,7 @@ def _signed(
 
     Raises:
         GateFailed: the signature is of something else, or not by one of `signers`; or there is none, and `signers` are given.
-        EdgeAfError: `signers` cannot be read, or there is no `ssh-keygen` that works.
+        EdgeAfError: `signers` cannot be read, or `ssh-keygen` is missing or does not run.
     """
     if SIGNATURE not in archive.namelist():
         if signers is not None:
@@ -353,7 +353,7 @@ def _allow(signers: Path) -> dict[str, str | None]:
 
 
 def _ssh_keygen(arguments: Sequence[str], stdin: Path | None = None) -> subprocess.CompletedProcess[str] | None:
-    """Run `ssh-keygen`; None if there is none, or none that works here."""
+    """Run `ssh-keygen`. Returns None if it is missing, or refuses to run for a user without an account."""
     program = shutil.which("ssh-keygen")
     if program is None:
         return None
@@ -362,13 +362,11 @@ def _ssh_keygen(arguments: Sequence[str], stdin: Path | None = None) -> subproce
         done = subprocess.run(
             [program, *arguments], stdin=source, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
-    # It ends so before it looks at anything, with the status of a wrong signature.
+    # Its status is then that of a wrong signature, although it has not looked at one.
     return None if done.stderr.startswith("No user exists for uid") else done
 
 
-_NEEDED = (
-    "needs the program `ssh-keygen` (Debian: apt install openssh-client), which works for users with an account alone."
-)
+_NEEDED = "needs the program `ssh-keygen` (Debian: apt install openssh-client), run by a user with an account."
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:

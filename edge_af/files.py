@@ -41,18 +41,18 @@ def unchanged(path: Path, sha256: str | None) -> Iterator[None]:
     if sha256 is None:
         yield
         return
-    before, changed = _identity(path)
+    before, ctime = _identity(path)
     if sha256_file(path) != sha256:
         raise EdgeAfError(f"{path}: was replaced or changed meanwhile (its SHA-256 is another). Start again.")
     yield
-    after, changed_since = _identity(path)
-    # The second time moves with a link or a mode, too, which backups make: then the bytes decide.
-    if after != before or (changed_since != changed and sha256_file(path) != sha256):
+    after, ctime_after = _identity(path)
+    # Links and chmod change ctime too, for example in backups. In that case the checksum decides.
+    if after != before or (ctime_after != ctime and sha256_file(path) != sha256):
         raise EdgeAfError(f"{path}: was replaced or changed while it was in use. Start again.")
 
 
 def _identity(path: Path) -> tuple[tuple[int, ...], int]:
-    """What is another of another file or of written bytes; and the time of the last change of any kind, in nanoseconds."""
+    """(device, inode, bytes, mtime in ns), which differ for another file or after a write; and ctime in ns."""
     with explain_os_errors(path):
         found = path.stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns), found.st_ctime_ns
@@ -93,7 +93,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A hidden name beside `path` that nothing has. Known before it is made: a signal may come as soon as it is there."""
+    """An unused hidden name beside `path`. Callers know it before they create it, so a signal cannot leave it behind."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 

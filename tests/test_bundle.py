@@ -41,12 +41,12 @@ has_unshare = (
 @needs_openssh
 @pytest.mark.skipif(not has_unshare, reason="no user namespaces here")
 def test_who_has_no_account_is_told_so_and_not_that_a_signature_is_wrong(exported: Path, keys: Path, tmp_path: Path):
-    """As in a container that runs with `--user`: ssh-keygen then refuses to start."""
+    """ssh-keygen refuses to run for a user ID without an account, as in a container with `--user`."""
     bundle = tmp_path / "b.zip"
     write_bundle(exported, bundle, key=keys / "mine")
     verify = [*WITHOUT_ACCOUNT, sys.executable, "-m", "edge_af", "verify", str(bundle)]
     done = subprocess.run([*verify, "--signers", str(keys / "allowed")], capture_output=True, encoding="utf-8")
-    assert done.returncode == 2 and "users with an account" in done.stderr, done.stderr
+    assert done.returncode == 2 and "a user with an account" in done.stderr, done.stderr
     done = subprocess.run(verify, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""What is installed is pinned, hashed and licensed, and its audit says when it cannot tell."""
+"""The pinned packages: their hashes, their licenses, and the audit's exit statuses."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ UNKNOWN = {"name": "other", "version": "1.0", "skip_reason": "not found"}
     [
         ({"dependencies": [KNOWN]}, 0, "no known vulnerability in 1 packages"),
         ({"dependencies": [KNOWN, BROKEN]}, 1, "old 0.1: CVE-1, fixed in 0.2"),
-        ({"dependencies": [KNOWN, UNKNOWN]}, 3, "could not tell of 1 of 2 packages"),
-        ({"dependencies": []}, 3, "could not tell"),
-        (None, 3, "could not tell"),
+        ({"dependencies": [KNOWN, UNKNOWN]}, 3, "does not answer for 1 of 2 packages"),
+        ({"dependencies": []}, 3, "inconclusive"),
+        (None, 3, "inconclusive"),
     ],
 )
 def test_an_audit_without_its_data_is_no_clean_one(tmp_path: Path, answer: object, status: int, said: str):

@@ -1,6 +1,6 @@
-"""Every reader of outside bytes: what is damaged is refused in words, or read; nothing else is raised, and nothing hangs.
+"""Property tests: every reader of outside bytes reads a damaged file or raises the errors it documents, and nothing hangs.
 
-`HYPOTHESIS_PROFILE=long` tries thousands of each.
+`HYPOTHESIS_PROFILE=long` tries thousands of examples of each property.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from edge_af.compare.history import read_history
 from edge_af.compare.limits import parse_seconds, parse_share, read_budget_file
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.data.describe import describe_tfrecords
-from edge_af.data.examples import Limits, detect_layout, explain, parse
+from edge_af.data.examples import Layout, Limits, detect_layout, explain, parse
 from edge_af.data.tfrecord import Batch, is_tfrecord, read_batches, unpacked_bytes
 from edge_af.data.vocabulary import read_vocabulary
 from edge_af.documents import DocumentError, parse_json, parse_yaml
@@ -70,18 +70,19 @@ INFO: Inference timings in us: Init: 1234, First inference: 12111, Warmup (avg):
 INFO: Overall peak memory footprint (MB) via periodic monitoring: 12.5
 """
 LABELS = Limits(classes=30, origin="the test", largest=2.0)
+LAYOUT = Layout(year=2018, frames=False)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that reads a file, or text, from outside."""
+    """Function that reads a file or text from outside."""
 
     name: str
     file: str
-    """In the material; the file is damaged where it lies, among the others of its folder."""
+    """Path in the material. The file is damaged in place, beside the other files of its folder."""
     read: Callable[[Path], Any]
     refuses: tuple[type[Exception], ...] = (EdgeAfError,)
-    """What it says it raises."""
+    """Exceptions that the function documents."""
 
 
 def _all(path: Path) -> None:
@@ -113,14 +114,25 @@ def _phone(path: Path) -> None:
     phone.state(told)  # type: ignore[arg-type]
 
 
-LAYOUT: Any = None
+def _model(path: Path) -> None:
+    """Ask for everything that is read from a model file without its runtime."""
+    for ask in (check_model_file, weight_bytes, operator_counts):
+        with contextlib.suppress(EdgeAfError):
+            ask(path)
+    if path.suffix == ".onnx":
+        may_hold_weights_beyond(path, 64)
+    else:
+        with contextlib.suppress(EdgeAfError):
+            tflite_multiply_adds(path)
+
+
 READERS = (
     Reader("JSON", "any.json", lambda path: parse_json(path.read_bytes()), (DocumentError,)),
     Reader("YAML", "any.yaml", lambda path: parse_yaml(path.read_bytes()), (DocumentError,)),
     Reader("TFRecord", "shard.tfrecord", _all),
-    Reader("packed TFRecord", "shard.tfrecord.gz", _all),
-    Reader("TFRecord, described", "shard.tfrecord", lambda path: describe_tfrecords([path])),
-    Reader("TFRecord, looked at", "shard.tfrecord.gz", lambda path: (is_tfrecord(path), unpacked_bytes(path, 10**6))),
+    Reader("gzipped TFRecord", "shard.tfrecord.gz", _all),
+    Reader("TFRecord in data info", "shard.tfrecord", lambda path: describe_tfrecords([path])),
+    Reader("TFRecord detection", "shard.tfrecord.gz", lambda path: (is_tfrecord(path), unpacked_bytes(path, 10**6))),
     Reader("Example", "example", _example),
     Reader("vocabulary", "vocabulary.csv", read_vocabulary),
     Reader("dataset's index", "data/index.json", lambda path: open_dataset(path.parent)),
@@ -134,8 +146,8 @@ READERS = (
     Reader("manifest", "export/manifest.json", lambda path: read_manifest(path.parent)),
     Reader("ranges", "ranges.json", read_ranges),
     Reader("recipe", "recipe.yaml", lambda path: load_recipe(str(path))),
-    Reader("ONNX", "net.onnx", lambda path: _model(path)),
-    Reader("TFLite", "net.tflite", lambda path: _model(path)),
+    Reader("ONNX", "net.onnx", _model),
+    Reader("TFLite", "net.tflite", _model),
     Reader("results", "results.json", read_results),
     Reader("results of version 1", "old.json", read_results),
     Reader("suite", "suite.yaml", read_suite),
@@ -155,28 +167,15 @@ READERS = (
 )
 
 
-def _model(path: Path) -> None:
-    """What is asked of a file without its runtime; each answer may be a refusal."""
-    for ask in (check_model_file, weight_bytes, operator_counts):
-        with contextlib.suppress(EdgeAfError):
-            ask(path)
-    if path.suffix == ".onnx":
-        may_hold_weights_beyond(path, 64)
-    else:
-        with contextlib.suppress(EdgeAfError):
-            tflite_multiply_adds(path)
-
-
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory, exports: Path, dataset: Dataset) -> Path:
-    """A whole file of every kind."""
+    """Write an undamaged file of every kind."""
     import tensorflow as tf
     from tiny_export import CONFIGS
 
     from edge_af.models.networks import build, count_params
     from edge_af.models.run import Run, save_run
 
-    global LAYOUT
     place = tmp_path_factory.mktemp("material")
     texts = {"any.json": json.dumps({"a": [1, 2.5, None, True, {"b": "ü"}]}), "any.yaml": SUITE, "suite.yaml": SUITE}
     texts |= {
@@ -203,7 +202,7 @@ def material(tmp_path_factory: pytest.TempPathFactory, exports: Path, dataset: D
     }
     example = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     (place / "example").write_bytes(example)
-    LAYOUT = detect_layout(example)
+    assert detect_layout(example) == LAYOUT
     for name, packing in (("shard.tfrecord", ""), ("shard.tfrecord.gz", "GZIP")):
         with tf.io.TFRecordWriter(str(place / name), packing) as writer:
             for _ in range(3):
@@ -224,9 +223,7 @@ def material(tmp_path_factory: pytest.TempPathFactory, exports: Path, dataset: D
     shutil.copytree(exports / "attend-fusion", place / "export")
     for suffix in ("onnx", "tflite"):
         shutil.copy(exports / f"fc-late-fusion/fc-late-fusion-int8.{suffix}", place / f"net.{suffix}")
-    shutil.copy(exports / "fc-late-fusion/ranges.json", place / "ranges.json") if (
-        exports / "fc-late-fusion/ranges.json"
-    ).exists() else _write_some_ranges(place / "ranges.json")
+    _write_some_ranges(place / "ranges.json")
     shutil.copy(REPOSITORY / "calibration/int4-block32-dynamic-int8-head.yaml", place / "recipe.yaml")
     shutil.copy(REPOSITORY / "tests/bench/results-version-1.json", place / "old.json")
     _write_shorter(REPOSITORY / "benchmarks/results/linear-avx2.json", place / "results.json")
@@ -242,7 +239,7 @@ def _write_some_ranges(path: Path) -> None:
 
 
 def _write_shorter(source: Path, path: Path) -> None:
-    """Results with a few of their raw latencies: most damage is to fall elsewhere."""
+    """Write results with few raw latencies, so that most damage hits something else."""
     found = read_results(source)
     rows = [
         dataclasses.replace(row, latency_raw_us=row.latency_raw_us and row.latency_raw_us[:5]) for row in found.rows
@@ -256,11 +253,11 @@ EDITS = st.lists(
     min_size=1,
     max_size=3,
 )
-"""(where, bytes cut out there, or a whole word in place of them, what is put in)."""
+"""(position, number of bytes to remove, True to remove a word instead, bytes to insert)."""
 
 
 def edited(data: bytes, edits: list[tuple[int, int, bool, bytes]]) -> bytes:
-    """Damaged bytes."""
+    """Apply the edits."""
     for where, length, word, piece in edits:
         words = words_of(data[:20_000]) if word else []
         start = where % (len(data) + 1)
@@ -271,7 +268,7 @@ def edited(data: bytes, edits: list[tuple[int, int, bool, bytes]]) -> bytes:
 
 @contextlib.contextmanager
 def replaced(path: Path, data: bytes) -> Iterator[None]:
-    """The file with these bytes, and at the end with its own."""
+    """Replace a file's bytes, and restore them at the end."""
     whole = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -308,7 +305,7 @@ def test_damaged_files_are_read_or_refused(reader: Reader, material: Path, edits
     "name", ["data/ids.npy", "data/visual.npy", "data/label_values.npy", "run/weights-e1.safetensors"]
 )
 @given(edits=EDITS)
-def test_what_a_hash_vouches_for_is_refused_or_as_it_was(
+def test_changes_to_a_file_with_a_checksum_are_refused(
     name: str, material: Path, edits: list[tuple[int, int, bool, bytes]]
 ):
     path = material / name
@@ -320,7 +317,7 @@ def test_what_a_hash_vouches_for_is_refused_or_as_it_was(
 
 
 @given(edits=EDITS)
-def test_a_record_that_its_checksum_does_not_fit_is_named(material: Path, edits: list[tuple[int, int, bool, bytes]]):
+def test_a_damaged_record_is_never_returned(material: Path, edits: list[tuple[int, int, bool, bytes]]):
     path = material / "shard.tfrecord"
     record = (material / "example").read_bytes()
     with replaced(path, edited(path.read_bytes(), edits)):

@@ -138,8 +138,8 @@ def main() -> None:
     if (lost := lost_output()) is not None:
         warn(f"standard output: cannot be written ({lost.strerror}), so results are missing there.")
         status = status or EdgeAfError.exit_status
-    # Of an interrupt that came through an `exec` of text, as dataclasses run one, CPython keeps in mind that nobody handled
-    # it, and ends by SIGINT in place of this status. The next `exec` makes it forget.
+    # CPython remembers an interrupt that passed through `exec` of a string, which dataclasses use, as unhandled. It then ends
+    # the process by SIGINT instead of with this status. Another `exec` clears that.
     exec("")
     sys.exit(status)
 
@@ -169,7 +169,7 @@ def _run() -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "edge_af":
             return _report(error)
-        # A library is damaged, for another system, or does not fit into what memory the process may have.
+        # The library is damaged, is built for another system, or exceeds the process's memory limit.
         say(f"edge-af: a package cannot be loaded here: {plain(str(error))}")
         return EdgeAfError.exit_status
     except MemoryError:
@@ -193,7 +193,7 @@ def _run() -> int:
 
 
 def _interrupted() -> int:
-    """Say by what; the exit status that says so too."""
+    """Report the interrupt and return its exit status: 128 + the signal's number."""
     if _ended_by:
         say(f"edge-af: ended by {signal.Signals(_ended_by[0]).name}.")
         return 128 + _ended_by[0]
@@ -202,7 +202,7 @@ def _interrupted() -> int:
 
 
 def _holds_interrupt(error: BaseException | None) -> bool:
-    """Whether an error was made of an interrupt, as PyTorch's exporter makes one of whatever ends it."""
+    """Return True if a KeyboardInterrupt caused the error. PyTorch's exporter wraps interrupts in errors of its own."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

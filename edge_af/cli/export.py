@@ -35,7 +35,7 @@ PICKED = {
 PICKED_ON_VIDEOS = {"int4": "int4-block64-dynamic-gptq-corrected"}
 """What it stands for in either format where there is calibration data, which that recipe's rounding needs."""
 PICKED_FOR_ONE_LAYER = {"int4": "int4-block32-dynamic-gptq-corrected"}
-"""The same for a network without hidden layers: what one layer loses, no other makes up for."""
+"""The same for a network without hidden layers, which needs finer blocks: no other layer compensates for the error."""
 INTEGER_IO = "int8-static"
 """What `--int8` stands for in TFLite with integer inputs and outputs, which need static activations."""
 
@@ -300,7 +300,7 @@ def _pick(precision: str, format: str, io: str, on_videos: Mapping[str, str]) ->
 
 
 def _on_videos(run: Run) -> dict[str, str]:
-    """What precisions' flags stand for where there is calibration data."""
+    """The recipes that `--int4` and the like stand for with calibration data, by precision."""
     has_one_layer = isinstance(run.config, FCLateFusionConfig) and run.config.depth == 0
     return PICKED_FOR_ONE_LAYER if has_one_layer else PICKED_ON_VIDEOS
 

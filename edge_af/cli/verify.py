@@ -32,7 +32,7 @@ def command(bundle: Path, signers: Path | None, out: Path | None, overwrite: boo
         warn(f"{bundle}: not signed. It is whole, and may be by anybody.")
     elif found.fingerprint is None:
         warn(
-            f"{bundle}: its signature was not looked at, as no ssh-keygen works here. It is whole, and may be by anybody."
+            f"{bundle}: its signature was not checked (no working ssh-keygen here). It is whole, but may be by anybody."
         )
     elif signers is None:
         warn(f"{bundle}: signed by the key {found.fingerprint}; whose that is was not asked. Pass --signers.")

@@ -347,12 +347,12 @@ class Writer:
         return self._plan
 
     def _key(self, item: Wanted) -> tuple[str, bool, int]:
-        """Equal for files that one plan serves. A name alone does not tell a recipe from others, and equality passes over
-        the order of its layers' patterns."""
+        """A key that is equal for files with the same plan. `repr` keeps the order of the recipe's layer patterns, which
+        neither the recipe's name nor `==` does."""
         return repr(item.recipe), item.integer_io, self._pair_limit(item)
 
     def _pair_limit(self, item: Wanted) -> int:
-        """As for `plan`: less than INT8 can hold only where that changes a layer."""
+        """The file's `pair_limit`, see `plan`; `NO_PAIR_LIMIT` if no layer would change."""
         if item.recipe is None or item.format != "onnx" or self._cpu != "x86-64":
             return NO_PAIR_LIMIT
         inputs = {gemm.name: self._graph.constants[gemm.inputs[1]].shape[1] for gemm in self._graph.gemms()}

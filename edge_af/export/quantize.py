@@ -24,9 +24,9 @@ Span = tuple[int, int]
 """The least and the greatest integer that a weight may be."""
 
 SPAN: dict[str, Span] = {"int8": (-127, 127), "int4": (-8, 7)}
-"""INT4 needs its odd level: where a block's largest weight is negative, the steps are an eighth finer."""
+"""Integer ranges by weight type. With -8, INT4 steps are an eighth finer where a block's largest weight is negative."""
 NO_PAIR_LIMIT = 127
-"""As much as INT8 weights reach."""
+"""The full range of INT8 weights."""
 BIAS_LIMIT = 2**30
 """Largest bias in integer steps: leaves as much again of INT32 for the sum of products."""
 SHARES = tuple(share / 100 for share in range(100, 19, -1))
@@ -204,7 +204,7 @@ def quantize_weight(
 
     Args:
         weight: float32.
-        span: of the integers.
+        span: range of the integers.
         block: inputs that share a scale, a divisor of their number; None: one scale an output feature.
         least_scale: scales are at least this, (out,) or one for all; not with blocks.
 
@@ -282,7 +282,7 @@ def to_nearest(
 
 
 def weight_span(form: Form, pair_limit: int) -> Span:
-    """Of a weight in a form: within ±`pair_limit`, see `plan`, and what its bits can hold."""
+    """The integer range of weights in a form, limited to ±`pair_limit` (see `plan`) in layers that run in integers."""
     low, high = SPAN[form.weights]
     return (max(low, -pair_limit), min(high, pair_limit)) if form.runs_in_integers else (low, high)
 

@@ -106,7 +106,7 @@ def gptq(
         weight: float32.
         inputs: (rows, in) float32, in any order of the rows that does not change between two runs.
         scale: (out, blocks), a scale for each of `blocks` equal blocks of a row; (out,) or (out, 1) for one a row.
-        span: of the integers.
+        span: range of the integers.
         damping: see `DAMPING`.
 
     Columns are taken in the descending order of their inputs' energy: the largest errors are made first, while there are

@@ -1,10 +1,9 @@
 """ONNX files in ONNX Runtime, on the CPU.
 
 On x86-64 without VNNI, ONNX Runtime multiplies unsigned activations by signed weights (U8S8) with an instruction that
-adds pairs of products in 16 bits and saturates. Weights up to `PAIR_LIMIT`, as edge-af writes them for x86-64, never get
-there. For files with larger weights ONNX Runtime has a remedy, `session.x64quantprecision`, which makes the weights
-unsigned too (U8U8): exact, and slower. `session_options` asks for it where the file holds such weights and a small product
-shows that this processor needs it.
+adds pairs of products in 16 bits and saturates. Weights within ±`PAIR_LIMIT` cannot saturate, and edge-af writes no others
+for x86-64. For larger weights ONNX Runtime offers `session.x64quantprecision`, which makes the weights unsigned too (U8U8):
+exact, but slower. `session_options` sets it if the file has such weights and a test product saturates on this processor.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def onnxruntime_module() -> Any:
 
 
 PAIR_LIMIT = (2**15 - 1) // (2 * 255)
-"""Largest INT8 weight of which two products with unsigned bytes always fit into 16 bits: 64."""
+"""Largest INT8 weight for which the sum of two products with unsigned bytes fits into 16 bits: 64."""
 EXACT = "session.x64quantprecision"
 """The setting by which ONNX Runtime multiplies INT8 exactly on every x86-64 processor."""
 
@@ -66,7 +65,7 @@ def session_options(path: Path, threads: int | None = None) -> Any:
 
 
 def unsigned_weights(path: Path) -> bool:
-    """Whether an ONNX file's INT8 weights have to be made unsigned for this processor to multiply them exactly."""
+    """Return True if this processor multiplies the ONNX file's INT8 weights exactly only once they are unsigned."""
     return u8s8_saturates() and may_hold_weights_beyond(path, PAIR_LIMIT)
 
 
@@ -83,7 +82,7 @@ def u8s8_saturates() -> bool:
 
 
 def quiet_options() -> Any:
-    """Options of a session that reports errors alone; for float graphs, which have no integer products."""
+    """Session options that log errors only. For float graphs; `session_options` is for files."""
     options = onnxruntime_module().SessionOptions()
     options.log_severity_level = 3
     return options

@@ -1,7 +1,7 @@
 """What a model file says of itself, read without its runtime: is it a model at all, and are its inputs and outputs ours?
 
-Only the containers are walked (protobuf fields of an ONNX file, tables of a FlatBuffer), and the weights by one function
-alone, so that this costs next to nothing on a file of a gigabyte and works where neither onnx nor a runtime is installed.
+These functions walk the containers only: protobuf fields of an ONNX file, tables of a FlatBuffer. They take milliseconds on
+a file of a gigabyte and need neither onnx nor a runtime. `may_hold_weights_beyond` alone reads the weights.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def has_operator(path: Path, op: str) -> bool:
 
 
 def may_hold_weights_beyond(path: Path, limit: int) -> bool:
-    """Whether an ONNX file, one that its runtime has loaded or will, has INT8 constants past ±limit, or such that cannot be
-    read here: in other files, as nodes, or as anything but raw bytes.
+    """Return False if every INT8 constant of an ONNX file lies within ±limit.
+
+    True also stands for constants that this function cannot read: in other files, in Constant nodes, not as raw bytes.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

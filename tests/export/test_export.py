@@ -199,7 +199,7 @@ def test_pairs_of_products_fit_16_bits_in_files_for_x86_64(make_run: Callable[..
     assert wide == {
         "x86-64/attend-fusion-int8-dynamic.onnx": False,
         "x86-64/attend-fusion-int8-weights.onnx": True,
-        # Attention's inputs are no whole number of blocks: its weights are INT8.
+        # Blocks do not divide the attention's inputs, so its weights are INT8.
         "x86-64/attend-fusion-int4.onnx": False,
         "arm64/attend-fusion-int8-dynamic.onnx": True,
         "arm64/attend-fusion-int8-weights.onnx": True,

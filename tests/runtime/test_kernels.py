@@ -31,7 +31,7 @@ def saturating(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def network(path: Path, largest: int, *, dynamic: bool = True) -> Path:
-    """A network whose weights are all `largest`, and whose scores for `features` are all 2."""
+    """Write a network with all weights equal to `largest` that scores `features` as 2 in every class."""
     weight = numpy_helper.from_array(np.full((VISUAL_FEATURES, CLASSES), largest, np.int8), "weight")
     scalars = (*SCALARS, ("shrink", 1 / (VISUAL_FEATURES * largest), np.float32))
     small = [numpy_helper.from_array(np.array(value, kind), name) for name, value, kind in scalars]

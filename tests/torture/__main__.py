@@ -1,7 +1,7 @@
-"""`make torture`: edge-af under conditions that no test spells out, drawn at random. Prints counts by outcome and every fault.
+"""Run edge-af under random hostile conditions; print counts by outcome and every fault.
 
-Kills at random moments, damaged files, hostile names, limits, two processes at once, and a soak. Each case is drawn from the
-seed and its number, so that a fault can be tried again. Exit status 1: there are faults.
+The kinds are kills at random moments, damaged files, hostile names, resource limits, pairs of processes with one output, and a
+soak test. The seed and the number of a case determine it, so every fault can be reproduced. Exit code 1: at least one fault.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge_af.bench.device import project_commit, this_device
 
 
 def text(found: dict[str, Any]) -> str:
-    """The counts as Markdown."""
+    """Format the counts as Markdown."""
     outcomes = list(dict.fromkeys(name for kind in found["kinds"].values() for name in kind["outcomes"]))
     lines = [f"| | cases | {' | '.join(outcomes)} | faults |", "|---|" + "---:|" * (len(outcomes) + 2)]
     for name, kind in found["kinds"].items():
@@ -37,7 +37,7 @@ def text(found: dict[str, Any]) -> str:
 
 
 def record(out: Path, found: dict[str, Any]) -> None:
-    """Add a run to OUT.json and write OUT.md anew; an earlier run of the same kinds goes."""
+    """Add a run to OUT.json and rewrite OUT.md. The run replaces earlier runs of the same kinds."""
     json_file = out.with_suffix(".json")
     runs = json.loads(json_file.read_text())["runs"] if json_file.exists() else []
     runs = [run for run in runs if not set(run["kinds"]) <= set(found["kinds"])]
@@ -45,8 +45,8 @@ def record(out: Path, found: dict[str, Any]) -> None:
     json_file.write_text(json.dumps({"runs": runs}, indent=2) + "\n")
     parts = []
     for run in runs:
-        made = f"`{run['command']}` at commit {run['commit']} on {run['device']}, in {run['seconds'] / 60:.0f} minutes"
-        parts.append(f"Made by {made}.\n\n{text(run)}")
+        made = f"commit {run['commit']}, {run['device']}, {run['seconds'] / 60:.0f} minutes"
+        parts.append(f"`{run['command']}`\\\n{made}\n\n{text(run)}")
     out.with_suffix(".md").write_text("\n".join(parts))
 
 
@@ -56,13 +56,13 @@ def record(out: Path, found: dict[str, Any]) -> None:
     type=click.Choice(["short", "medium", "long"]),
     default="medium",
     show_default=True,
-    help="About 10 minutes, an hour, or several, on 2 cores.",
+    help="Number of cases: about 10 minutes, 1 hour or 3 hours on 2 cores.",
 )
-@click.option("--only", type=click.Choice(list(SIZES)), multiple=True, help="Only this kind; may be given again.")
-@click.option("--cases", type=click.IntRange(min=1), help="So many of each kind instead.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Other cases.")
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes at a time.")
-@click.option("--out", type=click.Path(path_type=Path), help="Record the run in OUT.json and OUT.md.")  # fmt: skip
+@click.option("--only", type=click.Choice(list(SIZES)), multiple=True, help="Kind of cases to run (repeatable).")
+@click.option("--cases", type=click.IntRange(min=1), help="Number of cases of each kind, in place of --size.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of the cases.")
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Number of worker processes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Results files to write: OUT.json and OUT.md.")  # fmt: skip
 def main(size: str, only: tuple[str, ...], cases: int | None, seed: int, jobs: int, out: Path | None) -> None:
     at = ["short", "medium", "long"].index(size)
     sizes = {kind: cases or numbers[at] for kind, numbers in SIZES.items() if not only or kind in only}

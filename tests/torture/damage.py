@@ -1,7 +1,7 @@
-"""Damaged files of every kind, each read by a verb that reads it.
+"""Damage: a random change to one input file of a verb.
 
-A verb runs in a fork of a process that has imported everything, so that thousands of cases take minutes. A file that the
-project keeps a hash of must be refused, or be read as what it was before.
+Each verb runs in a fork of a process that has already imported everything, so thousands of cases take minutes. If edge-af keeps
+a checksum of the file, the verb has to refuse the file or produce the same output as before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -26,27 +25,27 @@ TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class Subject:
-    """A file, and the command that reads it."""
+    """Files to damage, and the command that reads them."""
 
     name: str
     file: str
-    """In the ground; with a `*`, any that matches."""
+    """Path in the ground; `*` matches several files."""
     command: tuple[str, ...]
-    """Run in a folder that holds what the ground holds, the file damaged. `{file}` is its path there."""
+    """Arguments of edge-af, run in a copy of the ground. `{file}` is the path of the damaged file there."""
     is_vouched: bool = False
-    """Whether a checksum of it is kept: what is read must be what was written."""
+    """True if edge-af keeps a checksum of the file."""
     share: float = 1.0
-    """How often it is tried, beside others; less for what takes seconds."""
+    """Weight in the random choice; lower for slow commands."""
     alone: bool = False
-    """Whether it is taken out of its folder, away from the manifest that vouches for it."""
+    """True to take the file out of its folder, away from its manifest."""
 
 
 PREDICT = ("predict", "{file}", "eval", "--videos", "2", "--json")
 SUBJECTS = (
     Subject("TFRecord", "raw/eval/*.tfrecord", ("data", "prepare", "{file}", "--classes", "24", "--out", "out"), True),
-    Subject("TFRecord, bad records left out", "raw/eval/*.tfrecord",
+    Subject("TFRecord with --skip-bad", "raw/eval/*.tfrecord",
             ("data", "prepare", "{file}", "--classes", "24", "--skip-bad", "--out", "out")),
-    Subject("TFRecord, described", "raw/eval/*.tfrecord", ("data", "info", "{file}")),
+    Subject("TFRecord in data info", "raw/eval/*.tfrecord", ("data", "info", "{file}")),
     Subject("vocabulary", "vocabulary.csv",
             ("data", "prepare", "raw/eval", "--vocabulary", "{file}", "--out", "out")),
     Subject("dataset's index", "eval/index.json", ("data", "sample", "eval", "--videos", "5", "--out", "out")),
@@ -58,12 +57,12 @@ SUBJECTS = (
             ("train", "--model", "fc-late-fusion", "--preset", "linear", "--data", "train", "--epochs", "400",
              "--checkpoint-steps", "5", "--out", "unfinished", "--resume"), share=0.05),
     Subject("manifest", "artifacts/manifest.json", ("bundle", "artifacts", "--out", "out.zip")),
-    Subject("manifest, of what is loaded", "artifacts/manifest.json",
+    Subject("manifest of a loaded file", "artifacts/manifest.json",
             ("predict", "artifacts/fc-late-fusion-int8.onnx", "eval", "--videos", "2", "--json")),
     Subject("ONNX with manifest", "artifacts/*.onnx", PREDICT, True),
     Subject("TFLite with manifest", "artifacts/*.tflite", PREDICT, True),
-    Subject("ONNX alone", "artifacts/*.onnx", PREDICT, share=0.3, alone=True),
-    Subject("TFLite alone", "artifacts/*.tflite", PREDICT, share=0.3, alone=True),
+    Subject("ONNX without manifest", "artifacts/*.onnx", PREDICT, share=0.3, alone=True),
+    Subject("TFLite without manifest", "artifacts/*.tflite", PREDICT, share=0.3, alone=True),
     Subject("results", "results.json", ("report", "{file}", "--html", "out.html", "--markdown", "out.md", "--json"), share=0.3),
     Subject("history", "history.jsonl", ("report", "--history", "{file}", "--html", "out.html"), share=0.3),
     Subject("bundle", "bundle.zip", ("verify", "{file}", "--signers", "signers", "--out", "out"), True),
@@ -77,49 +76,18 @@ SUBJECTS = (
              "--budget-file", "{file}"), share=0.2),
     Subject("targets", "targets.yaml", ("bench", "artifacts", "--target-file", "{file}"), share=0.05),
 )  # fmt: skip
-"""Every kind of file that comes from outside."""
+"""Every kind of input file."""
 
 TOKENS = [
-    *(
-        b"-1",
-        b"0",
-        b"1e999",
-        b"NaN",
-        b"-Infinity",
-        b"null",
-        b"true",
-        b'""',
-        b"[]",
-        b"{}",
-        b"9" * 400,
-        b"1e-400",
-        b"0x7f",
-    ),
-    *(
-        b'"\\ud800"',
-        b'"\\u0000"',
-        b"[" * 200,
-        b'{"a":' * 3000,
-        b"2026-01-01",
-        b'"' + b"a" * 100_000 + b'"',
-        b"\xff\xfe",
-    ),
-    *(
-        b"!!python/object:os.system",
-        b"&a [*a]",
-        b"<<: *a",
-        b"1.5",
-        b"---",
-        b"\x1b]0;x\x07",
-        b'"../../etc"',
-        b"/dev/zero",
-    ),
-]
-"""Put in place of a word of a text."""
+    *(b"-1", b"0", b"1e999", b"NaN", b"-Infinity", b"null", b"true", b'""', b"[]", b"{}", b"9" * 400, b"1e-400", b"0x7f"),
+    *(b'"\\ud800"', b'"\\u0000"', b"[" * 200, b'{"a":' * 3000, b"2026-01-01", b'"' + b"a" * 100_000 + b'"', b"\xff\xfe"),
+    *(b"!!python/object:os.system", b"&a [*a]", b"<<: *a", b"1.5", b"---", b"\x1b]0;x\x07", b'"../../etc"', b"/dev/zero"),
+]  # fmt: skip
+"""Replacements for a word of a text."""
 
 
 def damaged(data: bytes, random: random.Random, *, text: bool) -> tuple[bytes, str]:
-    """Other bytes, and what was done to them in a word."""
+    """Return a randomly changed copy, and the name of the change."""
     size = len(data)
     at = random.randrange(size)
     length = min(size - at, random.choice((1, 2, 8, 64, 512, 4096)))
@@ -158,7 +126,7 @@ def damaged(data: bytes, random: random.Random, *, text: bool) -> tuple[bytes, s
 
 
 def words_of(data: bytes) -> list[tuple[int, int]]:
-    """Where the words, numbers, strings and brackets of a text lie."""
+    """Return the (start, end) of each word, number, string and bracket of a text."""
     import re
 
     return [match.span() for match in re.finditer(rb'"[^"\n]*"|[\w.+-]+|[\[\]{}:,]', data)]
@@ -166,7 +134,7 @@ def words_of(data: bytes) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def copied(ground: Ground, subject: Subject, name: str, data: bytes) -> Iterator[tuple[Path, str]]:
-    """A folder that holds what the ground holds, with one file's bytes replaced, and that file's path in it."""
+    """Copy what the command needs, with one file replaced by `data`; yield the folder and the file's path in it."""
     with tempfile.TemporaryDirectory(prefix="tortured-") as scratch:
         place = Path(scratch)
         kept = {word.split("/")[0] for word in subject.command} & {path.name for path in ground.folder.iterdir()}
@@ -185,7 +153,7 @@ def copied(ground: Ground, subject: Subject, name: str, data: bytes) -> Iterator
 
 
 def forked(command: list[str], place: Path) -> Ended:
-    """`edge-af` with these arguments in a fork of this process."""
+    """Run `edge-af` with these arguments in a fork of this process."""
     said = place / "said"
     sys.stdout.flush()
     sys.stderr.flush()
@@ -229,38 +197,26 @@ def forked(command: list[str], place: Path) -> Ended:
 
 
 def preload() -> None:
-    """Import what the verbs import."""
+    """Import everything that the verbs import."""
     import importlib
 
     from edge_af.cli import VERBS
 
-    for name in (
-        *(f"edge_af.cli.{verb}" for verb in VERBS),
-        *(
-            "torch",
-            "onnx",
-            "onnxscript",
-            "onnxruntime",
-            "yaml",
-            "safetensors.torch",
-            "tensorflow",
-            "vl_convert",
-            "edge_af.data.prepare",
-        ),
-        *("edge_af.runtime.pytorch", "edge_af.runtime.ort", "edge_af.export.pipeline", "edge_af.bench.run"),
-        *("edge_af.report.page", "edge_af.report.specs", "edge_af.train.loop", "edge_af.compare.run", "edge_af.bundle"),
-    ):
+    libraries = ("torch", "onnx", "onnxscript", "onnxruntime", "yaml", "safetensors.torch", "tensorflow", "vl_convert")
+    rooms = ("bench.run", "bundle", "compare.run", "data.prepare", "export.pipeline", "report.page", "report.specs",
+             "runtime.ort", "runtime.pytorch", "train.loop", *(f"cli.{verb}" for verb in VERBS))  # fmt: skip
+    for name in (*libraries, *(f"edge_af.{room}" for room in rooms)):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
 
 def files_of(ground: Ground, subject: Subject) -> list[str]:
-    """The names in the ground that a subject may be tried on."""
+    """Return the paths in the ground that match a subject."""
     return sorted(path.relative_to(ground.folder).as_posix() for path in ground.folder.glob(subject.file))
 
 
 def once(ground: Ground, subject: Subject, name: str, data: bytes) -> tuple[Ended, dict[str, bytes]]:
-    """How the command ends with the file's bytes replaced, and what it wrote."""
+    """Run the command with the file replaced by `data`; return how it ended and the contents of its outputs."""
     with copied(ground, subject, name, data) as (place, file):
         ended = forked([word.replace("{file}", file) for word in subject.command], place)
         made = {}
@@ -271,14 +227,12 @@ def once(ground: Ground, subject: Subject, name: str, data: bytes) -> tuple[Ende
 
 
 def tortured(ground: Ground, cases: int, seed: int) -> Iterator[Case]:
-    """So many damaged files, one after the other."""
+    """Run `cases` cases of damage."""
     preload()
-    # A fork would say whatever is held back here once more.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     draw = random.Random(seed)
     whole: dict[tuple[str, str], tuple[Ended, dict[str, bytes]]] = {}
     for subject in SUBJECTS:
-        assert files_of(ground, subject), f"{subject.file}: not there to be damaged"
+        assert files_of(ground, subject), f"{subject.file}: no such file in the ground"
     weights = [subject.share for subject in SUBJECTS]
     for number in range(cases):
         subject = draw.choices(SUBJECTS, weights)[0]
@@ -291,7 +245,7 @@ def tortured(ground: Ground, cases: int, seed: int) -> Iterator[Case]:
         if subject.is_vouched and ended.status == 0 and changed != data:
             if (subject.name, name) not in whole:
                 whole[subject.name, name] = once(ground, subject, name, data)
-            # What cannot be told from the whole file is no harm: a flag that nothing reads, or bytes behind the end.
+            # Harmless changes exist, such as an unused flag or bytes after the end: the output is the same.
             if made != whole[subject.name, name][1] or ended.said != whole[subject.name, name][0].said:
-                wrong = "accepted, and read as something else"
+                wrong = "accepted, with a different output"
         yield judged("damage", subject.name, ended, f"case {number}: {name}, {way}, seed {own}", wrong=wrong)

@@ -1,4 +1,4 @@
-"""Shares the cases of all kinds out over a few processes."""
+"""Distribute the cases over worker processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pairs
 import soak
 
 SIZES = {
-    # Kind: cases of `--size short`, `medium`, `long`; seconds for the soak.
+    # Kind: number of cases for `--size short`, `medium` and `long`. For the soak test: seconds.
     "kills": (22, 110, 330),
     "damage": (300, 3000, 20_000),
     "names": (12, 60, 220),
@@ -29,13 +29,13 @@ SIZES = {
     "soak": (5, 60, 900),
 }
 PART = {"kills": 11, "damage": 500, "names": 20, "limits": 20, "pairs": 11, "soak": 10**6}
-"""Cases that a process of its own tries, so that several are at work."""
+"""Number of cases per task of a worker process."""
 WITH_REFERENCE = {"kills": kills, "limits": limits, "pairs": pairs}
 OTHERS = {"damage": damage, "names": names, "soak": soak}
 
 
 def part(kind: str, folder: Path, whole: dict[str, kills.Reference], cases: int, seed: int) -> list[outcome.Case]:
-    """Some cases of a kind, in this process."""
+    """Run some cases of one kind in this process."""
     place = ground.Ground(folder)
     if kind in WITH_REFERENCE:
         return list(WITH_REFERENCE[kind].tortured(place, whole, cases, seed))
@@ -43,20 +43,20 @@ def part(kind: str, folder: Path, whole: dict[str, kills.Reference], cases: int,
 
 
 def parts(sizes: dict[str, int], seed: int) -> Iterator[tuple[str, int, int]]:
-    """(kind, cases, seed) of every part."""
+    """Yield (kind, cases, seed) of every task."""
     for kind, cases in sizes.items():
         for at in range(0, cases, PART[kind]):
             yield kind, min(PART[kind], cases - at), seed + at
 
 
 def torture(sizes: dict[str, int], seed: int, jobs: int) -> list[outcome.Case]:
-    """So many cases of each kind, in `jobs` processes at a time; progress goes to standard error."""
+    """Run `sizes[kind]` cases of each kind in `jobs` worker processes. Progress goes to standard error."""
     found: list[outcome.Case] = []
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         place = ground.make(Path(scratch) / "ground")
         whole = kills.references(place, Path(scratch))
-        # Forked parts would hold what this process has open.
+        # Forked workers would inherit open file descriptors.
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
             tasks = [
                 pool.submit(part, kind, place.folder, whole, cases, own) for kind, cases, own in parts(sizes, seed)

@@ -1,4 +1,4 @@
-"""What is tortured: every verb's input, made once by the verbs themselves, and small."""
+"""Ground: small inputs of every verb, made once by the verbs themselves, and helpers that run edge-af."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ targets:
 
 @dataclass(frozen=True)
 class Ground:
-    """The folder that holds all of it."""
+    """Folder with the inputs of every verb."""
 
     folder: Path
 
@@ -64,7 +64,7 @@ def run(
     environment: dict[str, str] | None = None,
     **more: object,
 ) -> Ended:
-    """`edge-af` with these arguments in a process and a session of its own, which is gone afterwards."""
+    """Run `edge-af` in its own session, and end every process of that session afterwards."""
     return finish(start(*arguments, folder=folder, environment=environment, **more), timeout)
 
 
@@ -75,7 +75,7 @@ def start(
     before: Sequence[str] = (),
     **more: object,
 ) -> subprocess.Popen[bytes]:
-    """The same, just begun; `before` is put before the command."""
+    """Start `edge-af` in its own session. `before` is a command prefix."""
     command = [*before, sys.executable, "-m", "edge_af", *map(str, arguments)]
     options: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
@@ -88,7 +88,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[bytes], timeout: float = 600) -> Ended:
-    """How it ends; with whatever it left running in its session ended, too."""
+    """Wait for a process, and end what is left of its session."""
     try:
         said, _ = process.communicate(timeout=timeout)
         status: int | None = process.returncode
@@ -101,7 +101,7 @@ def finish(process: subprocess.Popen[bytes], timeout: float = 600) -> Ended:
 
 
 def session(leader: int) -> list[int]:
-    """The processes of a session, but for those that have ended and wait to be asked how."""
+    """Return the process IDs of a session, without zombies."""
     found = []
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -114,23 +114,23 @@ def session(leader: int) -> list[int]:
 
 
 def end_session(leader: int) -> None:
-    """End every process of a session."""
+    """Kill every process of a session."""
     for one in session(leader):
         with contextlib.suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
 
 
 def tree(place: Path) -> dict[str, str]:
-    """SHA-256 of every file at or below a place; empty where there is nothing."""
+    """Return the SHA-256 of every file at or below a path, by relative name."""
     files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
     return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
 def make(folder: Path) -> Ground:
-    """Everything, by the verbs in their order.
+    """Make the inputs of every verb in a new folder.
 
     Raises:
-        RuntimeError: one of them fails.
+        RuntimeError: a verb fails.
     """
     ground = Ground(folder)
     folder.mkdir(parents=True)
@@ -165,7 +165,7 @@ def make(folder: Path) -> Ground:
         ended = run(*arguments, folder=folder)
         if ended.status != 0:
             raise RuntimeError(f"{arguments}: {ended.said.decode(errors='replace')}")
-    # One that was ended on its way, to be gone on with.
+    # An interrupted training run, to resume from.
     process = start(*train, 400, "--checkpoint-steps", 5, "--out", "unfinished", folder=folder)
     while process.poll() is None and not (folder / "unfinished/checkpoint.safetensors").exists():
         time.sleep(0.05)

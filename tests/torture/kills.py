@@ -1,4 +1,7 @@
-"""Verbs ended at random moments: nothing that was there is lost, nothing half done looks whole, and the next run mends it."""
+"""Kills: a verb receives a signal at a random moment.
+
+Earlier outputs survive, no partial output stands under the final name, and running the verb again gives the same output.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ from verbs import VERBS, Facts, Verb, lay_out, put_back
 
 SIGNALS = (*[signal.SIGKILL] * 6, signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ORPHANS = 10.0
-"""Seconds in which what a killed verb had started has to end by itself."""
+"""Seconds that the children of a killed verb have to exit."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A verb that was left alone."""
+    """Undisturbed run of a verb."""
 
     seconds: float
     facts: Facts
     saved: Path
-    """Its output."""
+    """Copy of the output."""
 
 
 def references(ground: Ground, folder: Path) -> dict[str, Reference]:
-    """Of each verb.
+    """Run each verb undisturbed.
 
     Raises:
-        RuntimeError: one fails.
+        RuntimeError: a verb fails.
     """
     found = {}
     for verb in VERBS:
@@ -52,7 +55,7 @@ def references(ground: Ground, folder: Path) -> dict[str, Reference]:
 
 
 def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int) -> Iterator[Case]:
-    """So many kills, the verbs in turn."""
+    """Run `cases` kills, one verb after the other."""
     draw = random.Random(seed)
     for number in range(cases):
         verb = VERBS[number % len(VERBS)]
@@ -79,31 +82,31 @@ def _killed(ground: Ground, verb: Verb, whole: Reference, draw: random.Random, n
         wrong = f"left running: {orphans}" if orphans else None
         out = place / verb.out
         if wrong is None and (over or not verb.goes_on) and out.exists() and verb.facts(out) != whole.facts:
-            wrong = "half an output, under its name"
+            wrong = "partial output under the final name"
         if wrong is None and over and not out.exists():
-            # Between two renames there is a moment without either; both are then beside it.
+            # Between two renames neither name exists; the earlier output is then in a hidden file beside it.
             wrong = None if any(place.glob(f".{verb.out}.old.*")) else "the earlier output is gone"
         if wrong is None and status == 0 and verb.facts(out) != whole.facts:
-            wrong = "another output than without the signal"
+            wrong = "different output than without the signal"
         if wrong is None and status != 0:
             wrong = _mended(verb, whole, place, over)
         return judged("kills", verb.name, ended, f"{details}, status {status}", sent=sent, wrong=wrong)
 
 
 def _mended(verb: Verb, whole: Reference, place: Path, over: bool) -> str | None:
-    """What is wrong after the verb was run once more; None if all is as if it had not been killed."""
+    """Run the verb once more; return what is wrong with the result, or None."""
     out = place / verb.out
     again = verb.again if over or verb.goes_on or out.exists() else ()
     ended = run(*verb.arguments, *again, folder=place)
     if ended.status != 0:
         return f"run again: {ended.outcome()}: {ended.said[-300:].decode(errors='replace')}"
     if verb.facts(out) != whole.facts:
-        return "run again: another output than without the kill"
+        return "run again: different output than without the kill"
     return None
 
 
 def _orphans(leader: int) -> list[int]:
-    """What still runs of a session whose leader has ended, after a while."""
+    """Return the processes of a session that outlive its leader by `ORPHANS` seconds."""
     deadline = time.monotonic() + ORPHANS
     while (left := [one for one in session(leader) if one != leader]) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,7 @@
-"""Too little of everything: disk, memory, handles, streams, language, home, account, place. A verb works, or says why not."""
+"""Limits: too little disk space, memory or file descriptors, closed streams, odd locales and accounts.
+
+Under each limit, a verb gives its usual output or says why not.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,19 @@ from outcome import Case, judged
 from verbs import VERBS, Verb, lay_out
 
 Limit = dict[str, object]
-"""What is handed to the process: `preexec_fn`, streams, `environment`."""
+"""Arguments of `ground.start`: `preexec_fn`, `stdout`, `stderr`, `environment`, `before`."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of limit."""
+    """Kind of limit."""
 
     name: str
     make: Callable[[random.Random, Path], Limit]
     says_nothing: bool = False
-    """Whether what the verb says goes nowhere."""
+    """True if the verb's messages are lost."""
     disk: int = field(default=0)
-    """Bytes of a file system of its own that the folder is on; 0: none."""
+    """Size in bytes of a file system to run on; 0: the usual one."""
 
 
 def _limited(what: int, amount: Callable[[random.Random], int]) -> Callable[[random.Random, Path], Limit]:
@@ -64,7 +67,7 @@ def _full(stream: str) -> Callable[[random.Random, Path], Limit]:
 
 
 def _account(draw: random.Random, place: Path) -> Limit:
-    """Of a number that no account has; it owns what the caller owns, and has no other rights."""
+    """Run under a user ID without an account, with no rights but the caller's files."""
     return {
         "before": ("unshare", "--user", "--map-user=54321", "--map-group=54321"),
         "environment": {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")},
@@ -85,33 +88,33 @@ KINDS = (
     Kind("largest file", _limited(resource.RLIMIT_FSIZE, lambda draw: int(10 ** draw.uniform(0, 6.5)))),
     Kind("address space", _limited(resource.RLIMIT_AS, lambda draw: int(10 ** draw.uniform(8.5, 10)))),
     Kind("open files", _limited(resource.RLIMIT_NOFILE, lambda draw: draw.randrange(6, 80))),
-    Kind("disk", _nothing, disk=300_000),
-    Kind("disk, not quite", _nothing, disk=3_000_000),
+    Kind("full disk", _nothing, disk=300_000),
+    Kind("nearly full disk", _nothing, disk=3_000_000),
     Kind("C locale", _environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")),
     Kind("Latin-1", _environment(LC_ALL="en_US.ISO-8859-1", PYTHONUTF8="0", PYTHONIOENCODING="latin-1")),
     Kind("no home", _environment(HOME=None, XDG_CACHE_HOME=None)),
-    Kind("a home that is not there", _environment(HOME="/nowhere", XDG_CACHE_HOME=None)),
+    Kind("missing home", _environment(HOME="/nowhere", XDG_CACHE_HOME=None)),
     Kind("no account", _account),
-    Kind("a folder that is read only", _read_only),
-    Kind("no place for temporary files", _environment(TMPDIR="/nowhere/at/all")),
+    Kind("read-only output folder", _read_only),
+    Kind("no temporary folder", _environment(TMPDIR="/nowhere/at/all")),
     Kind("no PATH", _environment(PATH="/nowhere")),
-    Kind("a dumb terminal", _environment(TERM="dumb", COLUMNS="7", NO_COLOR="1")),
-    Kind("closed input", _closed(0)),
-    Kind("closed output", _closed(1), says_nothing=True),
-    Kind("closed error", _closed(2), says_nothing=True),
+    Kind("dumb terminal", _environment(TERM="dumb", COLUMNS="7", NO_COLOR="1")),
+    Kind("closed standard input", _closed(0)),
+    Kind("closed standard output", _closed(1), says_nothing=True),
+    Kind("closed standard error", _closed(2), says_nothing=True),
     Kind("all streams closed", _closed(0, 1, 2), says_nothing=True),
-    Kind("full output", _full("stdout"), says_nothing=True),
-    Kind("full error", _full("stderr"), says_nothing=True),
+    Kind("full standard output", _full("stdout"), says_nothing=True),
+    Kind("full standard error", _full("stderr"), says_nothing=True),
 )
 
 
 def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int) -> Iterator[Case]:
-    """So many verbs under limits, all pairs in turn."""
+    """Run `cases` cases. Case `number` of `seed` is pair `seed + number` of all limits with all verbs, shuffled."""
     draw = random.Random(seed)
     pairs = [(kind, verb) for kind in KINDS for verb in VERBS]
-    draw.shuffle(pairs)
+    random.Random(0).shuffle(pairs)
     for number in range(cases):
-        kind, verb = pairs[number % len(pairs)]
+        kind, verb = pairs[(seed + number) % len(pairs)]
         yield _limited_run(ground, kind, verb, whole[verb.name], draw, number)
 
 
@@ -130,17 +133,15 @@ def _limited_run(ground: Ground, kind: Kind, verb: Verb, whole: Reference, draw:
             out = place / verb.out
             wrong = None
             if kind.disk and not mounted:
-                return Case(
-                    "limits", kind.name, "left out", None, "no file system could be made for it: this takes root"
-                )
+                return Case("limits", kind.name, "skipped", None, "only root can mount a small file system")
             if limit.get("before") and b"unshare" in ended.said:
-                return Case("limits", kind.name, "left out", None, ended.said.decode(errors="replace"))
+                return Case("limits", kind.name, "skipped", None, ended.said.decode(errors="replace"))
             if ended.status == 0 and verb.facts(out) != whole.facts:
-                wrong = "done, and another output than without the limit"
+                wrong = "different output than without the limit"
             elif ended.status != 0 and not kind.says_nothing and not ended.said.strip():
-                wrong = "not a word of why"
+                wrong = "no message"
             elif ended.status != 0 and not verb.goes_on and _is_half(verb, out, whole):
-                wrong = "half an output, under its name"
+                wrong = "partial output under the final name"
             details = f"case {number}: {verb.name} with {kind.name}"
             return judged("limits", f"{kind.name}", ended, details, wrong=wrong)
         finally:

@@ -1,4 +1,7 @@
-"""Hostile names of files and folders: each verb works, or says why not, and a terminal is shown no more than text."""
+"""Names: files and folders with hostile names.
+
+Each verb works or says why not, and prints no control characters and no commands to a CI system.
+"""
 
 from __future__ import annotations
 
@@ -14,49 +17,18 @@ from ground import Ground
 from outcome import Case, judged
 
 PIECES = [
-    *(
-        b"\xe9",
-        b"\xff\xfe",
-        b"\xed\xa0\x80",
-        b"\n",
-        b"\r",
-        b"\t",
-        b"\x07",
-        b"\x1b[31m",
-        b"\x1b]0;x\x07",
-        b"\x7f",
-        b"\x9b2J",
-    ),
-    *(
-        "\u202e".encode(),
-        "\u2066".encode(),
-        "\u200b".encode(),
-        "\ufeff".encode(),
-        "\U0001f600".encode(),
-        "e\u0301".encode(),
-    ),
-    *(
-        b"::stop-commands::x",
-        b"::error::",
-        b"##vso[task]",
-        b"%0A",
-        b"%s",
-        b"{}",
-        b"$(touch x)",
-        b"`touch x`",
-        b";",
-        b"&",
-        b"|",
-    ),
+    *(b"\xe9", b"\xff\xfe", b"\xed\xa0\x80", b"\n", b"\r", b"\t", b"\x07", b"\x1b[31m", b"\x1b]0;x\x07", b"\x7f", b"\x9b2J"),
+    *(piece.encode() for piece in ("\u202e", "\u2066", "\u200b", "\ufeff", "\U0001f600", "e\u0301")),
+    *(b"::stop-commands::x", b"::error::", b"##vso[task]", b"%0A", b"%s", b"{}", b"$(touch x)", b"`touch x`", b";", b"&", b"|"),
     *(b"'", b'"', b"\\", b"*", b"?", b"[a]", b"~", b" ", b"-", b"--out", b"-rf", b".", b"..", b"#", b"=", b",", b":"),
     *(b"<script>alert(1)</script>", b"|a|b|", b"[x](y)", b"CON", b"nul.txt", b".onnx", b".tflite", b".json", b"n" * 60),
-]
+]  # fmt: skip
 FIRST = [b"\n::error::b", b"\x1b]0;x\x07", "a\u202egpj".encode(), b"caf\xe9", b"-rf", b"n" * 240, b" ", b"..."]
 COMMANDS = (b"::error title=", b"::warning title=", b"::notice title=")
 
 
 def hostile(cases: int, seed: int) -> list[str]:
-    """So many different names, as Python holds them."""
+    """Return `cases` different names, decoded as Python decodes file names."""
     draw = random.Random(seed)
     names = dict.fromkeys(FIRST[:cases])
     while len(names) < cases:
@@ -67,7 +39,7 @@ def hostile(cases: int, seed: int) -> list[str]:
 
 
 def tortured(ground: Ground, cases: int, seed: int) -> Iterator[Case]:
-    """So many names, each through the verbs that read and write files."""
+    """Run the verbs that read and write files with `cases` names each."""
     preload()
     os.environ["GITHUB_ACTIONS"] = "true"
     for number, name in enumerate(hostile(cases, seed)):
@@ -87,8 +59,8 @@ def _through(ground: Ground, name: str, number: int) -> Iterator[Case]:
         ("report", ("report", results, "--html", f"./h{name}", "--markdown", f"./m{name}")),
         ("compare", ("compare", model, model, "--junit", f"./j{name}", "--history", f"./l{name}",
                      "--markdown", f"./c{name}")),
-        ("an argument", (name,)),
-        ("a path that is not there", ("report", f"./missing{name}")),
+        ("unknown command", (name,)),
+        ("missing path", ("report", f"./missing{name}")),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="tortured-") as scratch:
         place = Path(scratch)
@@ -103,7 +75,7 @@ def _through(ground: Ground, name: str, number: int) -> Iterator[Case]:
             ):
                 (place / target).symlink_to(ground / source)
         except OSError as error:
-            yield Case("names", "a name that cannot be made", "left out", None, f"{name!r}: {error.strerror}")
+            yield Case("names", "impossible name", "skipped", None, f"{name!r}: {error.strerror}")
             return
         os.environ["GITHUB_STEP_SUMMARY"] = str(place / "summary.md")
         for what, arguments in steps:
@@ -111,17 +83,17 @@ def _through(ground: Ground, name: str, number: int) -> Iterator[Case]:
             ended = forked(list(arguments), place)
             yield judged("names", what, ended, f"case {number}: {name!r}", wrong=_shown(ended.said))
         if (place / "x").exists():
-            yield Case("names", "a command in a name", "it ran", "it ran", f"case {number}: {name!r}")
+            yield Case("names", "command in a name", "executed", "executed", f"case {number}: {name!r}")
 
 
 def _shown(said: bytes) -> str | None:
-    """What a terminal or a CI system would obey in it."""
+    """Describe what a terminal or a CI system would obey in an output; None: nothing."""
     text = said.decode(errors="replace")
     if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;]*m)", text):
-        return "a control character is shown"
+        return "prints a control character"
     if re.search("[\u202a-\u202e\u2066-\u2069]", text):
-        return "a change of direction is shown"
+        return "prints a change of text direction"
     commands = [line for line in said.splitlines() if line.lstrip().startswith(b"::")]
     if any(not line.startswith(COMMANDS) for line in commands) or re.search(rb"##\w*\[", said):
-        return "a command to the CI system is shown"
+        return "prints a command to the CI system"
     return None

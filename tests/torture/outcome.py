@@ -1,4 +1,4 @@
-"""What became of a tried command, and whether that is as it should be."""
+"""Outcome of a case: how a command ended, and what is wrong with that."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 NAMES = {
     0: "done",
-    1: "a gate failed",
+    1: "gate failed",
     2: "refused",
-    3: "could not tell",
+    3: "inconclusive",
     70: "defect",
-    128 + signal.SIGINT: "ended as asked",
-    128 + signal.SIGTERM: "ended as asked",
-    128 + signal.SIGHUP: "ended as asked",
+    128 + signal.SIGINT: "interrupted",
+    128 + signal.SIGTERM: "interrupted",
+    128 + signal.SIGHUP: "interrupted",
 }
-"""Exit statuses as `edge-af --help` documents them."""
-GOOD = {"done", "a gate failed", "refused", "could not tell", "ended as asked", "killed"}
+"""Exit codes as `edge-af --help` documents them."""
+GOOD = {"done", "gate failed", "refused", "inconclusive", "interrupted", "killed"}
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended, or was ended after too long."""
+    """Process that has exited, or that was killed after a timeout."""
 
     status: int | None
-    """Its exit status; negative: the signal that ended it; None: it hung."""
+    """Exit code; negative: the signal that killed it; None: timeout."""
     said: bytes
-    """Both standard streams."""
+    """Standard output and standard error."""
 
     def outcome(self, sent: int | None = None) -> str:
-        """In a few words; one of `GOOD`, or a fault. `sent` is the signal that it was sent."""
+        """Return one of `GOOD`, or the name of a fault. `sent` is the signal that the process received."""
         if self.status is None:
             return "hang"
         if b"Traceback (most recent call last)" in self.said:
@@ -40,29 +40,29 @@ class Ended:
         if self.status < 0:
             name = signal.Signals(-self.status).name
             return "killed" if -self.status == sent else f"crash: {name}"
-        return NAMES.get(self.status, f"undocumented status {self.status}")
+        return NAMES.get(self.status, f"undocumented exit code {self.status}")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that was tried."""
+    """One case and its outcome."""
 
     kind: str
-    """As in `edge-af` tortured by `kills`, `damage`, …"""
+    """`kills`, `damage`, …"""
     what: str
-    """Verb, file or limit: what cases are counted by."""
+    """Verb, file or limit that the case is counted under."""
     outcome: str
-    """In a few words."""
+    """How the command ended."""
     fault: str | None = None
-    """What is wrong with that; None: nothing."""
+    """What is wrong; None: nothing."""
     details: str = ""
-    """How to try it again, and what was said."""
+    """How to reproduce the case, and the end of its output."""
 
 
 def judged(
     kind: str, what: str, ended: Ended, details: str, *, sent: int | None = None, wrong: str | None = None
 ) -> Case:
-    """A case whose fault is its outcome's, or else `wrong`."""
+    """Make a case. Its fault is a bad outcome, or else `wrong`."""
     outcome = ended.outcome(sent)
     fault = outcome if outcome not in GOOD else wrong
     said = ended.said[-600:].decode(errors="backslashreplace") if fault else ""
@@ -70,7 +70,7 @@ def judged(
 
 
 def summary(cases: Iterable[Case]) -> dict[str, Any]:
-    """Counts by kind and outcome, by kind and what, and the faults."""
+    """Count the cases by kind and outcome, and list the faults."""
     cases = list(cases)
     kinds = {}
     for kind in dict.fromkeys(case.kind for case in cases):

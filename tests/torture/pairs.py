@@ -1,4 +1,7 @@
-"""Two of a verb at once, with one output: one of them makes it whole, and the other does so too or is refused."""
+"""Pairs: two processes of a verb with the same output, one a little later.
+
+At least one of them writes the usual output; the other does too, or is refused.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from verbs import VERBS, lay_out
 
 
 def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int) -> Iterator[Case]:
-    """So many pairs, the verbs in turn."""
+    """Run `cases` pairs, one verb after the other."""
     draw = random.Random(seed)
     for number in range(cases):
         verb = VERBS[number % len(VERBS)]
@@ -32,9 +35,9 @@ def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int)
             if fault is None and not set(outcomes) <= {"done", "refused"}:
                 fault = f"{outcomes[0]}, {outcomes[1]}"
             if fault is None and "done" not in outcomes:
-                fault = "neither did it"
+                fault = "no output"
             if fault is None and verb.facts(place / verb.out) != whole[verb.name].facts:
-                fault = "another output than of one alone"
+                fault = "different output than of one process"
             said = b"\n".join(end.said[-300:] for end in ends).decode(errors="backslashreplace") if fault else ""
             details = f"case {number}: {between:.2f} s apart\n{said}".strip()
             yield Case("pairs", verb.name, " and ".join(outcomes), fault, details)

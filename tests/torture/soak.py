@@ -1,4 +1,4 @@
-"""Each file scored for long: the same scores each time, and no more memory or handles."""
+"""Soak test: score with each file for minutes. Scores, memory and open files stay the same."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edge_af.data.dataset import open_dataset
 from edge_af.runtime import load
 
 GROWTH = 32 << 20
-"""Bytes by which a process may grow: allocators keep some."""
+"""Allowed growth in bytes: allocators keep some memory."""
 LOADS = 20
-"""Inferences to a load, on average."""
+"""Average number of inferences per load."""
 
 
 def tortured(ground: Ground, seconds: float, seed: int) -> Iterator[Case]:
-    """The files of an export in turn, for so long together."""
+    """Score with each file of an export in turn, for `seconds` in total."""
     files = sorted(path for path in (ground / "artifacts").iterdir() if path.suffix in (".onnx", ".tflite"))
     data = open_dataset(ground / "eval")
     visual, audio = data.features(slice(None))
@@ -46,9 +46,9 @@ def tortured(ground: Ground, seconds: float, seed: int) -> Iterator[Case]:
             scores = scorer.score(visual[some], audio[some])
             count += len(scores)
             if not np.allclose(scores, whole[some], rtol=0, atol=1e-6):
-                fault = f"other scores at inference {count}"
+                fault = f"different scores at inference {count}"
         if fault is None and _resident() > before + GROWTH:
-            fault = f"grew by {(_resident() - before) >> 20} MB"
+            fault = f"memory grew by {(_resident() - before) >> 20} MB"
         if fault is None and _handles() > handles:
             fault = f"{_handles() - handles} more open files"
         yield Case(

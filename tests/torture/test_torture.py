@@ -1,4 +1,4 @@
-"""The short form of `make torture`."""
+"""Short run of `make torture`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="what is left running is looked up in /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="finds leftover processes in /proc")
 def test_nothing_is_lost_and_nothing_breaks(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).parent), "--size", "short", "--out", str(tmp_path / "torture")]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=3600)

@@ -1,4 +1,4 @@
-"""The verbs that write, each with what it leaves behind."""
+"""Verbs that write an output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from ground import Ground, tree
 
 Facts = dict[str, str]
-"""What is the same however often the verb runs, of each file it writes."""
+"""Reproducible facts about an output, by file."""
 
 
 def _bytes(place: Path) -> Facts:
@@ -19,12 +19,12 @@ def _bytes(place: Path) -> Facts:
 
 
 def _weights(place: Path) -> Facts:
-    """Of a run: all else holds times."""
+    """Return the checksums of a run's weights; its other files contain times."""
     return {name: value for name, value in tree(place).items() if name.startswith("weights-")}
 
 
 def _rows(place: Path) -> Facts:
-    """Of results: what was measured of which file, but for times and memory."""
+    """Return the reproducible fields of results: all but times and memory."""
     if not place.exists():
         return {}
     results = json.loads(place.read_text())
@@ -34,27 +34,25 @@ def _rows(place: Path) -> Facts:
 
 
 def _pairs(place: Path) -> Facts:
-    return (
-        {"pairs": json.dumps([pair["status"] for pair in json.loads(place.read_text())["pairs"]])}
-        if place.exists()
-        else {}
-    )
+    if not place.exists():
+        return {}
+    return {"pairs": json.dumps([pair["status"] for pair in json.loads(place.read_text())["pairs"]])}
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb that writes to OUT, in a folder where `needs` are."""
+    """Command that writes `out`, in a folder that contains `needs`."""
 
     name: str
     arguments: tuple[str, ...]
     needs: tuple[str, ...]
-    """Of the ground; linked, not copied."""
+    """Names in the ground; they are linked, not copied."""
     out: str = "out"
     again: tuple[str, ...] = ()
-    """What is added to go on, or over what stands there."""
+    """Arguments that resume, or overwrite an earlier output."""
     facts: Callable[[Path], Facts] = _bytes
     goes_on: bool = False
-    """Whether what is half done stands in OUT itself, to be gone on with."""
+    """True if `out` holds unfinished work to resume from."""
 
 
 _TRAIN = ("train", "--model", "fc-late-fusion", "--preset", "linear", "--data", "train", "--epochs", "4")
@@ -81,13 +79,13 @@ VERBS = (
 
 
 def lay_out(ground: Ground, verb: Verb, place: Path) -> None:
-    """Put what a verb needs into an empty folder."""
+    """Link what a verb needs into an empty folder."""
     for name in verb.needs:
         (place / name).symlink_to(ground / name)
 
 
 def put_back(saved: Path, out: Path) -> None:
-    """A copy of an earlier output."""
+    """Copy an earlier output."""
     if saved.is_dir():
         shutil.copytree(saved, out)
     else:

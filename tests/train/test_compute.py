@@ -39,7 +39,7 @@ def test_a_missing_gpu_is_an_error_and_auto_does_without():
 
 
 def test_the_peak_is_no_less_than_what_a_product_reaches():
-    """Of matrices half as large: within a factor of ten, as another process may have the cores while one of both is timed."""
+    """Matrices half as large reach at most ten times the peak; a busy machine can slow either measurement."""
     peak = matmul_flops("cpu", torch.float32)
     side, best = 512, float("inf")
     a = torch.ones(side, side)

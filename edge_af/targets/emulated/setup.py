@@ -287,7 +287,7 @@ def board_folder(system: Path, board: Board) -> Path:
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
-                link.symlink_to(f"../../root/{name}")
+                link.symlink_to(os.path.relpath(system / "root" / name, folder))
     for name, text in files.items():
         if not (folder / name).is_file():
             write_atomic(folder / name, text)
