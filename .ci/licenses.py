@@ -17,11 +17,12 @@ READ = {
 HEAD = """# Licenses
 
 The packages that `make install` installs, each with the license in its metadata. `make licenses`
-updates this page. A plain install needs click, numpy and one runtime: onnxruntime or ai-edge-litert.
+updates this page. A plain install needs click, numpy and one runtime: onnxruntime or
+ai-edge-litert.
 
-MPL-2.0 (certifi, hypothesis, pathspec, tqdm) is a weak copyleft: it covers changes to those packages'
-own files. PyTorch's entry is long because its wheel includes other libraries. edge-af itself has no
-license yet: ask its authors before you redistribute it.
+MPL-2.0 (certifi, hypothesis, pathspec, tqdm) is a weak copyleft: it covers changes to those
+packages' own files. PyTorch's entry is long because its wheel includes other libraries. edge-af
+itself has no license yet: ask its authors before you redistribute it.
 
 | package | version | license |
 |---|---|---|

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,12 @@ from pathlib import Path
 import pytest
 from small_dataset import REPOSITORY
 
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+LICENSES = runpy.run_path(str(REPOSITORY / ".ci/licenses.py"))
 
 
 def pins(file: str) -> dict[str, str]:
     lines = (REPOSITORY / file).read_text(encoding="utf-8").splitlines()
-    return {normal(one[1]): one[2] for line in lines if (one := re.match(r"([\w.-]+)==([^\s;]+)", line))}
+    return {LICENSES["normal"](one[1]): one[2] for line in lines if (one := re.match(r"([\w.-]+)==([^\s;]+)", line))}
 
 
 def test_every_pin_but_pytorchs_has_hashes():
@@ -36,7 +35,9 @@ def test_pins_name_no_place_to_get_packages_from():
 
 
 def test_the_list_of_licenses_is_of_what_is_pinned():
-    lines = (REPOSITORY / "docs/licenses.md").read_text(encoding="utf-8").splitlines()
+    page = (REPOSITORY / "docs/licenses.md").read_text(encoding="utf-8")
+    assert page.startswith(LICENSES["HEAD"]), "run `make licenses`"
+    lines = page.splitlines()
     rows = [line.strip("| ").split(" | ", 2) for line in lines if line.startswith("| ") and "package" not in line]
     assert {name: version for name, version, _ in rows} == pins("constraints.txt"), "run `make licenses`"
     assert all(license and license != "UNKNOWN" for _, _, license in rows)
