@@ -31,26 +31,32 @@ SIZES = {
 PART = {"kills": 11, "damage": 500, "names": 20, "limits": 20, "pairs": 11, "soak": 10**6}
 """Number of cases per task of a worker process."""
 WITH_REFERENCE = {"kills": kills, "limits": limits, "pairs": pairs}
-OTHERS = {"damage": damage, "names": names, "soak": soak}
+OTHERS = {"damage": damage, "names": names}
 
 
-def part(kind: str, folder: Path, whole: dict[str, kills.Reference], cases: int, seed: int) -> list[outcome.Case]:
-    """Run some cases of one kind in this process."""
+def part(kind: str, folder: Path, whole: dict[str, kills.Reference], numbers: range) -> list[outcome.Case]:
+    """Run the cases with these numbers in this process."""
     place = ground.Ground(folder)
     if kind in WITH_REFERENCE:
-        return list(WITH_REFERENCE[kind].tortured(place, whole, cases, seed))
-    return list(OTHERS[kind].tortured(place, cases, seed))
+        return list(WITH_REFERENCE[kind].tortured(place, whole, numbers))
+    if kind == "soak":
+        return list(soak.tortured(place, len(numbers)))
+    return list(OTHERS[kind].tortured(place, numbers))
 
 
-def parts(sizes: dict[str, int], seed: int) -> Iterator[tuple[str, int, int]]:
-    """Yield (kind, cases, seed) of every task."""
+def parts(sizes: dict[str, int], first: int) -> Iterator[tuple[str, range]]:
+    """Yield the kind and the case numbers of every task."""
     for kind, cases in sizes.items():
+        numbers = range(first, first + cases)
         for at in range(0, cases, PART[kind]):
-            yield kind, min(PART[kind], cases - at), seed + at
+            yield kind, numbers[at : at + PART[kind]]
 
 
-def torture(sizes: dict[str, int], seed: int, jobs: int) -> list[outcome.Case]:
-    """Run `sizes[kind]` cases of each kind in `jobs` worker processes. Progress goes to standard error."""
+def torture(sizes: dict[str, int], first: int, jobs: int) -> list[outcome.Case]:
+    """Run `sizes[kind]` cases of each kind in `jobs` worker processes, from number `first`.
+
+    Progress goes to standard error.
+    """
     found: list[outcome.Case] = []
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
@@ -58,9 +64,7 @@ def torture(sizes: dict[str, int], seed: int, jobs: int) -> list[outcome.Case]:
         whole = kills.references(place, Path(scratch))
         # Forked workers would inherit open file descriptors.
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-            tasks = [
-                pool.submit(part, kind, place.folder, whole, cases, own) for kind, cases, own in parts(sizes, seed)
-            ]
+            tasks = [pool.submit(part, kind, place.folder, whole, numbers) for kind, numbers in parts(sizes, first)]
             for task in as_completed(tasks):
                 cases = task.result()
                 found += cases

@@ -54,15 +54,15 @@ def references(ground: Ground, folder: Path) -> dict[str, Reference]:
     return found
 
 
-def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int) -> Iterator[Case]:
-    """Run `cases` kills, one verb after the other."""
-    draw = random.Random(seed)
-    for number in range(cases):
+def tortured(ground: Ground, whole: dict[str, Reference], numbers: range) -> Iterator[Case]:
+    """Run the kills with these numbers, one verb after the other."""
+    for number in numbers:
         verb = VERBS[number % len(VERBS)]
-        yield _killed(ground, verb, whole[verb.name], draw, number)
+        yield _killed(ground, verb, whole[verb.name], number)
 
 
-def _killed(ground: Ground, verb: Verb, whole: Reference, draw: random.Random, number: int) -> Case:
+def _killed(ground: Ground, verb: Verb, whole: Reference, number: int) -> Case:
+    draw = random.Random(number)
     sent = draw.choice(SIGNALS)
     after = draw.uniform(0, 1.1) * whole.seconds
     over = bool(verb.again) and not verb.goes_on and draw.random() < 0.5

@@ -108,23 +108,22 @@ KINDS = (
 )
 
 
-def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int) -> Iterator[Case]:
-    """Run `cases` cases. Case `number` of `seed` is pair `seed + number` of all limits with all verbs, shuffled."""
-    draw = random.Random(seed)
+def tortured(ground: Ground, whole: dict[str, Reference], numbers: range) -> Iterator[Case]:
+    """Run the cases with these numbers. Each number stands for one pair of all limits with all verbs, shuffled."""
     pairs = [(kind, verb) for kind in KINDS for verb in VERBS]
     random.Random(0).shuffle(pairs)
-    for number in range(cases):
-        kind, verb = pairs[(seed + number) % len(pairs)]
-        yield _limited_run(ground, kind, verb, whole[verb.name], draw, number)
+    for number in numbers:
+        kind, verb = pairs[number % len(pairs)]
+        yield _limited_run(ground, kind, verb, whole[verb.name], number)
 
 
-def _limited_run(ground: Ground, kind: Kind, verb: Verb, whole: Reference, draw: random.Random, number: int) -> Case:
+def _limited_run(ground: Ground, kind: Kind, verb: Verb, whole: Reference, number: int) -> Case:
     with tempfile.TemporaryDirectory(prefix="tortured-") as scratch:
         place = Path(scratch)
         mounted = bool(kind.disk) and _mount(place, kind.disk)
         try:
             lay_out(ground, verb, place)
-            limit = kind.make(draw, place)
+            limit = kind.make(random.Random(number), place)
             process = start(*verb.arguments, folder=place, **limit)  # type: ignore[arg-type]
             for stream in ("stdout", "stderr"):
                 if isinstance(limit.get(stream), int):
@@ -143,7 +142,7 @@ def _limited_run(ground: Ground, kind: Kind, verb: Verb, whole: Reference, draw:
             elif ended.status != 0 and not verb.goes_on and _is_half(verb, out, whole):
                 wrong = "partial output under the final name"
             details = f"case {number}: {verb.name} with {kind.name}"
-            return judged("limits", f"{kind.name}", ended, details, wrong=wrong)
+            return judged("limits", kind.name, ended, details, wrong=wrong)
         finally:
             if mounted:
                 subprocess.run(["umount", "-l", str(place)], check=True)

@@ -17,10 +17,10 @@ from outcome import GOOD, Case
 from verbs import VERBS, lay_out
 
 
-def tortured(ground: Ground, whole: dict[str, Reference], cases: int, seed: int) -> Iterator[Case]:
-    """Run `cases` pairs, one verb after the other."""
-    draw = random.Random(seed)
-    for number in range(cases):
+def tortured(ground: Ground, whole: dict[str, Reference], numbers: range) -> Iterator[Case]:
+    """Run the pairs with these numbers, one verb after the other."""
+    for number in numbers:
+        draw = random.Random(number)
         verb = VERBS[number % len(VERBS)]
         between = draw.choice((0.0, 0.0, draw.uniform(0, whole[verb.name].seconds)))
         with tempfile.TemporaryDirectory(prefix="tortured-") as scratch:

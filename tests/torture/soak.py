@@ -21,12 +21,12 @@ LOADS = 20
 """Average number of inferences per load."""
 
 
-def tortured(ground: Ground, seconds: float, seed: int) -> Iterator[Case]:
+def tortured(ground: Ground, seconds: float) -> Iterator[Case]:
     """Score with each file of an export in turn, for `seconds` in total."""
     files = sorted(path for path in (ground / "artifacts").iterdir() if path.suffix in (".onnx", ".tflite"))
     data = open_dataset(ground / "eval")
     visual, audio = data.features(slice(None))
-    draw = random.Random(seed)
+    draw = random.Random(0)
     for path in files:
         scorer = load(path)
         step = scorer.max_batch or len(visual)
