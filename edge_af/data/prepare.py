@@ -14,12 +14,8 @@ a sixteenth of such a step. Largest error found over 902 videos of YouTube-8M 20
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import fcntl
 import functools
-import json
-import os
 import shutil
 import signal
 import threading
@@ -28,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,16 +33,13 @@ from edge_af.console import Progress, say, warn
 from edge_af.data import LARGEST_FEATURE, MOST_CLASSES
 from edge_af.data.dataset import INDEX, hashes_of
 from edge_af.data.examples import Layout, Limits, detect_layout, parse
+from edge_af.data.journal import JOURNAL, Journal, SourceResult, other_interrupted
 from edge_af.data.sources import find_sources
 from edge_af.data.tfrecord import Damage, read_batches, tensorflow
 from edge_af.data.vocabulary import Vocabulary, find_vocabulary, read_vocabulary
 from edge_af.data.writer import FILES, DatasetWriter, index_of
-from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import check_replaceable, explain_os_errors, files_below, read_json, replace_folder, write_json
-from edge_af.typed import Mismatch, built
-
-JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -81,20 +74,6 @@ class Source:
     def label(self) -> str:
         """Its name and its folder's: enough to find it by, and the same on every machine."""
         return f"{self.path.parent.name}/{self.path.name}"
-
-
-@dataclass(frozen=True)
-class SourceResult:
-    """What one source gave: a line of the journal."""
-
-    videos: int
-    labels: int
-    layout: str | None
-    """None for a file without records."""
-    classes: int | None
-    left_out: list[dict[str, Any]]
-    vocabulary_sha256: str | None = None
-    """Of the vocabulary that its classes come from, given or found; None for none."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +140,10 @@ def prepare(
     plan = {"asked": asked, "sources": [[str(s.path.absolute()), s.size_bytes, s.mtime_ns] for s in sources]}
     started = time.monotonic()
     try:
-        with _Journal(partial / JOURNAL, plan, out, overwrite) as journal:
+        with Journal(partial / JOURNAL, plan, out, overwrite) as journal:
             for source, result in zip(sources, journal.results, strict=False):
                 if _vocabulary_of(source.path, result.layout, resolve) != result.vocabulary_sha256:
-                    raise _other_interrupted(out, "vocabulary")
+                    raise other_interrupted(out, "vocabulary")
             before = sum(result.videos for result in journal.results)
             index = _convert_all(partial, out, sources, journal, options, resolve, asked)
             replace_folder(partial, target, replaced)
@@ -183,7 +162,7 @@ def _convert_all(
     partial: Path,
     out: Path,
     sources: list[Source],
-    journal: _Journal,
+    journal: Journal,
     options: PrepareOptions,
     resolve: Callable[[Path, Layout], _Classes],
     asked: dict[str, Any],
@@ -417,82 +396,6 @@ class _Meter:
 
 def _megabytes(count: int) -> int:
     return -(-count // 1_000_000)
-
-
-class _Journal:
-    """What was asked for and what is done, a JSON line each; locked while it is open.
-
-    A line counts once it ends in a newline, so a kill in the middle of writing one loses that line only.
-    """
-
-    def __init__(self, path: Path, plan: dict[str, Any], out: Path, overwrite: bool) -> None:
-        """Open or create it. Afterwards `results` holds what is done already; with `overwrite` that is nothing.
-
-        Raises:
-            EdgeAfError: another process has it, or it is of another plan.
-        """
-        self.path = path
-        self.results: list[SourceResult] = []
-        self._file: BinaryIO = path.open("a+b")
-        try:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise EdgeAfError(f"{out}: another process is preparing it.") from None
-            self._file.seek(0)
-            lines, whole = ([], 0) if overwrite else _whole_lines(self._file.read())
-            if lines and lines[0] != plan:
-                asked = lines[0].get("asked") if isinstance(lines[0], dict) else None
-                raise _other_interrupted(out, "sources" if asked == plan["asked"] else "options")
-            try:
-                self.results = [built(SourceResult, line) for line in lines[1:]]
-            except Mismatch as error:
-                raise EdgeAfError(f"{path}: damaged ({error}). Pass --overwrite to start over.") from None
-            self._file.truncate(whole)
-            if not lines:
-                self._write(plan)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> _Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def append(self, result: SourceResult) -> None:
-        """Record one more source as done. Its arrays must be on the disk before."""
-        self._write(dataclasses.asdict(result))
-        self.results.append(result)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        # A name that is not UTF-8 becomes escapes, as in `files.write_atomic`.
-        self._file.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def _other_interrupted(out: Path, what: str) -> EdgeAfError:
-    return EdgeAfError(
-        f"{out}: an interrupted preparation with other {what} (or changed) is in the way.\n"
-        "Run its command again to finish it, or pass --overwrite to start over."
-    )
-
-
-def _whole_lines(data: bytes) -> tuple[list[Any], int]:
-    """The lines that were written to their end, and how many bytes they take."""
-    lines: list[Any] = []
-    whole = 0
-    for line in data.split(b"\n")[:-1]:
-        try:
-            lines.append(parse_json(line))
-        except DocumentError:
-            break
-        whole += len(line) + 1
-    return lines, whole
 
 
 def _explain_kept(out: Path, error: OSError) -> NoReturn:

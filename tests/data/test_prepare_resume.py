@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from edge_af.data import prepare as module
+from edge_af.data.journal import JOURNAL
 from edge_af.data.prepare import PrepareOptions, prepare
 from edge_af.data.writer import DatasetWriter
 from edge_af.errors import EdgeAfError
@@ -174,7 +175,7 @@ def test_no_space_keeps_what_is_done(tmp_path: Path, sources: Path, run: Callabl
 def test_two_at_once_are_refused(tmp_path: Path, sources: Path) -> None:
     partial = tmp_path / ".out.partial"
     partial.mkdir()
-    with (partial / module.JOURNAL).open("a+b") as file:
+    with (partial / JOURNAL).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(EdgeAfError, match="another process"):
             prepare([str(sources)], tmp_path / "out", overwrite=True)
@@ -232,7 +233,7 @@ def test_an_output_that_cannot_be_replaced_loses_no_work(
 def test_killed_after_the_renaming(tmp_path: Path, sources: Path, run: Callable[..., Any]) -> None:
     command = ("data", "prepare", sources, "--out", tmp_path / "out", "--skip-bad")
     assert run(*command).status == 0
-    journal = tmp_path / "out" / module.JOURNAL
+    journal = tmp_path / "out" / JOURNAL
     journal.write_text("left behind")
     assert "already prepared" in run(*command).err
     assert not journal.exists()
