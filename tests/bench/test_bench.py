@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,13 +16,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_dataset import REPOSITORY
 
 from edge_af.bench import run
 from edge_af.bench.results import Method, Results, read_results, write_results
 from edge_af.bench.run import OtherBench, bench
-from edge_af.bench.subject import sensitivity_of, subjects_of
-from edge_af.bench.suite import read_suite
+from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
@@ -481,63 +478,3 @@ def test_a_suite_says_what_is_compared(exports: Path, tmp_path: Path):
         for runtime in ("litert", "onnxruntime")
         for threads in (1, 2)
     ]
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        (
-            "name: x\nnetworks: [{model: attend-fusion}]\nprecisions: [int4]\nruntimes: [litert]\n",
-            "attend-fusion in int4",
-        ),
-        ("name: x\nnetworks: [{model: absent}]\n", "none of the paths"),
-        ("name: x\nnetworks: [{model: attend-fusion}]\ndevices: [pdp11]\n", "meant for pdp11; this machine is"),
-        ("name: x\nnetworks: attend-fusion\n", "networks: 'attend-fusion' where array"),
-        ("name: x\nnetworks: [{model: attend-fusion}]\nthread: [1]\n", "no field is called 'thread'"),
-        ("name: x\nnetworks: [{model: attend-fusion}]\nmethod: {run: 1}\n", "no field is called 'run'"),
-        ("networks: []\n", "has no 'name'"),
-        ("- 1\n", "where object is expected"),
-        ("a: [", "cannot read this suite"),
-        ("!!python/object/apply:os.system ['true']", "cannot read this suite"),
-    ],
-)
-def test_a_suite_that_says_something_else_is_refused(exports: Path, tmp_path: Path, text: str, message: str):
-    (tmp_path / "s.yaml").write_text(text)
-    with pytest.raises(EdgeAfError, match=re.escape(message)):
-        read_suite(tmp_path / "s.yaml").choose(subjects_of([exports]), tmp_path / "s.yaml")
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_suites_of_the_repository_are_read(path: Path):
-    suite = read_suite(path)
-    assert suite.name == path.stem and {network["model"] for network in suite.networks} == {
-        "attend-fusion",
-        "fc-late-fusion",
-    }
-    suite.method_from(run.STANDARD)
-
-
-def test_a_sensitivity_file_is_part_of_the_results(own_exports: Path):
-    folder = own_exports / "attend-fusion"
-    row = dict(
-        format="onnx",
-        recipe="int8-static",
-        precision="int8",
-        layer="head",
-        weight_bytes=9,
-        snr_db=30.5,
-        gap_at_20_drop=None,
-    )
-    content = {"schema_version": 1, "data": "train", "videos": 64, "rows": [row]}
-    (folder / "sensitivity.json").write_text(json.dumps(content))
-    (found,) = sensitivity_of(subjects_of([own_exports]))
-    assert (found.artifact, found.preset, found.layer, found.snr_db) == ("attend-fusion", "tiny", "head", 30.5)
-    for wrong in (
-        {**content, "schema_version": 2},
-        [],
-        {**content, "rows": [{**row, "layer": 3}]},
-        {**content, "rows": [3]},
-    ):
-        (folder / "sensitivity.json").write_text(json.dumps(wrong))
-        with pytest.raises(EdgeAfError, match=r"sensitivity\.json: not a sensitivity file"):
-            sensitivity_of(subjects_of([folder]))

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from edge_af.bench.results import Method
 from edge_af.bench.run import bench
-from edge_af.bench.subject import subjects_of
+from edge_af.bench.subject import sensitivity_of, subjects_of
 from edge_af.cli import cli
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
@@ -78,3 +78,29 @@ def test_a_folder_made_of_links_is_an_export_like_any_other(
         (folder / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(EdgeAfError, match="names a file outside its folder"):
             subjects_of([folder])
+
+
+def test_a_sensitivity_file_is_part_of_the_results(own_exports: Path):
+    folder = own_exports / "attend-fusion"
+    row = dict(
+        format="onnx",
+        recipe="int8-static",
+        precision="int8",
+        layer="head",
+        weight_bytes=9,
+        snr_db=30.5,
+        gap_at_20_drop=None,
+    )
+    content = {"schema_version": 1, "data": "train", "videos": 64, "rows": [row]}
+    (folder / "sensitivity.json").write_text(json.dumps(content))
+    (found,) = sensitivity_of(subjects_of([own_exports]))
+    assert (found.artifact, found.preset, found.layer, found.snr_db) == ("attend-fusion", "tiny", "head", 30.5)
+    for wrong in (
+        {**content, "schema_version": 2},
+        [],
+        {**content, "rows": [{**row, "layer": 3}]},
+        {**content, "rows": [3]},
+    ):
+        (folder / "sensitivity.json").write_text(json.dumps(wrong))
+        with pytest.raises(EdgeAfError, match=r"sensitivity\.json: not a sensitivity file"):
+            sensitivity_of(subjects_of([folder]))
