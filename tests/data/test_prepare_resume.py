@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from edge_af.data import prepare as module
 from edge_af.data.journal import JOURNAL
 from edge_af.data.prepare import PrepareOptions, prepare
 from edge_af.data.writer import DatasetWriter
