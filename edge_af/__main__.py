@@ -1,6 +1,20 @@
-"""`python -m edge_af` is `edge-af`."""
+"""Entry point of `edge-af` and of `python -m edge_af`."""
 
-from edge_af.cli import main
+import signal
+
+
+def main() -> None:
+    """Run the command line.
+
+    Until the first verb is about to run, Ctrl-C ends the process like any other program: there is nothing to clean up,
+    and a KeyboardInterrupt in the middle of an import would print a traceback.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # A shell's background jobs ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from edge_af.cli import main
+
+    main()
+
 
 if __name__ == "__main__":
     main()

@@ -10,16 +10,20 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_af import __version__
 from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
 from edge_af.errors import EdgeAfError, missing_extra
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 VERBS = {
     "demo": "The whole way, from TFRecords to the table and the page.",
@@ -120,13 +124,23 @@ def _end_as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
     _ended_by.append(number)
     signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
-        raise KeyboardInterrupt  # A shell starts what runs in the background with Ctrl-C ignored.
+        # A shell starts what runs in the background with Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
+def _interrupt_again(dropped: UnraisableHookArgs) -> None:
+    """Repeat an interrupt that came in a destructor or a weak reference's callback, where Python drops exceptions."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(dropped)
+
+
 def main() -> None:
-    """Entry point of the console script: turns what goes wrong into one or two lines and an exit status."""
+    """Turn what goes wrong into one or two lines and an exit status."""
     prepare_streams()
+    sys.unraisablehook = _interrupt_again
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # Ignored under nohup.
             signal.signal(number, _end_as_by_ctrl_c)
@@ -146,6 +160,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # As `edge_af.__main__` left it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = cli.main(standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:

@@ -52,7 +52,7 @@ def build_wheel() -> bytes:
         f"Metadata-Version: 2.1\nName: edge-af\nVersion: {edge_af.__version__}\nRequires-Python: >=3.11\n{needs}".encode()
     )
     contents[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: edge-af\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    contents[f"{info}/entry_points.txt"] = b"[console_scripts]\nedge-af = edge_af.cli:main\n"
+    contents[f"{info}/entry_points.txt"] = b"[console_scripts]\nedge-af = edge_af.__main__:main\n"
     record = [f"{name},sha256={_record_hash(data)},{len(data)}\n" for name, data in sorted(contents.items())]
     contents[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()
     buffer = io.BytesIO()

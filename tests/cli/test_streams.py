@@ -57,6 +57,28 @@ def test_an_interrupt_has_its_status_wherever_it_comes(statement, name, status, 
     assert found.returncode == status and "internal error" not in found.stderr, found.stderr
 
 
+def test_an_interrupt_in_a_destructor_is_not_lost(tmp_path):
+    code = """
+    import os, signal, time
+    class Dying:
+        def __del__(self): os.kill(os.getpid(), signal.SIGINT)
+    Dying()
+    time.sleep(60)"""
+    found = raising(code, tmp_path)
+    assert found.returncode == 130 and found.stderr.strip() == "edge-af: interrupted."
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_before_there_is_a_verb_leaves_no_traceback(ignored, tmp_path):
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(7)")
+    found = subprocess.run(
+        [sys.executable, "-m", "edge_af", "models"], capture_output=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL),
+    )  # fmt: skip
+    assert (found.returncode, found.stderr) == (7 if ignored else -signal.SIGINT, b"")
+
+
 def test_a_library_that_cannot_be_loaded_is_no_defect():
     found = raising("raise ImportError('libtorch_cpu.so: failed to map segment from shared object', name='torch._C')")
     assert found.returncode == 2

@@ -43,6 +43,17 @@ def test_one_flipped_bit_in_an_array_is_found(own: Path, stem: str):
         open_dataset(own)
 
 
+@pytest.mark.parametrize("other", [None, "\0", "labelz", "../other/visual"])
+def test_an_index_names_the_arrays_and_nothing_else(own: Path, other: str | None):
+    index = json.loads((own / "index.json").read_text())
+    hashes = index["arrays"].pop("audio")
+    if other is not None:
+        index["arrays"][other] = hashes
+    (own / "index.json").write_text(json.dumps(index))
+    with pytest.raises(EdgeAfError, match=r"index.json: arrays should name"):
+        open_dataset(own)
+
+
 def test_of_a_large_dataset_blocks_are_looked_at(own: Path, monkeypatch: pytest.MonkeyPatch):
     """The first and the last of each array among them."""
     monkeypatch.setattr(stored, "BLOCKS_READ", 8)

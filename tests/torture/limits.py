@@ -149,7 +149,9 @@ def _limited_run(ground: Ground, kind: Kind, verb: Verb, whole: Reference, numbe
 
 
 def _is_half(verb: Verb, out: Path, whole: Reference) -> bool:
-    return out.exists() and not (out.is_dir() and not any(out.iterdir())) and verb.facts(out) != whole.facts
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    return verb.facts(out) not in (whole.facts, verb.failed)
 
 
 def _mount(place: Path, size: int) -> bool:

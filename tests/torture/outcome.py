@@ -36,7 +36,9 @@ class Ended:
         if self.status is None:
             return "hang"
         if b"Traceback (most recent call last)" in self.said:
-            return "traceback"
+            # Python's own start, before it has called edge-af, is not edge-af's to handle.
+            starting = self.status == -signal.SIGINT == -(sent or 0) and b"edge_af/__main__.py" not in self.said
+            return "killed" if starting else "traceback"
         if self.status < 0:
             name = signal.Signals(-self.status).name
             return "killed" if -self.status == sent else f"crash: {name}"

@@ -51,6 +51,8 @@ class Verb:
     again: tuple[str, ...] = ()
     """Arguments that resume, or overwrite an earlier output."""
     facts: Callable[[Path], Facts] = _bytes
+    failed: Facts | None = None
+    """Facts about an output that reports a failed measurement."""
     goes_on: bool = False
     """True if `out` holds unfinished work to resume from."""
 
@@ -69,7 +71,8 @@ VERBS = (
                     "--out", "out"), ("run", "train"), again=("--overwrite",)),
     Verb("bench", ("bench", "artifacts", "--data", "eval", "--runs", "3", "--rounds", "1", "--out", "out"),
          ("artifacts", "eval"), facts=_rows, goes_on=True),
-    Verb("compare", ("compare", _FILE, _FILE, "--data", "eval", "--out", "out"), ("artifacts", "eval"), facts=_pairs),
+    Verb("compare", ("compare", _FILE, _FILE, "--data", "eval", "--out", "out"), ("artifacts", "eval"), facts=_pairs,
+         failed={"pairs": '["invalid"]'}),
     Verb("report page", ("report", "results.json", "--html", "out"), ("results.json",)),
     Verb("report table", ("report", "results.json", "--markdown", "out"), ("results.json",)),
     Verb("bundle", ("bundle", "artifacts", "--out", "out"), ("artifacts",), again=("--overwrite",)),
