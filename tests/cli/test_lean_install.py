@@ -67,16 +67,16 @@ def test_bench_report_eval_and_predict_run(
     out = tmp_path / "results.json"
     command = ("-m", "edge_af")
     run(
-        environment, *command, "bench", exports, "--data", eval_dataset.folder, "--runs", 20, "--rounds", 1, "--no-packed",
-        "--out", out, "--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md",
+        environment, *command, "bench", exports / "attend-fusion", "--data", eval_dataset.folder, "--runs", 20,
+        "--rounds", 1, "--no-packed", "--out", out, "--html", tmp_path / "page.html", "--markdown", tmp_path / "table.md",
     )  # fmt: skip
     rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == 8 and {row["status"] for row in rows} == {"ok"}
+    assert len(rows) == 4 and {row["status"] for row in rows} == {"ok"}
     assert (tmp_path / "page.html").stat().st_size > 10_000 and (tmp_path / "table.md").stat().st_size > 1_000
 
     assert "Attend-Fusion" in run(environment, *command, "report", out)
 
-    for row in rows:
+    for row in (row for row in rows if row["precision"] == "int8"):
         file = exports / row["artifact"] / row["file"]
         found = json.loads(run(environment, *command, "eval", file, "--data", eval_dataset.folder, "--json"))
         # The verb and the bench's worker measure the same thing.

@@ -39,15 +39,12 @@ def edge_af(folder: Path, *arguments: object) -> subprocess.CompletedProcess[byt
     return done
 
 
-FAST = ("line",)
-"""Each takes half a minute: a process for every verb."""
-
-
-@pytest.fixture(params=[one if one in FAST else pytest.param(one, marks=pytest.mark.slow) for one in NAMES])
+@pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return NAMES[request.param]
 
 
+@pytest.mark.slow
 def test_verbs_that_read_exports(name: str, exports: Path, eval_dataset: Dataset, tmp_path: Path):
     place = tmp_path / name
     shutil.copytree(exports / "attend-fusion", place)

@@ -134,6 +134,7 @@ def test_names_are_unique_and_groups_show_in_them(classes: int) -> None:
         assert np.abs(first - second).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_labels_are_long_tailed_and_go_together(default: tuple[Dataset, Dataset]) -> None:
     train, evaluation = default
     assert (train.videos, evaluation.videos, train.classes) == (12000, 2000, 400)
@@ -153,6 +154,7 @@ def test_labels_are_long_tailed_and_go_together(default: tuple[Dataset, Dataset]
     assert together > 5 * (topic[two[:, 0]] == topic[shuffled]).mean()
 
 
+@pytest.mark.slow
 def test_features_lie_on_the_grid_with_the_spread_of_the_real_ones(default: tuple[Dataset, Dataset]) -> None:
     train, _ = default
     for features, spread in ((train.visual, 0.46), (train.audio, 0.69)):
@@ -197,6 +199,7 @@ def _linear_gap(train: Dataset, evaluation: Dataset, columns: slice) -> tuple[fl
     return gap_at_20(scores, evaluation.labels(slice(None))), scores
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_linear_model_learns_some_of_it_and_needs_both_modalities(default: tuple[Dataset, Dataset]) -> None:
     both, scores = _linear_gap(*default, slice(None))
