@@ -11,9 +11,9 @@ def main() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # A shell's background jobs ignore Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from edge_af.cli import main
+    from edge_af import cli
 
-    main()
+    cli.main()
 
 
 if __name__ == "__main__":

@@ -132,7 +132,9 @@ def _end_as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
 def _interrupt_again(dropped: UnraisableHookArgs) -> None:
     """Repeat an interrupt that came in a destructor or a weak reference's callback, where Python drops exceptions."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
-        threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+        again = threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT])
+        again.daemon = True  # Nobody waits for it where the work is done before.
+        again.start()
     else:
         sys.__unraisablehook__(dropped)
 

@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.console import plain
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
@@ -241,12 +240,10 @@ def _check_hashes(folder: Path, arrays: Any) -> None:
     """Refuse files of another size, or with a block that is not what was written."""
     try:
         known = built(dict[str, _Hashes], arrays)
+        if odd := sorted(known.keys() ^ ARRAYS.keys()):
+            raise Mismatch(f"{odd[0]!r:.60} {'is missing' if odd[0] in ARRAYS else 'is no array of a dataset'}")
     except Mismatch as error:
         raise EdgeAfError(f"{folder / INDEX}: arrays is damaged ({error}). Prepare it again.") from None
-    if odd := sorted(known.keys() ^ ARRAYS.keys()):
-        raise EdgeAfError(
-            f"{folder / INDEX}: arrays should name {', '.join(ARRAYS)}, and differs in {plain(odd[0])!r}. Prepare it again."
-        )
     wanted = [(stem, block) for stem, hashes in known.items() for block in range(len(hashes.sha256))]
     if len(wanted) > BLOCKS_READ:
         # The ends of every array among them: a file that was cut off and filled up differs there.
