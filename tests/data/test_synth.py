@@ -200,7 +200,6 @@ def _linear_gap(train: Dataset, evaluation: Dataset, columns: slice) -> tuple[fl
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_linear_model_learns_some_of_it_and_needs_both_modalities(default: tuple[Dataset, Dataset]) -> None:
     both, scores = _linear_gap(*default, slice(None))
     seen, seen_scores = _linear_gap(*default, slice(0, 1024))

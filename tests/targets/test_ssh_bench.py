@@ -60,6 +60,8 @@ def test_what_is_there_is_not_copied_again(board: LoopbackBoard, exports: Path, 
     assert f"copying to 127.0.0.1:{board.port}: 0 MB" in done.stderr
     done = board.bench(exports / "attend-fusion", *arguments)
     assert done.returncode == 0 and "copying" not in done.stderr
+    assert board.is_quiet()
+    assert not list((board.cache / "sessions").iterdir()) and not list((board.folder / "tmp").iterdir())
 
 
 @pytest.mark.slow

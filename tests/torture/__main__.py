@@ -45,8 +45,8 @@ def record(out: Path, found: dict[str, Any]) -> None:
     json_file.write_text(json.dumps({"runs": runs}, indent=2) + "\n")
     parts = []
     for run in runs:
-        made = f"commit {run['commit']}, {run['device']}, {run['seconds'] / 60:.0f} minutes"
-        parts.append(f"`{run['command']}`\\\n{made}\n\n{text(run)}")
+        made = f"Commit {run['commit']}, {run['device']}, {run['seconds'] / 60:.0f} minutes."
+        parts.append(f"```sh\n{run['command']}\n```\n\n{made}\n\n{text(run)}")
     out.with_suffix(".md").write_text("\n".join(parts))
 
 
