@@ -25,11 +25,11 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import torch
 from torch import Tensor, nn
 
-from edge_af.bench.device import this_device
 from edge_af.console import say
 from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.files import read_json, write_atomic, write_json
+from edge_af.machine.device import this_device
 from edge_af.models import networks
 from edge_af.models.networks import AttendStream, FeatureAttention
 from edge_af.models.presets import AttendFusionConfig

@@ -21,12 +21,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.device import allowed_cores, project_commit, this_device
 from edge_af.compare.nursery import nursery
 from edge_af.compare.statistics import generation_figures
-from edge_af.compare.worker import Job
+from edge_af.compare.worker import PairJob
 from edge_af.console import Progress
 from edge_af.files import write_atomic, write_json
+from edge_af.machine.device import allowed_cores, project_commit, this_device
 from edge_af.runtime import runtime_of
 
 INFERENCES = 16
@@ -39,7 +39,7 @@ COUNTED = 6
 def generations(path: Path, count: int) -> list[NDArray[np.int64]]:
     """Processor time in nanoseconds, (3, blocks, INFERENCES) for each generation."""
     runtime = runtime_of(path)
-    job = Job(str(path), str(path), (runtime, runtime), 1, allowed_cores(), None, -1)
+    job = PairJob(str(path), str(path), (runtime, runtime), 1, allowed_cores(), None, -1)
     found = []
     with nursery(job, timeout_seconds=300) as started, Progress("noise", count, "loads") as progress:
         for generation in range(count):

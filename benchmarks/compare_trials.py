@@ -29,12 +29,12 @@ from typing import Any
 import click
 import numpy as np
 
-from edge_af.bench.device import core_count, project_commit, this_device
 from edge_af.bench.worker import die_with_parent
 from edge_af.compare.facts import multiply_adds
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, sha256_file, write_atomic, write_json
+from edge_af.machine.device import core_count, project_commit, this_device
 
 WIDTH, DEPTH, CLASSES = 2560, 2, 3862
 MORE_WORK = {"same": 0.0, "5-percent": 0.05, "10-percent": 0.10}

@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, read_manifest
-from edge_af.bench.device import this_device
 from edge_af.console import say
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.files import read_json, write_atomic, write_json
+from edge_af.machine.device import this_device
 from edge_af.runtime import RUNTIME_OF_SUFFIX, Scorer, load, score_all
 from edge_af.runtime.accuracy import accuracy
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_af.bench.device import this_device
 from edge_af.console import say
 from edge_af.data.dataset import is_dataset
 from edge_af.files import read_json, write_atomic, write_json
+from edge_af.machine.device import this_device
 
 SCHEMA_VERSION = 1
 ATTEND, LATE = "attend-fusion", "fc-late-fusion"

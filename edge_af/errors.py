@@ -18,12 +18,6 @@ class GateFailed(EdgeAfError):
     exit_status = 1
 
 
-class Undecided(EdgeAfError):
-    """The measurement could not tell (too noisy, too few runs): exit status 3."""
-
-    exit_status = 3
-
-
 def missing_extra(package: str, extra: str) -> EdgeAfError:
     """The error for a verb whose packages are not in this installation."""
     return EdgeAfError(

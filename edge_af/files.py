@@ -25,10 +25,20 @@ LOCK = ".lock"
 """In an output folder, while a process writes to it."""
 
 
+def package_data(*parts: str) -> Path:
+    """Return the path of a file or folder that ships inside the package, as in `package_data("calibration")`."""
+    return Path(__file__).resolve().parent.joinpath(*parts)
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hash a JSON value's text with sorted keys: SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -245,6 +255,21 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error, BrokenPipeError):
             raise
         raise EdgeAfError(f"{path}: cannot write here ({error.strerror}).") from None
+
+
+def check_writable(path: Path) -> None:
+    """Find out before an hour of measuring, not after it, that a file cannot be written.
+
+    Raises:
+        EdgeAfError: names the path and why.
+    """
+    if path.is_dir():
+        raise EdgeAfError(f"{path}: is a folder; name a file.")
+    if is_stream(path):
+        return
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:

@@ -24,30 +24,30 @@ from hypothesis import strategies as st
 from small_dataset import REPOSITORY
 
 from edge_af.artifacts import read_manifest
-from edge_af.bench.results import read_results, write_results
 from edge_af.bench.suite import read_suite
 from edge_af.bundle import verify_bundle, write_bundle
 from edge_af.cli import cli
 from edge_af.cli.predict import _read_npz
-from edge_af.compare import results as compare_results
-from edge_af.compare.history import read_history
 from edge_af.compare.limits import parse_seconds, parse_share, read_budget_file
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.data.describe import describe_tfrecords
 from edge_af.data.examples import Layout, Limits, detect_layout, explain, parse
-from edge_af.data.tfrecord import Batch, is_tfrecord, read_batches, unpacked_bytes
+from edge_af.data.tfrecord import RecordBatch, is_tfrecord, read_batches, unpacked_bytes
 from edge_af.data.vocabulary import read_vocabulary
 from edge_af.documents import DocumentError, parse_json, parse_yaml
+from edge_af.emulation.counts import Instructions, parse_counts
 from edge_af.errors import EdgeAfError
 from edge_af.export.ranges import Ranges, add, read_ranges, write_ranges
 from edge_af.export.recipes import load_recipe
 from edge_af.files import read_json, write_json
 from edge_af.metrics.bootstrap import load_outcomes, outcomes, save_outcomes
 from edge_af.models.run import load_network, load_run
-from edge_af.runtime.operators import operator_counts, tflite_multiply_adds
+from edge_af.records.history import read_history
+from edge_af.records.results import read_results, write_results
+from edge_af.runtime.multiply_adds import multiply_adds
+from edge_af.runtime.operators import operator_counts
 from edge_af.runtime.probe import check_model_file, may_hold_weights_beyond, weight_bytes
 from edge_af.targets import benchmark_model, parse_target, phone
-from edge_af.targets.emulated.counts import Instructions, parse_counts
 from edge_af.targets.fleet import read_fleet
 from edge_af.targets.ssh import Unreachable, _answer
 
@@ -87,7 +87,7 @@ class Reader:
 
 def _all(path: Path) -> None:
     for batch in read_batches(path):
-        if isinstance(batch, Batch):
+        if isinstance(batch, RecordBatch):
             parse(batch.records, LAYOUT, LABELS)
 
 
@@ -123,7 +123,7 @@ def _model(path: Path) -> None:
         may_hold_weights_beyond(path, 64)
     else:
         with contextlib.suppress(EdgeAfError):
-            tflite_multiply_adds(path)
+            multiply_adds(path)
 
 
 READERS = (
@@ -151,7 +151,6 @@ READERS = (
     Reader("results", "results.json", read_results),
     Reader("results of version 1", "old.json", read_results),
     Reader("suite", "suite.yaml", read_suite),
-    Reader("comparison", "compare.json", compare_results.read),
     Reader("history", "history.jsonl", lambda path: read_history([path])),
     Reader("limits", "budget.yaml", read_budget_file),
     Reader("targets", "targets.yaml", read_fleet),
@@ -225,7 +224,7 @@ def material(tmp_path_factory: pytest.TempPathFactory, exports: Path, dataset: D
         shutil.copy(exports / f"fc-late-fusion/fc-late-fusion-int8.{suffix}", place / f"net.{suffix}")
     _write_some_ranges(place / "ranges.json")
     shutil.copy(REPOSITORY / "calibration/int4-block32-dynamic-int8-head.yaml", place / "recipe.yaml")
-    shutil.copy(REPOSITORY / "tests/bench/results-version-1.json", place / "old.json")
+    shutil.copy(REPOSITORY / "tests/records/results-version-1.json", place / "old.json")
     _write_shorter(REPOSITORY / "benchmarks/results/linear-avx2.json", place / "results.json")
     write_bundle(place / "export", place / "bundle.zip")
     file = str(place / "net.onnx")
@@ -321,7 +320,7 @@ def test_a_damaged_record_is_never_returned(material: Path, edits: list[tuple[in
     path = material / "shard.tfrecord"
     record = (material / "example").read_bytes()
     with replaced(path, edited(path.read_bytes(), edits)):
-        found = [one for batch in read_batches(path) if isinstance(batch, Batch) for one in batch.records]
+        found = [one for batch in read_batches(path) if isinstance(batch, RecordBatch) for one in batch.records]
     assert set(found) <= {record}
 
 

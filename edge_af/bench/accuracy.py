@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.results import OK, Delta, Gallery, GalleryVideo, Prediction, Row
 from edge_af.data.dataset import Dataset
 from edge_af.metrics.bootstrap import Outcomes, interval, load_outcomes, resampled_f1, resampled_gap
+from edge_af.records.results import OK, Delta, Gallery, GalleryVideo, Prediction, Row
 
 GALLERY_VIDEOS = 24
 GALLERY_SEED = 0

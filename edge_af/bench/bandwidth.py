@@ -21,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from edge_af.bench.conditions import available_memory
-from edge_af.bench.process import die_with_parent
-from edge_af.bench.results import Bandwidth
+from edge_af.machine.conditions import available_memory
+from edge_af.records.results import Bandwidth
+from edge_af.subprocesses import die_with_parent
 
 SECONDS = 0.4
 """That each buffer is read for, three passes at least."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,20 @@ import numpy as np
 
 from edge_af.bench.accuracy import Judge
 from edge_af.bench.bandwidth import buffers, measure_apart
-from edge_af.bench.conditions import Activity, conditions, remarks
-from edge_af.bench.device import project_commit, this_device
-from edge_af.bench.process import EMPTY, environment, run_worker
-from edge_af.bench.results import OK, Baseline, Data, Latency, Method, Results, Row, disagreements, row_from_dict
+from edge_af.bench.process import EMPTY, run_worker
 from edge_af.bench.subject import Subject, check_classes, sensitivity_of, training_warnings
 from edge_af.bench.worker import Job, latency_of
 from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import sha256_file
+from edge_af.machine.conditions import Activity, conditions, remarks
+from edge_af.machine.device import project_commit, this_device
+from edge_af.records.results import OK, Baseline, Data, Latency, Method, Results, Row, disagreements, row_from_dict
 from edge_af.runtime import check_features
 from edge_af.runtime.accuracy import check_labels
 from edge_af.runtime.probe import weight_bytes
+from edge_af.subprocesses import environment
 
 STANDARD = Method(rounds=4, packed=True)
 """What the command line measures unless told otherwise."""
@@ -357,15 +357,16 @@ class _Session:
     def _bare_memory(self, job: Job) -> int | None:
         """High-water mark of the same measurement with an empty model."""
         if (job.runtime, job.threads) not in self._bare:
-            with resources.as_file(resources.files("edge_af.bench").joinpath(EMPTY[job.runtime])) as path:
-                method = dataclasses.replace(job.method, inferences=50, seconds=1.0)
-                bare = dataclasses.replace(job, path=str(path), sha256=sha256_file(path), method=method, outcomes=None)
-                folder = self._packed_folder(bare)
-                packed = str(folder) if job.packed is not None else None
-                bare = dataclasses.replace(bare, packed=packed)
-                if packed is not None and not folder.exists():
-                    run_worker(dataclasses.replace(bare, pack_only=True))
-                self._bare[job.runtime, job.threads] = run_worker(bare).get("peak_memory_bytes")
+            method = dataclasses.replace(job.method, inferences=50, seconds=1.0)
+            bare = dataclasses.replace(
+                job, path=str(EMPTY[job.runtime]), sha256=sha256_file(EMPTY[job.runtime]), method=method, outcomes=None
+            )
+            folder = self._packed_folder(bare)
+            packed = str(folder) if job.packed is not None else None
+            bare = dataclasses.replace(bare, packed=packed)
+            if packed is not None and not folder.exists():
+                run_worker(dataclasses.replace(bare, pack_only=True))
+            self._bare[job.runtime, job.threads] = run_worker(bare).get("peak_memory_bytes")
         return self._bare[job.runtime, job.threads]
 
     def _put_together(self, finished: bool = False) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, check_file, manifest_of, read_manifest
-from edge_af.bench.results import Sensitivity, schema
-from edge_af.bench.schema import violation
 from edge_af.console import warn
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
+from edge_af.records.results import Sensitivity, schema
+from edge_af.records.schema import violation
 from edge_af.runtime import RUNTIME_OF_SUFFIX, runtime_of
 from edge_af.runtime.probe import check_model_file
 

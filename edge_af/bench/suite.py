@@ -26,11 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_af.bench.results import Method
-from edge_af.bench.schema import violation
 from edge_af.bench.subject import Subject
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
+from edge_af.records.results import Method
+from edge_af.records.schema import violation
 
 _NAMES = {"type": "array", "items": {"type": "string"}}
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}}

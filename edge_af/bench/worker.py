@@ -22,21 +22,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.conditions import available_memory
-from edge_af.bench.device import cpu_features
-from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
-from edge_af.bench.process import die_with_parent
-from edge_af.bench.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Latency, Method
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import unchanged
+from edge_af.machine.conditions import available_memory
+from edge_af.machine.device import cpu_features
+from edge_af.machine.memory import MemoryReading, read_memory, reset_peak
 from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
+from edge_af.records.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Latency, Method
 from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
 from edge_af.runtime.accuracy import score_dataset
 from edge_af.runtime.kernels import kernels
 from edge_af.runtime.ort import unsigned_weights
+from edge_af.subprocesses import die_with_parent
 
 INPUT_VIDEOS = 256
 """Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""

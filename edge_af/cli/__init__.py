@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_af import __version__
+from edge_af.__version__ import __version__
 from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
 from edge_af.errors import EdgeAfError, missing_extra
 

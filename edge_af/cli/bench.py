@@ -17,10 +17,10 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import lock_output
 
 if TYPE_CHECKING:
-    from edge_af.bench.results import Results
     from edge_af.bench.subject import Subject
     from edge_af.bench.suite import Suite
     from edge_af.data.dataset import Dataset
+    from edge_af.records.results import Results
     from edge_af.targets import Board
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -110,12 +110,13 @@ def command(
     runtime, too little memory, a crash, no end) becomes a row that says why, and the others go on. Interrupted, the finished
     rows are kept, and the same command goes on from there.
     """
-    from edge_af.bench.results import OK, dump_results, write_results
     from edge_af.bench.run import QUICK, STANDARD
     from edge_af.bench.subject import subjects_of
     from edge_af.bench.suite import read_suite
     from edge_af.data.dataset import open_dataset
-    from edge_af.report import check_writable, write_reports
+    from edge_af.files import check_writable
+    from edge_af.records.results import OK, dump_results, write_results
+    from edge_af.report import write_reports
     from edge_af.report.text import table
     from edge_af.targets import AdbTarget, Board, SshTarget, parse_target
 
@@ -213,8 +214,8 @@ def _bench_kept(measure: Callable[..., Results], earlier: Results | None, overwr
 
     `measure` takes `earlier`, `scratch` and `save` as `edge_af.bench.run.bench` does.
     """
-    from edge_af.bench.results import write_results
     from edge_af.bench.run import OtherBench
+    from edge_af.records.results import write_results
 
     scratch = out.parent / f".{out.name}.bench"
     if earlier is None:
@@ -251,8 +252,8 @@ def _bench_emulated(
     out: Path,
 ) -> Results:
     """Score and count as a board would that is not there."""
-    from edge_af.bench.results import write_results
-    from edge_af.targets.emulated.bench import bench_emulated
+    from edge_af.emulation.bench import bench_emulated
+    from edge_af.records.results import write_results
 
     if set(threads) - {1} or set(batches) - {1}:
         raise click.UsageError(
@@ -353,7 +354,7 @@ def _interrupted(out: Path, subjects: list[Subject], fresh: bool, overwrite: boo
     Raises:
         EdgeAfError: it holds something else, and `overwrite` is not set.
     """
-    from edge_af.bench.results import OK, read_results
+    from edge_af.records.results import OK, read_results
 
     if not out.is_file() or out.stat().st_size == 0:
         return None

@@ -110,18 +110,17 @@ def command(
     Exit status: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3 cannot tell.
     """
     from edge_af.compare.checkout import built
-    from edge_af.compare.history import append_history
     from edge_af.compare.limits import read_budget_file, with_overrides
     from edge_af.compare.match import match
-    from edge_af.compare.report import annotate, junit_xml, markdown_table, step_summary, table
-    from edge_af.compare.results import dump, write
     from edge_af.compare.run import Settings, compare
     from edge_af.console import say, tell, warn
     from edge_af.data.dataset import open_dataset
     from edge_af.errors import EdgeAfError
-    from edge_af.files import write_atomic
+    from edge_af.files import check_writable, write_atomic
     from edge_af.git import commit_at
-    from edge_af.report import check_writable
+    from edge_af.records.comparison import dump, write
+    from edge_af.records.history import append_history
+    from edge_af.report.verdict import annotate, junit_xml, markdown_table, step_summary, table
 
     limits = read_budget_file(budget_file) if budget_file is not None else None
     relative = with_overrides(

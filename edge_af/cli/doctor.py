@@ -11,7 +11,7 @@ import click
 from edge_af.console import tell
 
 if TYPE_CHECKING:
-    from edge_af.bench.health import Health
+    from edge_af.doctor import Health
 
 WIDTH = 110
 
@@ -35,8 +35,8 @@ def command(timeout: float, target_text: str | None, offline: bool, as_json: boo
     Each runtime is imported and run on a tiny network in a process of its own: one that the processor cannot run is named,
     with what to do about it. Exit status 0 when a runtime works, 1 when none does.
     """
-    from edge_af.bench.health import check_health
     from edge_af.console import Progress
+    from edge_af.doctor import check_health
     from edge_af.errors import EdgeAfError, GateFailed
 
     nothing_runs = "no runtime works{}, so no exported file can be run or measured{}."

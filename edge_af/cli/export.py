@@ -160,8 +160,8 @@ def command(
     dataset = open_dataset(calibration_data) if calibration_data is not None else None
 
     from edge_af.export.pipeline import CalibrationData, export_network
-    from edge_af.export.quantize_onnx import this_cpu
     from edge_af.export.ranges import choose_videos
+    from edge_af.export.to_onnx import this_cpu
     from edge_af.models.run import load_network
 
     run = load_run(run_folder)

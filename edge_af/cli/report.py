@@ -34,7 +34,7 @@ def command(
     if bool(files) == bool(histories):
         raise click.UsageError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")
     if histories:
-        from edge_af.compare.history import read_history
+        from edge_af.records.history import read_history
         from edge_af.report import write_history
         from edge_af.report.history import summary as entries
         from edge_af.report.history import table as history_table
@@ -43,9 +43,9 @@ def command(
         tell(json.dumps(entries(found), indent=2, ensure_ascii=False) if as_json else history_table(found))
         write_history(found, markdown=markdown, html=html)
         return
-    from edge_af.bench.results import read_results
+    from edge_af.records.results import read_results
     from edge_af.report import write_reports
-    from edge_af.report.comparison import caveats, compare, summary
+    from edge_af.report.rows import caveats, compare, summary
     from edge_af.report.text import table
 
     many = [read_results(file) for file in files]

@@ -21,7 +21,7 @@ def setup(kind: str, mirror: str | None) -> None:
     emulated: QEMU, an arm64 Debian and the aarch64 wheels, into ~/.cache/edge-af/emulated, some 400 MB. Without root: packages
     are unpacked there and not installed.
     """
-    from edge_af.targets.emulated.setup import setup_emulated
+    from edge_af.emulation.setup import setup_emulated
 
     system, was_there = setup_emulated(mirror)
     versions = ", ".join(f"{name} {version}" for name, version in system.versions.items())

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_af.bench.results import Delta
 from edge_af.compare.agreement import LEAST_AGREEMENT
-from edge_af.compare.facts import Facts
-from edge_af.compare.limits import AT_LEAST, INSTRUCTIONS, OPERATORS, Relative
+from edge_af.compare.limits import AT_LEAST, INSTRUCTIONS, OPERATORS
 from edge_af.compare.nursery import HANGS, BrokenFile
-from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check
-from edge_af.compare.statistics import CANNOT_TELL, SLOWER
-from edge_af.compare.timing import Timing
+from edge_af.records.comparison import (
+    CANNOT_TELL,
+    FAILED,
+    INVALID,
+    PASSED,
+    SLOWER,
+    UNKNOWN,
+    Check,
+    FileFacts,
+    Relative,
+    Timing,
+)
+from edge_af.records.results import Delta
 
 LEAST_SHARE_DROP = 0.005
 """Of the integer share: a layer of half a percent of the weights counts."""
@@ -70,7 +78,7 @@ def check_time(timing: Timing) -> Check:
     return Check("time", status, verdict, 1.0, candidate, 1 + timing.max_slowdown)
 
 
-def check_growth(base: Facts, candidate: Facts, relative: Relative) -> list[Check]:
+def check_growth(base: FileFacts, candidate: FileFacts, relative: Relative) -> list[Check]:
     """File bytes, weight bytes, multiply-adds, memory and integer share, as far as both are known."""
     found = []
     for name in ("size_bytes", "weight_bytes", "multiply_adds", "peak_memory_bytes"):
@@ -103,7 +111,7 @@ def check_growth(base: Facts, candidate: Facts, relative: Relative) -> list[Chec
     return found
 
 
-def check_gap(base: Facts, candidate: Facts, delta: Delta, relative: Relative) -> Check:
+def check_gap(base: FileFacts, candidate: FileFacts, delta: Delta, relative: Relative) -> Check:
     """GAP@20 on the same videos. It has no noise: the interval says how far it would hold on other videos."""
     drop = -delta.value
     good = drop <= relative.max_gap_drop
@@ -114,7 +122,7 @@ def check_gap(base: Facts, candidate: Facts, delta: Delta, relative: Relative) -
     return Check("gap_at_20", PASSED if good else FAILED, verdict, base.gap_at_20, candidate.gap_at_20, limit)
 
 
-def check_limits(candidate: Facts, pattern: str, limits: Mapping[str, Any]) -> list[Check]:
+def check_limits(candidate: FileFacts, pattern: str, limits: Mapping[str, Any]) -> list[Check]:
     """What the budget file says of a candidate."""
     found = []
     for name, limit in limits.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_af.compare.results import FAILED, PASSED, UNKNOWN, Check
 from edge_af.errors import EdgeAfError
+from edge_af.records.comparison import FAILED, PASSED, UNKNOWN, Check
 
 AT_LEAST = ("dot_product", "dot_product_macs")
 """Fewer of them: a layer left the kernels that it is quantised for."""
@@ -20,10 +20,10 @@ def check_instructions(
     Args:
         path: the candidate.
         pattern: what the limits are given for, to name them by.
-        limits: by board, then by field of `edge_af.bench.results.Instructions`.
+        limits: by board, then by field of `edge_af.records.results.Instructions`.
         timeout_seconds: for counting on one board.
     """
-    from edge_af.targets.emulated.counts import instruction_counts
+    from edge_af.emulation.counts import instruction_counts
 
     found = []
     for board, classes in limits.items():

@@ -35,9 +35,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from edge_af.bench.results import Instructions
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
+from edge_af.records.comparison import Relative
+from edge_af.records.results import Instructions
 
 AT_MOST = ("size_bytes", "weight_bytes", "multiply_adds", "peak_memory_bytes")
 AT_LEAST = ("integer_share", "gap_at_20", "f1_micro")
@@ -45,21 +46,6 @@ OPERATORS = "operators"
 INSTRUCTIONS = "instructions"
 NEEDS_DATA = ("gap_at_20", "f1_micro")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-@dataclass(frozen=True)
-class Relative:
-    """What the candidate may be worse by than its base. Shares: 0.05 is 5 %."""
-
-    max_slowdown: float = 0.05
-    max_growth: float = 0.01
-    """Of file bytes, weight bytes and multiply-adds."""
-    max_memory_growth: float = 0.10
-    """Of the process's high-water mark, which itself differs by up to 6 % from process to process."""
-    max_gap_drop: float = 0.002
-    """GAP@20 lost, in absolute terms."""
-    min_agreement: float | None = None
-    """See `edge_af.compare.agreement`; its own limits when None."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +117,7 @@ def read_budget_file(path: Path) -> BudgetFile:
 
 def _instructions(value: Any, path: Path, place: str) -> dict[str, dict[str, float]]:
     """By board, limits by class of instruction."""
-    from edge_af.targets.emulated import BOARDS
+    from edge_af.emulation.boards import BOARDS
 
     classes = tuple(one.name for one in fields(Instructions))
     return {

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from edge_af.bench.process import Running, running, signal_in_words
-from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE, Job
+from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE, PairJob
+from edge_af.subprocesses import Running, running, signal_in_words
 
 WORKER = (sys.executable, "-P", "-m", "edge_af.compare.worker")
 """-P: a file in the working directory must not stand in for a package."""
@@ -69,7 +69,7 @@ class Nursery:
 
 @contextlib.contextmanager
 def nursery(
-    job: Job,
+    job: PairJob,
     *,
     timeout_seconds: float,
     command: Sequence[str] = WORKER,

@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.conditions import available_memory, conditions
-from edge_af.bench.device import allowed_cores, project_commit, this_device
-from edge_af.bench.results import Data, Delta
 from edge_af.bench.subject import check_classes
 from edge_af.compare import gates
 from edge_af.compare.agreement import agreement, disorder
-from edge_af.compare.facts import Facts, facts_of
+from edge_af.compare.facts import facts_of
 from edge_af.compare.instructions import check_instructions
-from edge_af.compare.limits import INSTRUCTIONS, BudgetFile, Relative
+from edge_af.compare.limits import INSTRUCTIONS, BudgetFile
 from edge_af.compare.match import Matched, Pair, Side, version_changes
 from edge_af.compare.nursery import REFUSED, WORKER, BrokenFile, Nursery, nursery
-from edge_af.compare.results import PASSED, UNKNOWN, Check, Comparison, PairResult
-from edge_af.compare.timing import Timing, measure_pair
-from edge_af.compare.worker import NAMES, Job
+from edge_af.compare.timing import measure_pair
+from edge_af.compare.worker import NAMES, PairJob
 from edge_af.console import Progress
 from edge_af.data.dataset import Dataset
 from edge_af.files import sha256_file, unchanged
+from edge_af.machine.conditions import available_memory, conditions
+from edge_af.machine.device import allowed_cores, project_commit, this_device
 from edge_af.metrics.bootstrap import interval, load_outcomes, resampled_gap
+from edge_af.records.comparison import PASSED, UNKNOWN, Check, Comparison, FileFacts, PairResult, Relative, Timing
+from edge_af.records.results import Data, Delta
 from edge_af.runtime import check_features
 from edge_af.runtime.accuracy import check_labels
 
@@ -197,7 +197,7 @@ class _Session:
             result.checks.append(gates.check_gap(facts, facts, result.gap_at_20_delta, settings.relative))
         result.checks += self._limits(pair, facts)
 
-    def _limits(self, pair: Pair, candidate: Facts) -> list[Check]:
+    def _limits(self, pair: Pair, candidate: FileFacts) -> list[Check]:
         """What the budget file, if there is one, says of the candidate."""
         budget, found = self._settings.budget_file, []
         for pattern, limits in budget.limits_of(pair.candidate.path.name) if budget is not None else ():
@@ -208,7 +208,7 @@ class _Session:
         return found
 
     def _nursery(self, pair: Pair) -> AbstractContextManager[Nursery]:
-        job = Job(
+        job = PairJob(
             base=str(pair.base.path),
             candidate=str(pair.candidate.path),
             runtimes=(pair.base.runtime, pair.candidate.runtime),
@@ -234,8 +234,8 @@ class _Building:
         self.pair = pair
         self.base_sha256, self.candidate_sha256 = _sha256(pair.base), _sha256(pair.candidate)
         self.checks: list[Check] = []
-        self.base: Facts | None = None
-        self.candidate: Facts | None = None
+        self.base: FileFacts | None = None
+        self.candidate: FileFacts | None = None
         self.agreement: float | None = None
         self.gap_at_20_delta: Delta | None = None
         self.timing: Timing | None = None
@@ -270,13 +270,13 @@ def _sha256(side: Side) -> str:
     return known or sha256_file(side.path)
 
 
-def _gap_delta(base: Facts, candidate: Facts, base_outcomes: Path, candidate_outcomes: Path) -> Delta:
+def _gap_delta(base: FileFacts, candidate: FileFacts, base_outcomes: Path, candidate_outcomes: Path) -> Delta:
     """Of GAP@20, candidate minus base, with a bootstrap over the videos that both were scored on."""
     difference = resampled_gap(load_outcomes(candidate_outcomes)) - resampled_gap(load_outcomes(base_outcomes))
     low, high = interval(difference)
     return Delta((candidate.gap_at_20 or 0.0) - (base.gap_at_20 or 0.0), low, high)
 
 
-def _needed(base: Facts, candidate: Facts) -> int:
+def _needed(base: FileFacts, candidate: FileFacts) -> int:
     """Bytes that three loaded files take, about."""
     return COPIES * (2 * base.size_bytes + candidate.size_bytes)

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER, Interval, LogRatio
 
 LOOKS = ((0.125, 0.05), (0.25, 0.1), (0.5, 0.15), (1.0, 0.7))
 """When the interval is looked at: after these shares of the budget, each with its share of `ERROR`. They are fixed beforehand:
@@ -45,23 +46,6 @@ this allows."""
 _OF_MEAN_DEVIATION = math.sqrt(math.pi / 2)
 """A normal distribution's standard deviation in mean absolute ones, and also the median's standard error in the mean's."""
 
-SLOWER, NOT_SLOWER, FASTER, CANNOT_TELL = "slower", "not slower", "faster", "cannot tell"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A centre between two bounds: of differences of logarithms, or of ratios."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_ratio(self) -> Interval:
-        """The ratios of which these are the logarithms."""
-        # A ratio of e^50 is as good as any beyond it, and fits a float.
-        value, low, high = (math.exp(min(max(one, -50.0), 50.0)) for one in (self.value, self.low, self.high))
-        return Interval(value, low, high)
-
 
 def round_levels(times: NDArray[np.int64]) -> NDArray[np.float64]:
     """Logarithm of a round's fastest inference: (processes, blocks, inferences) nanoseconds to (processes, blocks / 2)."""
@@ -69,15 +53,7 @@ def round_levels(times: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.log(times.reshape(processes, blocks // 2, 2 * inferences).min(axis=2))
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A generation's figure: a difference of logarithms, and its own standard error."""
-
-    value: float
-    error: float
-
-
-def generation_figures(times: NDArray[np.int64]) -> tuple[Figure, Figure]:
+def generation_figures(times: NDArray[np.int64]) -> tuple[LogRatio, LogRatio]:
     """What one generation says.
 
     Args:
@@ -90,13 +66,13 @@ def generation_figures(times: NDArray[np.int64]) -> tuple[Figure, Figure]:
     return _figure(candidate - (base + again) / 2), _figure(again - base)
 
 
-def _figure(rounds: NDArray[np.float64]) -> Figure:
+def _figure(rounds: NDArray[np.float64]) -> LogRatio:
     value, n = float(np.median(rounds)), len(rounds)
     deviation = _OF_MEAN_DEVIATION * float(np.abs(rounds - value).mean()) * math.sqrt(n / (n - 1))
-    return Figure(value, _OF_MEAN_DEVIATION * deviation / math.sqrt(n))
+    return LogRatio(value, _OF_MEAN_DEVIATION * deviation / math.sqrt(n))
 
 
-def weighted_interval(figures: Sequence[Figure], error: float) -> Interval:
+def weighted_interval(figures: Sequence[LogRatio], error: float) -> Interval:
     """The mean of two or more figures, and bounds that the true one passes with probability `error` on either side."""
     values = np.array([figure.value for figure in figures])
     weights = 1 / (np.array([figure.error for figure in figures]) ** 2 + LAYOUT**2)

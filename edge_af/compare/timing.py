@@ -5,27 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.conditions import Activity, remarks
-from edge_af.bench.device import core_count
 from edge_af.compare.nursery import Nursery
-from edge_af.compare.statistics import (
-    CANNOT_TELL,
-    ERROR,
-    LEAST_GENERATIONS,
-    LOOKS,
-    Figure,
-    Interval,
-    decide,
-    generation_figures,
-    weighted_interval,
-)
+from edge_af.compare.statistics import ERROR, LEAST_GENERATIONS, LOOKS, decide, generation_figures, weighted_interval
 from edge_af.compare.worker import BASE, BASE_AGAIN, CANDIDATE
+from edge_af.machine.conditions import Activity, remarks
+from edge_af.machine.device import core_count
+from edge_af.records.comparison import CANNOT_TELL, Interval, LogRatio, Look, Timing
 
 GENERATION_SECONDS = 0.05
 """Of rounds in a generation at least; as long as its loading took, if that is longer."""
@@ -34,53 +24,6 @@ WAITS = 1.05
 
 BUSY = 0.7
 """Of a core: a process that gets less is told to have been held up."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one planned look at the interval saw."""
-
-    seconds: float
-    """Since the comparison of this pair began."""
-    generations: int
-    error: float
-    """The probability that the interval was made for, on either side."""
-    ratio: Interval
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Candidate against base."""
-
-    verdict: str
-    """`slower`, `not slower`, `faster`, `cannot tell`."""
-    reason: str | None
-    """Why it cannot be told; None if it can."""
-    max_slowdown: float
-    ratio: Interval | None
-    """Candidate's time over base's; None if there were too few generations for one."""
-    noise: Interval | None
-    """The same of a second process of the base over the first."""
-    generations: int
-    rounds: int
-    seconds: float
-    budget_seconds: float
-    clock: str
-    """`cpu`: the processor time of the process; `wall` with several threads, and where a file waits for something."""
-    base_ms: float | None
-    """The fastest inference of a round, median over all; by `clock`."""
-    candidate_ms: float | None
-    preempted_share: float | None
-    """Of the blocks, those that somebody else interrupted."""
-    core_share: float | None
-    """Of its core's time, what a process got while it was timed."""
-    looks: list[Look] = field(default_factory=list)
-    log_ratios: list[Figure] = field(default_factory=list)
-    """Of each generation, candidate over the mean of the bases, in logarithms."""
-    log_noises: list[Figure] = field(default_factory=list)
-    """Of each generation, base over itself."""
-    warnings: list[str] = field(default_factory=list)
 
 
 class _Times:
@@ -129,7 +72,7 @@ class _Times:
                 return "wall"
         return "cpu"
 
-    def figures(self, clock: str) -> tuple[list[Figure], list[Figure]]:
+    def figures(self, clock: str) -> tuple[list[LogRatio], list[LogRatio]]:
         """Of each generation, candidate to base and base to itself."""
         found = [generation_figures(times) for times in (self._cpu if clock == "cpu" else self._wall)]
         return [ratio for ratio, _ in found], [noise for _, noise in found]

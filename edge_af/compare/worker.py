@@ -7,7 +7,7 @@ rounds and is ended; the next one loads anew, so that what a load happens to get
 the caches) is drawn again. Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to
 start none, and a runtime starts its own when it loads a file.
 
-The nursery reads a `Job`, one line of JSON, from standard input, then one command a line, and answers each to the file
+The nursery reads a `PairJob`, one line of JSON, from standard input, then one command a line, and answers each to the file
 descriptor that the job names: lines `{"stage": …}` as it goes, and one last line with the answer, `{"failed": …}` if a
 child died or refused its file.
 """
@@ -31,10 +31,10 @@ from typing import IO, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.process import die_with_parent
 from edge_af.bench.worker import inputs_of
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime, import_runtime, load, score_all
+from edge_af.subprocesses import die_with_parent
 
 BASE, CANDIDATE, BASE_AGAIN = 0, 1, 2
 """The children of a generation, by their place in every list."""
@@ -56,7 +56,7 @@ AGREEMENT_VIDEOS = 256
 
 
 @dataclass(frozen=True)
-class Job:
+class PairJob:
     """What one nursery is for."""
 
     base: str
@@ -70,9 +70,9 @@ class Job:
     result_fd: int
 
     @staticmethod
-    def from_json(text: str) -> Job:
+    def from_json(text: str) -> PairJob:
         value = json.loads(text)
-        return Job(**{**value, "runtimes": tuple(value["runtimes"])})
+        return PairJob(**{**value, "runtimes": tuple(value["runtimes"])})
 
     def as_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -124,7 +124,7 @@ class _Child:
         self.answers.close()
 
 
-def _fork(which: int, job: Job, inputs: Inputs) -> _Child:
+def _fork(which: int, job: PairJob, inputs: Inputs) -> _Child:
     theirs, orders = os.pipe()
     answers, answer_to = os.pipe()
     pid = os.fork()
@@ -137,7 +137,7 @@ def _fork(which: int, job: Job, inputs: Inputs) -> _Child:
     return _Child(which, pid, orders, os.fdopen(answers, "rb"))
 
 
-def _live(job: Job, which: int, inputs: Inputs, orders: IO[bytes], answer_to: int) -> NoReturn:
+def _live(job: PairJob, which: int, inputs: Inputs, orders: IO[bytes], answer_to: int) -> NoReturn:
     """A child's life: load, then do what is ordered until the nursery goes."""
 
     def tell(answer: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ def _block(
     return {"wall": wall, "cpu": cpu, "preempted": after.ru_nivcsw > before.ru_nivcsw}
 
 
-def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+def time_generation(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Fork three children, time rounds of them in turns, and end them.
 
     A round is each child once in an order drawn at random and once more in the reverse order, so that a machine that slows
@@ -252,7 +252,7 @@ def time_generation(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell)
             child.end()
 
 
-def _choose_cores(job: Job, random: np.random.Generator) -> None:
+def _choose_cores(job: PairJob, random: np.random.Generator) -> None:
     """Pin this process, and so the children that it forks next, to as many cores as threads: to those that give it the most.
 
     A core that somebody else loads gives a part of its time, and its caches are somebody else's too.
@@ -276,7 +276,7 @@ def _share_of(core: int) -> float:
     return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
-def score_both(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+def score_both(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Let base and candidate score the same videos and save the scores, (videos, classes) float32 each, where told."""
     for which, target in ((BASE, order["base_to"]), (CANDIDATE, order["candidate_to"])):
         tell({"stage": f"loading {NAMES[which]}"})
@@ -293,7 +293,7 @@ def score_both(job: Job, inputs: Inputs, order: dict[str, Any], tell: Tell) -> d
 def main() -> None:
     """Serve until standard input ends."""
     die_with_parent()
-    job = Job.from_json(sys.stdin.readline())
+    job = PairJob.from_json(sys.stdin.readline())
     with os.fdopen(job.result_fd, "w", encoding="utf-8") as out:
 
         def tell(fields: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Videos:
+class ParsedVideos:
     """Records as arrays: n videos."""
 
     ids: NDArray[np.bytes_]
@@ -129,14 +129,14 @@ def _decode_error() -> type[Exception]:
     return error
 
 
-def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, list[tuple[int, str]]]:
+def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, list[tuple[int, str]]]:
     """Parse records, vectorised, and check every value.
 
     Returns the good ones as arrays, in their order, and for each bad one its position in `records` and the first thing
     that is wrong with it, which names the field.
     """
     step = SEQUENCE_RECORDS if layout.frames else len(records)
-    parts: list[Videos] = []
+    parts: list[ParsedVideos] = []
     bad: list[tuple[int, str]] = []
     for start in range(0, len(records), step):
         part, rejected = _parse(records[start : start + step], layout, limits)
@@ -145,7 +145,7 @@ def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos,
     return _joined(parts), bad
 
 
-def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, list[tuple[int, str]]]:
+def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, list[tuple[int, str]]]:
     tf = tensorflow()
     read = _read_sequences if layout.frames else _read_examples
     try:
@@ -161,7 +161,7 @@ def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos
     return videos, [(int(i), explain(records[i], layout, limits)) for i in np.flatnonzero(~good)]
 
 
-def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, NDArray[np.bool_]]:
+def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, NDArray[np.bool_]]:
     """The videos that are good, and which of `records` they are: (len(records),) bool."""
     tf = tensorflow()
     ragged = tf.io.RaggedFeature
@@ -181,7 +181,7 @@ def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tupl
     return _checked(ids, id_counts, blocks, *columns["labels"], good, limits)
 
 
-def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Videos, NDArray[np.bool_]]:
+def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, NDArray[np.bool_]]:
     """As `_read_examples`, averaging the frames."""
     tf = tensorflow()
     ragged = tf.io.RaggedFeature
@@ -234,7 +234,7 @@ def _checked(
     label_counts: NDArray[Any],
     good: NDArray[np.bool_],
     limits: Limits,
-) -> tuple[Videos, NDArray[np.bool_]]:
+) -> tuple[ParsedVideos, NDArray[np.bool_]]:
     """Check what the records hold, now that all of `good` have the right lengths; keep those that pass."""
     rows = len(good)
     row_of_id = np.repeat(np.arange(rows), id_counts)
@@ -250,7 +250,7 @@ def _checked(
     # Sorted by video, then label, each pair once.
     pairs = np.unique(row_of_label[kept] * 65536 + labels[kept])
     counts = np.bincount(pairs // 65536, minlength=rows)[good]
-    videos = Videos(
+    videos = ParsedVideos(
         ids=ids[good[row_of_id]].astype(f"S{ID_BYTES}"),
         visual=blocks[0][good],
         audio=blocks[1][good],
@@ -260,10 +260,10 @@ def _checked(
     return videos, good
 
 
-def _joined(parts: list[Videos]) -> Videos:
+def _joined(parts: list[ParsedVideos]) -> ParsedVideos:
     if len(parts) == 1:
         return parts[0]
-    empty = Videos(
+    empty = ParsedVideos(
         ids=np.zeros(0, f"S{ID_BYTES}"),
         visual=np.zeros((0, VISUAL_FEATURES), np.float32),
         audio=np.zeros((0, AUDIO_FEATURES), np.float32),
@@ -271,7 +271,7 @@ def _joined(parts: list[Videos]) -> Videos:
         label_values=np.zeros(0, np.uint16),
     )
     parts = [empty, *parts]
-    return Videos(
+    return ParsedVideos(
         ids=np.concatenate([part.ids for part in parts]),
         visual=np.concatenate([part.visual for part in parts]),
         audio=np.concatenate([part.audio for part in parts]),

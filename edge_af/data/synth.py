@@ -132,7 +132,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Videos:
+class SyntheticVideos:
     """What decides the features of a partition's n videos, but for the noise."""
 
     labels: NDArray[np.int64]
@@ -219,7 +219,7 @@ def _names(look: NDArray[np.int64], topics: int) -> list[str]:
     return names
 
 
-def make_videos(world: World, options: SynthOptions, partition: str) -> Videos:
+def make_videos(world: World, options: SynthOptions, partition: str) -> SyntheticVideos:
     """Draw the videos of `train` or `eval`."""
     number = PARTITIONS.index(partition)
     videos = (options.videos_train, options.videos_eval)[number]
@@ -250,7 +250,7 @@ def make_videos(world: World, options: SynthOptions, partition: str) -> Videos:
         labels[fresh, found[fresh]] = candidate[fresh]
         found += fresh
     any_style = np.minimum((draw.uniform(videos) * STYLES).astype(np.int64), STYLES - 1)
-    return Videos(
+    return SyntheticVideos(
         labels=labels,
         seen=classes_of(UNLABELLED, 0.5),
         heard=classes_of(UNLABELLED, 0.5),
@@ -261,7 +261,7 @@ def make_videos(world: World, options: SynthOptions, partition: str) -> Videos:
 
 
 def make_features(
-    world: World, videos: Videos, noise: Stream, rows: slice
+    world: World, videos: SyntheticVideos, noise: Stream, rows: slice
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Features of the videos `rows` as bytes of the grid: visual (n, 1024) and audio (n, 128), uint8."""
     labels, style = videos.labels[rows], videos.style[rows]

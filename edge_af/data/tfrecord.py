@@ -47,7 +47,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
-class Batch:
+class RecordBatch:
     """Consecutive records of one file, their checksums good."""
 
     first: int
@@ -107,10 +107,10 @@ def is_tfrecord(path: Path) -> bool:
         return False
 
 
-def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[Batch | Damage]:
+def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[RecordBatch | Damage]:
     """Read a TFRecord file from its start to its end.
 
-    Yields `Batch` for records that are whole and `Damage` for each that is not, in the order of the file. After damage
+    Yields `RecordBatch` for records that are whole and `Damage` for each that is not, in the order of the file. After damage
     inside a plain file it goes on behind that record where the next one can be found, else `Damage.rest` is set and
     the reading ends. A file of no bytes holds no records.
 
@@ -128,7 +128,7 @@ def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[Bat
         raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def _read_plain(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
+def _read_plain(path: Path, batch_records: int) -> Iterator[RecordBatch | Damage]:
     number = 0
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -144,7 +144,7 @@ def _read_plain(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
                         bad = True
                         break
                     offset += sum(map(len, records)) + FRAMING_BYTES * len(records)
-                    yield Batch(number, records, offset)
+                    yield RecordBatch(number, records, offset)
                     number += len(records)
                     whole -= len(records)
                 if offset == size:
@@ -157,7 +157,7 @@ def _read_plain(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
                 whole = whole - 1 if bad else _walk(view, offset)
 
 
-def _read_gzip(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
+def _read_gzip(path: Path, batch_records: int) -> Iterator[RecordBatch | Damage]:
     number = unpacked = 0
     for records in _tensorflow_reads(path, batch_records, compression="GZIP"):
         if records is None:
@@ -171,13 +171,13 @@ def _read_gzip(path: Path, batch_records: int) -> Iterator[Batch | Damage]:
             yield Damage(number, reason, rest=True)
             return
         unpacked += sum(map(len, records)) + FRAMING_BYTES * len(records)
-        yield Batch(number, records, None)
+        yield RecordBatch(number, records, None)
         number += len(records)
     if unpacked_bytes(path, unpacked) != unpacked:
         yield Damage(number, "the file ends here, inside its GZIP stream (cut off)", rest=True)
 
 
-def _read_padded(path: Path, end: int, batch_records: int, behind: int) -> Iterator[Batch | Damage]:
+def _read_padded(path: Path, end: int, batch_records: int, behind: int) -> Iterator[RecordBatch | Damage]:
     """Read a GZIP file with zeros behind its `end`, from record number `behind` on.
 
     `gzip` takes such padding, which tapes and block devices leave. TensorFlow's reader fails on it, so it gets a copy without.
@@ -191,7 +191,7 @@ def _read_padded(path: Path, end: int, batch_records: int, behind: int) -> Itera
             if isinstance(part, Damage):
                 yield part
             elif kept := part.records[max(0, behind - part.first) :]:
-                yield Batch(part.first + len(part.records) - len(kept), kept, None)
+                yield RecordBatch(part.first + len(part.records) - len(kept), kept, None)
 
 
 def _tensorflow_reads(

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_af import __version__
+from edge_af.__version__ import __version__
 from edge_af.errors import EdgeAfError
 
 OPSET = 20

@@ -30,14 +30,21 @@ from edge_af.errors import EdgeAfError
 from edge_af.export import proof
 from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.graph import PROTOBUF_LIMIT, ROOM, Graph, save_onnx
-from edge_af.export.lowering import NOTHING_QUANTISED, write_tflite
-from edge_af.export.onnx_graph import trace
 from edge_af.export.quantize import NO_PAIR_LIMIT, Plan, WeightQuantizer, fitting, plan, to_nearest
-from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges, check_ranges, choose_videos, find_ranges, read_ranges, write_ranges
 from edge_af.export.recipes import Recipe
 from edge_af.export.rounding import Rounder, layer_inputs
-from edge_af.export.sensitivity import SENSITIVITY, Row, Sensitivity, summary, worst_first, write_sensitivity
+from edge_af.export.sensitivity import (
+    SENSITIVITY,
+    LayerSensitivity,
+    SensitivityTest,
+    summary,
+    worst_first,
+    write_sensitivity,
+)
+from edge_af.export.to_onnx import quantize_graph
+from edge_af.export.to_tflite import NOTHING_QUANTISED, write_tflite
+from edge_af.export.trace import trace
 from edge_af.files import check_utf8_name, sha256_file, staged_folder
 from edge_af.models.run import Run
 from edge_af.runtime.ort import PAIR_LIMIT
@@ -258,13 +265,13 @@ def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.floa
 
 def _measuring(
     graph: Graph, calibration: CalibrationData | None, gate: GateData | None, videos: int
-) -> Sensitivity | None:
+) -> SensitivityTest | None:
     """What measures sensitivity, on the gate's videos or else on the calibration's."""
     source = gate or calibration
     if source is None or (videos == 0 and gate is None):
         return None
     rows = choose_videos(np.sort(source.rows), videos or SENSITIVITY_VIDEOS, 0)
-    return Sensitivity(graph, source.dataset, rows, with_labels=gate is not None)
+    return SensitivityTest(graph, source.dataset, rows, with_labels=gate is not None)
 
 
 class Writer:
@@ -276,11 +283,11 @@ class Writer:
         ranges: Ranges | None,
         quantizer: WeightQuantizer,
         cpu: str,
-        sensitivity: Sensitivity | None,
+        sensitivity: SensitivityTest | None,
     ) -> None:
         self._graph, self._ranges, self._quantizer, self._cpu = graph, ranges, quantizer, cpu
         self.sensitivity = sensitivity
-        self.rows: list[Row] = []
+        self.rows: list[LayerSensitivity] = []
         self._plan, self._plan_of = NOTHING_QUANTISED, ("", False, 0)
 
     def write(self, wanted: list[Wanted], paths: list[Path]) -> list[Written]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.errors import GateFailed
-from edge_af.export.quantize_onnx import INTEGER_ACCURACY, weight_name
+from edge_af.export.to_onnx import INTEGER_ACCURACY, weight_name
 from edge_af.runtime import load, score_all
 from edge_af.runtime.litert import interpreter_class
 from edge_af.runtime.ort import EXACT, onnxruntime_module, session_options

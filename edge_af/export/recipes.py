@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_af.errors import EdgeAfError
-from edge_af.files import read_yaml
+from edge_af.files import package_data, read_yaml
 
 WEIGHTS = ("int8", "int4", "fp16", "float")
 ACTIVATIONS = ("static", "dynamic", "float")
@@ -177,23 +177,10 @@ class Recipe:
             chosen.update(dict.fromkeys(matching, form))
         return chosen
 
-    def with_layers(self, layers: Mapping[str, Form]) -> Recipe:
-        """The recipe with these layers (names or patterns) in other forms, whatever it says of them itself."""
-        # Asked for last, so that they hold.
-        kept = {pattern: form for pattern, form in self.layers.items() if pattern not in layers}
-        return dataclasses.replace(self, layers={**kept, **layers})
-
-
-def folder() -> Path:
-    """Where the project's own recipes lie: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "calibration"
-    return installed if installed.is_dir() else package.parent / "calibration"
-
 
 def known_recipes() -> list[str]:
     """Names of the recipes that come with the project."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
+    return sorted(path.stem for path in package_data("calibration").glob("*.yaml"))
 
 
 def load_recipe(name_or_file: str) -> Recipe:
@@ -204,7 +191,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     """
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
-        path = folder() / f"{name_or_file}.yaml"
+        path = package_data("calibration") / f"{name_or_file}.yaml"
         if name_or_file not in known_recipes():
             raise EdgeAfError(_unknown("recipe", name_or_file, known_recipes()))
     value = read_yaml(path, "recipe file")

@@ -34,7 +34,7 @@ CHANNEL_BLOCK = 256
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerSensitivity:
     """One layer by one recipe in one format."""
 
     format: str
@@ -50,7 +50,7 @@ class Row:
     """By how much GAP@20 is then lower; None without labels."""
 
 
-class Sensitivity:
+class SensitivityTest:
     """The float network's activations on some videos, and what becomes of its logits if a layer is quantised.
 
     Args:
@@ -81,7 +81,7 @@ class Sensitivity:
         self._labels = dataset.labels(np.sort(rows)) if with_labels else None
         self._gap = gap_at_20(self._seen[self._logits], self._labels) if self._labels is not None else None
 
-    def rows(self, format: str, recipe: str, plan: Plan) -> Iterator[Row]:
+    def rows(self, format: str, recipe: str, plan: Plan) -> Iterator[LayerSensitivity]:
         """A row for each layer of a plan, in the graph's order."""
         for gemm in self._graph.gemms():
             layer = plan.layers.get(gemm.name)
@@ -91,7 +91,7 @@ class Sensitivity:
             noise = float(np.square(logits.astype(np.float64) - self._seen[self._logits]).sum())
             snr = 10 * np.log10(self._signal / noise) if noise and self._signal else BEST_SNR_DB
             drop = self._gap - gap_at_20(logits, self._labels) if self._gap is not None else None  # type: ignore[arg-type]
-            yield Row(
+            yield LayerSensitivity(
                 format,
                 recipe,
                 layer.form.weights,
@@ -200,13 +200,13 @@ def _fake_blocks(x: NDArray[np.float32], block: int) -> NDArray[np.float32]:
     return found
 
 
-def worst_first(rows: list[Row]) -> list[str]:
+def worst_first(rows: list[LayerSensitivity]) -> list[str]:
     """Layers by what they cost: the largest loss of GAP@20 first, the noisier of two that lose alike."""
     return [row.layer for row in sorted(rows, key=lambda row: (-(row.gap_at_20_drop or 0.0), row.snr_db))]
 
 
-def write_sensitivity(path: Path, data: str, videos: int, rows: list[Row]) -> None:
-    """Write the table as JSON: `schema_version`, `data` (the dataset's name), `videos`, `rows` with the fields of `Row`."""
+def write_sensitivity(path: Path, data: str, videos: int, rows: list[LayerSensitivity]) -> None:
+    """Write the table as JSON: `schema_version`, `data` (the dataset's name), `videos`, and the `rows`."""
     write_json(
         path,
         {
@@ -218,7 +218,7 @@ def write_sensitivity(path: Path, data: str, videos: int, rows: list[Row]) -> No
     )
 
 
-def summary(rows: list[Row]) -> list[str]:
+def summary(rows: list[LayerSensitivity]) -> list[str]:
     """A line for each format and recipe: its most sensitive layer."""
     lines = []
     for format, recipe in dict.fromkeys((row.format, row.recipe) for row in rows):

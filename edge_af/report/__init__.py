@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_af.bench.results import Results
 from edge_af.console import say
-from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, is_stream, write_atomic
+from edge_af.files import write_atomic
+from edge_af.records.results import Results
 
 if TYPE_CHECKING:
-    from edge_af.compare.history import History
+    from edge_af.records.history import History
 
 
 def write_reports(results: Sequence[Results], *, markdown: Path | None = None, html: Path | None = None) -> None:
@@ -36,18 +34,3 @@ def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], p
         if path is not None:
             write_atomic(path, make())
             say(f"{what} {path}")
-
-
-def check_writable(path: Path) -> None:
-    """Find out before an hour of measuring, not after it, that a file cannot be written.
-
-    Raises:
-        EdgeAfError: names the path and why.
-    """
-    if path.is_dir():
-        raise EdgeAfError(f"{path}: is a folder; name a file.")
-    if is_stream(path):
-        return
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from edge_af.artifacts import FORMATS
-from edge_af.bench.results import Results, Sensitivity
-from edge_af.report.comparison import (
+from edge_af.records.results import Results, Sensitivity
+from edge_af.report.rows import (
     GAP,
     MEMORY,
     MODEL_NAMES,

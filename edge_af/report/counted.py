@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from edge_af.bench.results import Instructions, Row
-from edge_af.report.comparison import Column, Line, megabytes, quantity
+from edge_af.records.results import Instructions, Row
 from edge_af.report.markdown import aligned
+from edge_af.report.rows import Column, Line, megabytes, quantity
 
 MODELLED = "Modelled latency"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from edge_af.bench.results import Gallery, GalleryVideo, Prediction, Results
-from edge_af.report.comparison import Line
+from edge_af.records.results import Gallery, GalleryVideo, Prediction, Results
+from edge_af.report.rows import Line
 
 HIT, MISS = "✓", "✗"
 FIRST = 6

@@ -11,16 +11,15 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from edge_af.compare.history import Entry, History
-from edge_af.compare.report import MARKS, interval_text, percent
-from edge_af.compare.results import PASSED, UNKNOWN
-from edge_af.compare.statistics import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER
+from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, PASSED, SLOWER, UNKNOWN
+from edge_af.records.history import Entry, History
 from edge_af.report import markdown
 from edge_af.report.charts import Chart
-from edge_af.report.comparison import megabytes, quantity
 from edge_af.report.page import Section, bullets, document
+from edge_af.report.rows import megabytes, quantity
 from edge_af.report.specs import Datum, history_spec
 from edge_af.report.table import ABSENT, Shown, cell_of, filters, html_table, text_cell
+from edge_af.report.verdict import MARKS, interval_text, percent
 
 NEVER_THE_JUDGE = (
     "A history for plotting, never the judge: no comparison was decided by an earlier one. Each point is a candidate beside "
@@ -44,11 +43,11 @@ SKIPPED_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Figure:
+class TrackedFigure:
     """What is plotted and tabled beside the clock's ratio."""
 
     key: str
-    """A field of `Facts`; a check of that name says what was thought of it."""
+    """A field of `FileFacts`; a check of that name says what was thought of it."""
     title: str
     unit: str
     scale: float
@@ -59,11 +58,11 @@ class Figure:
 
 
 FIGURES = (
-    Figure("size_bytes", "File", "MB", 1e6, megabytes),
-    Figure("peak_memory_bytes", "Peak memory", "MB", 1e6, megabytes),
-    Figure("gap_at_20", "GAP@20", "", 1.0, lambda value: f"{value:.4f}"),
-    Figure("weight_bytes", "Weights", "MB", 1e6, megabytes, has_chart=False),
-    Figure("multiply_adds", "Multiply-adds", "M", 1e6, lambda value: quantity(value / 1e6), has_chart=False),
+    TrackedFigure("size_bytes", "File", "MB", 1e6, megabytes),
+    TrackedFigure("peak_memory_bytes", "Peak memory", "MB", 1e6, megabytes),
+    TrackedFigure("gap_at_20", "GAP@20", "", 1.0, lambda value: f"{value:.4f}"),
+    TrackedFigure("weight_bytes", "Weights", "MB", 1e6, megabytes, has_chart=False),
+    TrackedFigure("multiply_adds", "Multiply-adds", "M", 1e6, lambda value: quantity(value / 1e6), has_chart=False),
 )
 
 
@@ -219,7 +218,7 @@ def _time(entry: Entry) -> str:
     return entry.created[:16].replace("T", " ")
 
 
-def _value(entry: Entry, figure: Figure) -> float | None:
+def _value(entry: Entry, figure: TrackedFigure) -> float | None:
     value = getattr(entry.candidate, figure.key) if entry.candidate is not None else None
     return float(value) if value is not None and math.isfinite(value) else None
 
@@ -282,7 +281,7 @@ def _ratio_cell(entry: Entry) -> str:
     return cell_of(entry.ratio.value, change, f"[{interval}")
 
 
-def _figure_cell(figure: Figure) -> Callable[[Entry], str]:
+def _figure_cell(figure: TrackedFigure) -> Callable[[Entry], str]:
     def cell(entry: Entry) -> str:
         value = _value(entry, figure)
         return ABSENT if value is None else cell_of(value, figure.write(value))

@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from string import Template
 
-from edge_af import __version__
-from edge_af.bench.results import Results
+from edge_af.__version__ import __version__
+from edge_af.files import package_data
+from edge_af.records.results import Results
 from edge_af.report.charts import EXTRA, Chart, charts, library
-from edge_af.report.comparison import (
+from edge_af.report.gallery import gallery_section
+from edge_af.report.rows import (
     GAP,
     MEMORY,
     P50,
@@ -35,7 +36,6 @@ from edge_af.report.comparison import (
     networks_of,
     signed,
 )
-from edge_af.report.gallery import gallery_section
 from edge_af.report.specs import CONFIG
 from edge_af.report.table import comparison_table, filters
 
@@ -134,7 +134,7 @@ _NO_CHARTS = (
 
 
 def _file(name: str) -> str:
-    return resources.files("edge_af.report").joinpath(name).read_text(encoding="utf-8")
+    return package_data("report", name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Generic, TypeVar
 
-from edge_af.report.comparison import (
+from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, MODELLED, counted_cells, is_counted
+from edge_af.report.rows import (
     F1,
     GAP,
     LIMIT,
@@ -30,7 +31,6 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
-from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, MODELLED, counted_cells, is_counted
 from edge_af.report.specs import PRECISIONS
 
 SORTED_UP = (GAP, F1, LIMIT)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from edge_af.bench.results import Results
-from edge_af.report.comparison import (
+from edge_af.records.results import Results
+from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
+from edge_af.report.markdown import escape, printable, table_lines
+from edge_af.report.rows import (
     GAP,
     LIMIT,
     P90,
@@ -26,8 +28,6 @@ from edge_af.report.comparison import (
     parameters_relation,
     signed,
 )
-from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
-from edge_af.report.markdown import escape, printable, table_lines
 
 
 def table(many: Sequence[Results]) -> str:

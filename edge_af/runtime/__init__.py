@@ -18,8 +18,6 @@ from edge_af.files import check_utf8_name
 RUNTIME_OF_SUFFIX = {".onnx": "onnxruntime", ".tflite": "litert"}
 """The runtime that opens a file unless another is asked for. A run folder opens in `torch`."""
 
-RUNTIMES = ("torch", *RUNTIME_OF_SUFFIX.values())
-
 
 class MissingRuntime(EdgeAfError):
     """The runtime that a file needs cannot be imported on this machine."""

@@ -26,11 +26,11 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-import edge_af
 from edge_af.data import AUDIO_FEATURES, MOST_CLASSES, VISUAL_FEATURES
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime
+from edge_af.subprocesses import die_with_parent, environment
 from edge_af.typed import built
 
 SECONDS = 120.0
@@ -137,12 +137,10 @@ class ApartScorer:
 
 
 def _start(arguments: list[str], chatter: IO[bytes]) -> subprocess.Popen[bytes]:
-    package = str(Path(edge_af.__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-P", "-m", "edge_af.runtime.apart", *arguments]
     try:
         return subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=chatter, bufsize=0
+            command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=chatter, bufsize=0
         )
     except OSError as error:
         raise EdgeAfError(f"no process can be started to load a file in ({error.strerror}).") from None
@@ -161,12 +159,7 @@ def main() -> None:
     """Load the file that the command line names, and score what comes until the input ends."""
     from edge_af.runtime import load
 
-    with contextlib.suppress(AttributeError, ImportError, OSError):
-        import ctypes
-
-        # Linux: not to outlive the process that started this one. Where that is unknown, the end of the input is enough.
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    die_with_parent()
     # Ctrl-C reaches this process too, and its parent ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints does not get between the answers.

@@ -1,8 +1,4 @@
-"""What a model file computes, read without running it: its operators by type, and a TFLite file's multiplications.
-
-How many multiplications an ONNX file takes depends on shapes that it does not hold; `edge_af.compare.facts` has them told by
-its runtime.
-"""
+"""Operators of a model file by type, read without running it."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import contextlib
 import mmap
 from collections import Counter
 from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 
 from edge_af.errors import EdgeAfError
@@ -34,8 +29,6 @@ _BUILTIN = {
 }  # fmt: skip
 """TFLite's operators by their number in LiteRT's schema, as far as networks like these use them."""
 
-MATRIX_PRODUCTS = frozenset(("FULLY_CONNECTED", "BATCH_MATMUL"))
-
 
 def operator_counts(path: Path) -> dict[str, int]:
     """How many operators of each type an ONNX or TFLite file holds, most frequent first.
@@ -43,21 +36,8 @@ def operator_counts(path: Path) -> dict[str, int]:
     Raises:
         EdgeAfError: it is no model, or cut short.
     """
-    counts = Counter(_onnx_operators(path) if path.suffix == ".onnx" else (op for op, _, _ in _tflite_operators(path)))
+    counts = Counter(_onnx_operators(path) if path.suffix == ".onnx" else (op for op, _, _ in tflite_operators(path)))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def tflite_multiply_adds(path: Path) -> int:
-    """Multiplications with an addition behind them in the matrix products of a TFLite file, for one video.
-
-    A product of (…, m, k) and (…, k, n) takes m · k · n of them: its first input's elements times its output's last dimension.
-
-    Raises:
-        EdgeAfError: it is no model, or cut short.
-    """
-    operators = _tflite_operators(path)
-    with _explained(path):
-        return sum(prod(inputs[0]) * outputs[0][-1] for op, inputs, outputs in operators if op in MATRIX_PRODUCTS)
 
 
 def _onnx_operators(path: Path) -> list[str]:
@@ -76,7 +56,7 @@ def _onnx_operators(path: Path) -> list[str]:
 Shapes = list[list[int]]
 
 
-def _tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
+def tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
     """Type, shapes of the inputs and shapes of the outputs of each operator; an input that is left out has none."""
     found = []
     with _explained(path), _mapped(path) as data:

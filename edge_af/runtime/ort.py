@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
-from edge_af.files import staged_folder
+from edge_af.files import package_data, staged_folder
 from edge_af.runtime import MissingRuntime
 from edge_af.runtime.packed_onnx import align_packed
 from edge_af.runtime.probe import OUTPUT, check_names, has_operator, may_hold_weights_beyond
@@ -72,7 +71,7 @@ def unsigned_weights(path: Path) -> bool:
 @cache
 def u8s8_saturates() -> bool:
     """Whether ONNX Runtime's U8S8 products are wrong on this processor: tried, since no list of instructions tells."""
-    model = resources.files("edge_af.runtime").joinpath("saturation.onnx").read_bytes()
+    model = package_data("runtime", "saturation.onnx").read_bytes()
     options = quiet_options()
     options.intra_op_num_threads = 1
     session = onnxruntime_module().InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from edge_af.emulation.boards import FORM, SCHEME, Board, parse_emulated
 from edge_af.errors import EdgeAfError
-from edge_af.targets.emulated import FORM, SCHEME, Board, parse_emulated
 
 # OpenSSH hands user and host to whatever its configuration runs for them (ProxyCommand, Match exec): no character of theirs
 # may mean anything to a shell, and none may make an option of them.

@@ -30,7 +30,6 @@ import platform
 import select
 import shutil
 import signal
-import stat
 import struct
 import subprocess
 import sys
@@ -40,6 +39,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from edge_af.cache import home  # `edge_af.targets.ssh` sends it along.
 
 MARK = "edge-af agent"
 """The first line of ours on standard output; what stands before it is the login shell's."""
@@ -63,31 +64,6 @@ def emit(value: dict[str, Any]) -> None:
     """One JSON object to the workstation."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
-
-
-def home() -> Path:
-    """The private folder, made if it is not there: in the user's cache, or where there is none, as in a container that
-    runs under a number without an account, in the temporary folder.
-
-    Raises:
-        OSError: it cannot be made, or the temporary one is somebody else's.
-    """
-    places = []
-    with contextlib.suppress(RuntimeError):  # There is no home.
-        places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-af"]
-    for folder in places:
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
-    folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    # Anybody may have made it, or laid a link in its place.
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(errno.EACCES, "there is no home folder, and this one is not private", str(folder))
-    return folder
 
 
 def probe(request: dict[str, Any]) -> dict[str, Any]:

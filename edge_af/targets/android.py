@@ -10,14 +10,11 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from edge_af.bench.accuracy import Judge
-from edge_af.bench.device import project_commit
 from edge_af.bench.process import EMPTY
-from edge_af.bench.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool, disagreements
 from edge_af.bench.run import STANDARD, Item, baseline_of, check_data, check_goes_on, data_of, row_of, scratch_folder
 from edge_af.bench.subject import Subject, sensitivity_of, training_warnings
 from edge_af.bench.suite import Suite
@@ -25,8 +22,10 @@ from edge_af.console import Progress, say
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, sha256_file
+from edge_af.machine.device import project_commit
 from edge_af.metrics import evaluate
 from edge_af.metrics.bootstrap import outcomes, save_outcomes
+from edge_af.records.results import FAILED, MISSING_RUNTIME, OK, Method, Results, Row, Tool, disagreements
 from edge_af.runtime.accuracy import score_dataset
 from edge_af.targets import AdbTarget
 from edge_af.targets.adb import File, Gone, Phone, alone, find_phone
@@ -179,11 +178,10 @@ class _Session:
             for index in range(len(self._plan))
             if not self._is_done(index) and len(self._rows[index].rounds or [] if index in self._rows else []) <= round_
         ]
-        with resources.as_file(resources.files("edge_af.bench").joinpath(EMPTY["litert"])) as path:
-            empty = _file(path)
-            subjects = [self._plan[index].subject for index in dict.fromkeys(index for _, index in todo)]
-            if subjects:
-                self._copy([self._program, empty, *(_file(one.path, one.sha256) for one in subjects)])
+        empty = _file(EMPTY["litert"])
+        subjects = [self._plan[index].subject for index in dict.fromkeys(index for _, index in todo)]
+        if subjects:
+            self._copy([self._program, empty, *(_file(one.path, one.sha256) for one in subjects)])
         with Progress("bench", len(todo), "measurements") as progress:
             for round_, index in todo:
                 if not self._is_done(index):

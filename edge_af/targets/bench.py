@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -11,26 +12,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from edge_af.artifacts import CPU_OF_MACHINE, MANIFEST
-from edge_af.bench.device import project_commit, this_device
-from edge_af.bench.health import no_wheels
-from edge_af.bench.process import signal_in_words
-from edge_af.bench.results import Results, read_results
 from edge_af.bench.subject import SENSITIVITY, Subject, check_classes
 from edge_af.bench.suite import Suite
 from edge_af.console import Progress, say, warn
 from edge_af.data.dataset import ARRAYS, INDEX, Dataset
 from edge_af.errors import EdgeAfError
-from edge_af.files import sha256_file
-from edge_af.targets import SshTarget
-from edge_af.targets.ssh import Connection, Refused, Unreachable
-from edge_af.targets.wheel import (
+from edge_af.files import sha256_file, sha256_json
+from edge_af.machine.device import project_commit, this_device
+from edge_af.packages import (
     PINNED,
     NoWheels,
-    build_wheel,
+    app_archive,
     download_wheels,
+    no_wheels,
     requirement_groups,
-    sha256_of,
 )  # fmt: skip
+from edge_af.records.results import Results, read_results
+from edge_af.subprocesses import signal_in_words
+from edge_af.targets import SshTarget
+from edge_af.targets.ssh import Connection, RequestRefused, Unreachable
 from edge_af.typed import Mismatch, built
 
 BLOCK = 1 << 20
@@ -47,7 +47,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Board:
+class RemoteMachine:
     """What a machine says of itself, see `edge_af.targets.agent.probe`."""
 
     machine: str
@@ -162,7 +162,7 @@ def bench_on_target(
         options += ["--data", _data_place(dataset)] if dataset is not None else []
         options += ["--suite", "suite.yaml"] if suite_file is not None else []
         named = [[name, upload.sha256] for name, upload in layout.items()]
-        session = sha256_of([named, options, names])[:16]
+        session = sha256_json([named, options, names])[:16]
         request = {
             "do": "run",
             "client": client,
@@ -212,10 +212,10 @@ def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bo
         return found.status, found.output
 
 
-def _probed(connection: Connection) -> Board:
+def _probed(connection: Connection) -> RemoteMachine:
     """What the machine says of itself, once it is known that edge-af can run there."""
     found = connection.persist(lambda: connection.call({"do": "probe"}))
-    board = _told(Board, found, connection.target)
+    board = _told(RemoteMachine, found, connection.target)
     _check(board, connection.target)
     return board
 
@@ -229,11 +229,11 @@ def _told(kind: type[T], answer: Any, target: SshTarget) -> T:
 
 
 def _app() -> Upload:
-    wheel = build_wheel()
-    return Upload(sha256_of(wheel), len(wheel), wheel)
+    archive = app_archive()
+    return Upload(hashlib.sha256(archive).hexdigest(), len(archive), archive)
 
 
-def _check(board: Board, target: SshTarget) -> None:
+def _check(board: RemoteMachine, target: SshTarget) -> None:
     """Refuse a machine on which no runtime can be installed."""
     if (reason := no_wheels(board.machine, board.bits)) is not None:
         raise EdgeAfError(f"{target.label}: {reason}")
@@ -244,7 +244,7 @@ def _check(board: Board, target: SshTarget) -> None:
         )
 
 
-def _warn_of_other_processors(subjects: Sequence[Subject], board: Board, target: SshTarget) -> None:
+def _warn_of_other_processors(subjects: Sequence[Subject], board: RemoteMachine, target: SshTarget) -> None:
     kind = CPU_OF_MACHINE.get(board.machine.lower(), board.machine)
     for subject in subjects:
         if subject.cpu not in (None, kind):
@@ -282,22 +282,22 @@ def _upload(path: Path, sha256: str | None = None) -> Upload:
     return Upload(sha256 or sha256_file(path), path.stat().st_size, path)
 
 
-def _environment(connection: Connection, board: Board, client: str, offline: bool) -> str:
+def _environment(connection: Connection, board: RemoteMachine, client: str, offline: bool) -> str:
     """The Python on the board that has the packages, made there once: in this machine's versions if they are to be had."""
     label = connection.target.label
     found: Environment | None = None
     for groups in (requirement_groups(pinned=True), requirement_groups()):
         try:
             other = _environment_with(groups, connection, board, client, offline)
-        except (Refused, NoWheels) as error:
+        except (RequestRefused, NoWheels) as error:
             if groups == requirement_groups():
                 if found is not None:
                     break
-                if isinstance(error, Refused) and error.kind == "packages" and not offline:
+                if isinstance(error, RequestRefused) and error.kind == "packages" and not offline:
                     advice = "Without a network there, pass --offline: packages are got here."
                     raise EdgeAfError(f"{error}\n{advice}") from None
                 raise
-            if isinstance(error, Refused) and error.kind != "packages":
+            if isinstance(error, RequestRefused) and error.kind != "packages":
                 raise
             continue
         if found is None or len(other.left_out) < len(found.left_out):
@@ -311,12 +311,12 @@ def _environment(connection: Connection, board: Board, client: str, offline: boo
 
 
 def _environment_with(
-    groups: dict[str, list[str]], connection: Connection, board: Board, client: str, offline: bool
+    groups: dict[str, list[str]], connection: Connection, board: RemoteMachine, client: str, offline: bool
 ) -> Environment:
     """The environment with these packages, made if it is not there.
 
     Raises:
-        Refused: the board cannot have it.
+        RequestRefused: the board cannot have it.
         NoWheels: there are no such packages for it.
         EdgeAfError: its Python cannot make one.
     """

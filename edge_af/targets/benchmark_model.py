@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from edge_af.bench.process import signal_in_words
-from edge_af.bench.results import CRASHED, FAILED, OK, TIMEOUT, Latency, Method, Round
+from edge_af.records.results import CRASHED, FAILED, OK, TIMEOUT, Latency, Method, Round
+from edge_af.subprocesses import signal_in_words
 from edge_af.targets.adb import Ended
 
 NAME = "benchmark_model"

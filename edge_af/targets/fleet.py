@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_af.bench.process import environment
-from edge_af.bench.results import Results, read_results
-from edge_af.bench.schema import violation
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
+from edge_af.records.results import Results, read_results
+from edge_af.records.schema import violation
+from edge_af.subprocesses import environment
 from edge_af.targets import AdbTarget, Target, parse_target
 
 _MEMBER: dict[str, Any] = {

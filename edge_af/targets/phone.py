@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from edge_af.artifacts import versions
-from edge_af.bench.conditions import Conditions
-from edge_af.bench.device import FEATURES, Device
 from edge_af.errors import EdgeAfError
+from edge_af.machine.conditions import Conditions
+from edge_af.machine.device import FEATURES, Device
 from edge_af.targets.adb import Phone
 
 _PROPERTIES = (
@@ -40,7 +40,7 @@ _BELIEVED_C = (1.0, 150.0)
 
 
 @dataclass(frozen=True)
-class Facts:
+class PhoneFacts:
     """A phone and how its cores can be chosen."""
 
     device: Device
@@ -55,7 +55,7 @@ class Facts:
         return faster or list(known)
 
 
-def facts(phone: Phone) -> Facts:
+def facts(phone: Phone) -> PhoneFacts:
     """The phone's system, processor and cores. Its serial number is not among them."""
     told = _answers(phone.shell(f"{{ {_FACTS}; }} 2>/dev/null", *_PROPERTIES).out)
     clocks = {int(name[4:]): text for name, text in told.items() if re.fullmatch(r"max [0-9]{1,3}", name)}
@@ -80,7 +80,7 @@ def facts(phone: Phone) -> Facts:
         affinity=allowed,
         core_max_mhz=[_mhz(clocks[core]) for core in sorted(clocks)] if any(clocks.values()) else None,
     )
-    return Facts(device, bool(told["taskset"]))
+    return PhoneFacts(device, bool(told["taskset"]))
 
 
 def state(phone: Phone) -> Conditions:
@@ -127,7 +127,7 @@ def cores_of(text: str) -> list[int]:
     return sorted(found)
 
 
-def chosen_cores(text: str, found: Facts, label: str) -> list[int]:
+def chosen_cores(text: str, found: PhoneFacts, label: str) -> list[int]:
     """The cores that `--cores big` or `--cores 4-7` means on this phone.
 
     Raises:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.results import OK
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, sha256_file
+from edge_af.records.results import OK
 from edge_af.runtime.litert import float_scores, held_features, tensor_details
 from edge_af.targets.adb import FOLDER, File, Phone
 from edge_af.targets.benchmark_model import NAME, scoring_options

@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
@@ -24,6 +23,7 @@ from typing import IO, Any, TypeVar
 from edge_af.console import say
 from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
+from edge_af.files import package_data
 from edge_af.targets import SshTarget
 from edge_af.targets.agent import MARK
 
@@ -73,12 +73,26 @@ class Unreachable(EdgeAfError):
     """There is no connection, or it broke: it may help to try again."""
 
 
-class Refused(EdgeAfError):
+class RequestRefused(EdgeAfError):
     """The agent said that it cannot do what it was asked to."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def agent_source() -> bytes:
+    """Return the program that runs on the board: the agent behind the one module of ours that it imports."""
+    cache, agent = (
+        package_data(*parts).read_text(encoding="utf-8") for parts in (["cache.py"], ["targets", "agent.py"])
+    )
+    module = (
+        "import sys, types\n"
+        "sys.modules['edge_af'] = types.ModuleType('edge_af')\n"
+        "sys.modules['edge_af.cache'] = cache = types.ModuleType('edge_af.cache')\n"
+        f"exec({cache!r}, cache.__dict__)\n"
+    )
+    return f"exec({module!r})\nexec({agent!r}, {{'__name__': '__main__'}})\n".encode()
 
 
 def send(process: subprocess.Popen[bytes], data: bytes) -> None:
@@ -240,10 +254,10 @@ class Connection:
 
         Raises:
             Unreachable: the connection broke.
-            Refused: the agent cannot do it.
+            RequestRefused: the agent cannot do it.
             EdgeAfError: there is no Python at the other end, or something else than the agent answers.
         """
-        source = resources.files("edge_af.targets").joinpath("agent.py").read_bytes()
+        source = agent_source()
         with tempfile.TemporaryFile() as errors:
             process = self._start(["-o", "ControlMaster=no"], START_AGENT, errors)
             replies = _Replies(process)
@@ -267,7 +281,7 @@ class Connection:
         if "error" in answer:
             if answer["error"] == "cut-off":
                 raise Unreachable(f"{self.target.label}: {answer['message']}.")
-            raise Refused(answer["error"], f"{self.target.label}: {answer['message']}.")
+            raise RequestRefused(answer["error"], f"{self.target.label}: {answer['message']}.")
         done: dict[str, Any] = answer["done"]
         return done
 

@@ -65,7 +65,7 @@ class Stopped(EdgeAfError):
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """What is trained, on what, how and where to: all that does not change while training."""
 
     dataset: Dataset
@@ -287,7 +287,7 @@ def _job(
     out: Path,
     options: TrainOptions,
     teacher: Path | None,
-) -> Job:
+) -> Training:
     rows, held_out = split(dataset.videos, options.held_out, options.seed)
     if len(rows) < 2:
         raise EdgeAfError(f"--held-out {options.held_out}: leaves {len(rows)} of {dataset.videos} videos to train on.")
@@ -312,11 +312,11 @@ def _job(
     if teacher is not None:
         identity["teacher"], network = open_teacher(teacher, dataset)
         guide = ready(network, dataset, compute, alone=group.size == 1)
-    return Job(dataset, config, preset, out, options, guide, rows, held_out, compute, identity, group)
+    return Training(dataset, config, preset, out, options, guide, rows, held_out, compute, identity, group)
 
 
 def _train_epoch(
-    job: Job,
+    job: Training,
     learner: Learner,
     state: Progressed,
     progress: Progress | NoProgress,
@@ -365,7 +365,7 @@ def _train_epoch(
     return watch.speed(training_flops(job.config, job.dataset.classes), job.compute, job.group)
 
 
-def _keep_epoch(job: Job, learner: Learner, state: Progressed, speed: dict[str, float], seconds: float) -> None:
+def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[str, float], seconds: float) -> None:
     """Measure the averaged weights on the held-out videos, record the epoch, and keep the weights if they are the best."""
     if not job.group.leads:
         # The others keep what decides when to stop: all else would be the same, and one writes it.

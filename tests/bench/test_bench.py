@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from edge_af.bench import run
-from edge_af.bench.results import Method, Results, read_results, write_results
 from edge_af.bench.run import OtherBench, bench
 from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
-from edge_af.report.comparison import compare
+from edge_af.records.results import Method, Results, read_results, write_results
+from edge_af.report.rows import compare
 from edge_af.runtime import load, score_all
 
 SHORT = Method(inferences=5, warm_up=1)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edge_af.bench.results import Method
 from edge_af.bench.run import bench
 from edge_af.bench.subject import sensitivity_of, subjects_of
 from edge_af.cli import cli
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import sha256_file
+from edge_af.records.results import Method
 
 
 def test_files_that_are_passed_over_are_named(

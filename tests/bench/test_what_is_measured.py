@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from tiny_export import export_tiny
 
-from edge_af.bench import conditions, run
+from edge_af.bench import run
 from edge_af.bench.accuracy import Judge
-from edge_af.bench.conditions import Activity, memory_limits, processor_quota, remarks
-from edge_af.bench.process import environment
-from edge_af.bench.results import Method, Results, read_results
 from edge_af.bench.run import bench
 from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset
+from edge_af.machine import conditions
+from edge_af.machine.conditions import Activity, memory_limits, processor_quota, remarks
 from edge_af.models.presets import AttendFusionConfig
+from edge_af.records.results import Method, Results, read_results
+from edge_af.subprocesses import environment
 
 METHOD = Method(inferences=8, warm_up=1, rounds=2, packed=True)
 
@@ -211,7 +212,7 @@ def test_the_limits_of_groups_around_the_own_one_count(tmp_path: Path, monkeypat
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux ends children with their parent")
 def test_what_reads_memory_ends_with_the_bench():
     code = (
-        "import os, sys; from edge_af.bench.bandwidth import measure_apart; from edge_af.bench.process import environment;"
+        "import os, sys; from edge_af.bench.bandwidth import measure_apart; from edge_af.subprocesses import environment;"
         "print(flush=True); measure_apart([1], [10**7] * 500, environment())"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment())

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from edge_af.bench import memory
-from edge_af.bench.memory import MemoryReading, read_memory, reset_peak
 from edge_af.bench.process import WORKER, run_worker
-from edge_af.bench.results import Method, read_results, row_from_dict, schema
-from edge_af.bench.schema import violation
 from edge_af.bench.worker import Job, latency_of, measure
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph, Node
-from edge_af.export.lowering import write_tflite
+from edge_af.export.to_tflite import write_tflite
 from edge_af.files import sha256_file
+from edge_af.machine import memory
+from edge_af.machine.memory import MemoryReading, read_memory, reset_peak
 from edge_af.metrics.bootstrap import load_outcomes
+from edge_af.records.results import Method, read_results, row_from_dict, schema
+from edge_af.records.schema import violation
 
 SHORT = Method(inferences=20, seconds=2.0, warm_up=3, timeout_seconds=120)
 
@@ -191,7 +191,7 @@ def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(ex
         import resource, sys
         from pathlib import Path
         resource.setrlimit(resource.RLIMIT_DATA, (900_000_000,) * 2)
-        from edge_af.bench.results import Method, write_results
+        from edge_af.records.results import Method, write_results
         from edge_af.bench.run import bench
         from edge_af.bench.subject import subjects_of
         found = bench(subjects_of([Path(sys.argv[1])]), None, method=Method(inferences=5, warm_up=1))

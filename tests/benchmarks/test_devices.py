@@ -8,7 +8,7 @@ import pytest
 import yaml
 from small_dataset import REPOSITORY
 
-from edge_af.bench.device import FEATURES
+from edge_af.machine.device import FEATURES
 
 DEVICES = sorted((REPOSITORY / "benchmarks/devices").glob("*.yaml"))
 FIELDS = {

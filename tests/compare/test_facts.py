@@ -9,8 +9,8 @@ import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edge_af.compare.facts import multiply_adds
 from edge_af.errors import EdgeAfError
+from edge_af.runtime.multiply_adds import multiply_adds
 from edge_af.runtime.operators import _BUILTIN, operator_counts
 
 FILES = [

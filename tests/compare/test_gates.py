@@ -9,15 +9,14 @@ import pytest
 from test_nursery import with_load
 from tiny_export import in_other_bytes
 
-from edge_af.bench.results import Delta
 from edge_af.compare import gates
-from edge_af.compare.facts import Facts
-from edge_af.compare.limits import Relative
 from edge_af.compare.match import match
 from edge_af.compare.nursery import CRASHED, HANGS, NO_WORKER, REFUSED, BrokenFile
 from edge_af.compare.run import Settings, compare
+from edge_af.records.comparison import FileFacts, Relative
+from edge_af.records.results import Delta
 
-BASE = Facts(1000, 900, {"Gemm": 3}, 5000, 1.0, 50_000_000, 0.70, 0.68)
+BASE = FileFacts(1000, 900, {"Gemm": 3}, 5000, 1.0, 50_000_000, 0.70, 0.68)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from edge_af.compare.nursery import CRASHED, HANGS, NO_WORKER, REFUSED, WORKER, BrokenFile, nursery
-from edge_af.compare.worker import Job
+from edge_af.compare.worker import PairJob
 
 ORDER = {"generation": 0, "seed": 0, "seconds": 0.0, "at_most": 10.0}
 
 
-def job(base: Path, candidate: Path | None = None, runtime: str = "onnxruntime") -> Job:
+def job(base: Path, candidate: Path | None = None, runtime: str = "onnxruntime") -> PairJob:
     cores = sorted(os.sched_getaffinity(0))[-1:]
-    return Job(str(base), str(candidate or base), (runtime, runtime), 1, cores, None, -1)
+    return PairJob(str(base), str(candidate or base), (runtime, runtime), 1, cores, None, -1)
 
 
 def with_load(body: str) -> list[str]:

@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 
 from edge_af.compare.statistics import (
-    CANNOT_TELL,
     ERROR,
-    FASTER,
     LEAST_GENERATIONS,
     LOOKS,
-    NOT_SLOWER,
-    SLOWER,
-    Figure,
-    Interval,
     decide,
     generation_figures,
     student_quantile,
     weighted_interval,
 )
+from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER, Interval, LogRatio
 
 
 @pytest.mark.parametrize(
@@ -34,7 +29,7 @@ def test_students_quantiles_are_those_of_the_tables(probability: float, freedom:
     assert student_quantile(probability, freedom) == pytest.approx(expected, rel=3e-4)
 
 
-def drawn(random: np.random.Generator, count: int, noise: float = 0.01, centre: float = 0.0) -> list[Figure]:
+def drawn(random: np.random.Generator, count: int, noise: float = 0.01, centre: float = 0.0) -> list[LogRatio]:
     """Generations of a machine that is busy now and then: what a load's memory does, and rounds that are apart for a while.
 
     A generation's own error is only an estimate of its noise, as from three rounds.
@@ -42,7 +37,7 @@ def drawn(random: np.random.Generator, count: int, noise: float = 0.01, centre: 
     scale = noise * np.where(random.random(count) < 0.4, random.exponential(8, count), 0.5)
     value = centre + 0.008 * random.normal(size=count) + scale * random.normal(size=count)
     estimate = scale * np.sqrt(random.chisquare(2, count) / 2)
-    return [Figure(*pair) for pair in zip(value.tolist(), estimate.tolist(), strict=True)]
+    return [LogRatio(*pair) for pair in zip(value.tolist(), estimate.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("generations", [LEAST_GENERATIONS, 12, 30])
@@ -59,16 +54,16 @@ def test_the_interval_misses_no_more_often_than_it_promises(generations: int):
 
 def test_the_interval_holds_without_a_layout_and_without_noise():
     random = np.random.default_rng(0)
-    still = [[Figure(one, 0.0) for one in random.normal(size=12).tolist()] for _ in range(3000)]
+    still = [[LogRatio(one, 0.0) for one in random.normal(size=12).tolist()] for _ in range(3000)]
     assert np.mean([weighted_interval(figures, 0.01).low > 0 for figures in still]) <= 0.016
-    same = weighted_interval([Figure(0.1, 0.0)] * 8, 0.01)
+    same = weighted_interval([LogRatio(0.1, 0.0)] * 8, 0.01)
     assert same.low == pytest.approx(0.1) and same.high == pytest.approx(0.1)
 
 
 def test_generations_of_a_busy_second_count_for_little():
     random = np.random.default_rng(1)
-    calm = [Figure(float(one), 0.002) for one in random.normal(size=12) * 0.005]
-    wild = [*calm, Figure(0.3, 0.2), Figure(-0.1, 0.15)]
+    calm = [LogRatio(float(one), 0.002) for one in random.normal(size=12) * 0.005]
+    wild = [*calm, LogRatio(0.3, 0.2), LogRatio(-0.1, 0.15)]
     before, after = weighted_interval(calm, 0.005), weighted_interval(wild, 0.005)
     assert abs(after.value - before.value) < 0.003
     assert after.high - after.low < 1.7 * (before.high - before.low)
@@ -76,8 +71,8 @@ def test_generations_of_a_busy_second_count_for_little():
 
 def test_one_odd_load_widens_the_interval_rather_than_deciding():
     """Its rounds agree, so that nothing tells it from the others but its figure."""
-    figures = [Figure(0.001 * at, 0.001) for at in range(-5, 6)]
-    odd = weighted_interval([*figures, Figure(0.5, 0.001)], 0.005)
+    figures = [LogRatio(0.001 * at, 0.001) for at in range(-5, 6)]
+    odd = weighted_interval([*figures, LogRatio(0.5, 0.001)], 0.005)
     assert odd.low < 0 < odd.high
 
 
@@ -113,7 +108,7 @@ def test_looking_after_every_generation_would_raise_false_alarms():
     random = np.random.default_rng(2)
     often = 0
     for _ in range(300):
-        figures = [Figure(float(one), 0.0) for one in np.log(1.02) + 0.005 * random.normal(size=30)]
+        figures = [LogRatio(float(one), 0.0) for one in np.log(1.02) + 0.005 * random.normal(size=30)]
         often += any(weighted_interval(figures[:n], ERROR).as_ratio().low > 1.02 for n in range(LEAST_GENERATIONS, 31))
     assert often / 300 > 2 * ERROR
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge_af.compare.statistics import LEAST_GENERATIONS, LOOKS
-from edge_af.compare.timing import Timing, measure_pair
+from edge_af.compare.timing import measure_pair
+from edge_af.records.comparison import Timing
 
 
 class Simulated:

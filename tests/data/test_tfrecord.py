@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_af.data.synth import write_records
-from edge_af.data.tfrecord import Batch, Damage, is_gzip, masked_crc32c, read_batches
+from edge_af.data.tfrecord import Damage, RecordBatch, is_gzip, masked_crc32c, read_batches
 
 BODIES = [bytes([number]) * (20 + number) for number in range(10)]
 
@@ -25,7 +25,7 @@ def _read(path: Path, batch: int = 4) -> tuple[dict[int, bytes], list[Damage]]:
     found: dict[int, bytes] = {}
     damage = []
     for part in read_batches(path, batch):
-        if isinstance(part, Batch):
+        if isinstance(part, RecordBatch):
             found |= dict(enumerate(part.records, part.first))
         else:
             damage.append(part)

@@ -13,9 +13,9 @@ from torch import nn
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
-from edge_af.export.onnx_graph import trace
 from edge_af.export.ranges import Ranges, find_ranges
 from edge_af.export.rounding import Rounder, layer_inputs
+from edge_af.export.trace import trace
 from edge_af.models.networks import count_params
 from edge_af.models.run import Run, save_run
 

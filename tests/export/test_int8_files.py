@@ -14,9 +14,7 @@ from torch import nn
 
 from edge_af.data.dataset import Dataset
 from edge_af.errors import GateFailed
-from edge_af.export.flatbuffer import TfliteModel
 from edge_af.export.graph import Graph, Node, save_onnx
-from edge_af.export.lowering import NO_INPUT, write_tflite
 from edge_af.export.proof import (
     check_agreement,
     check_integer,
@@ -25,10 +23,12 @@ from edge_af.export.proof import (
     tflite_execution,
 )
 from edge_af.export.quantize import Affine, Plan, dequantize, plan
-from edge_af.export.quantize_onnx import quantize_graph
 from edge_af.export.ranges import Ranges, add
 from edge_af.export.recipes import BLOCKS, FLOAT, Form, Recipe, known_recipes, load_recipe
 from edge_af.export.rounding import Rounder
+from edge_af.export.tflite_model import TfliteModel
+from edge_af.export.to_onnx import quantize_graph
+from edge_af.export.to_tflite import NO_INPUT, write_tflite
 from edge_af.runtime import load
 from edge_af.runtime.litert import interpreter_class
 

@@ -16,10 +16,10 @@ from small_dataset import REPOSITORY
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
-from edge_af.export.lowering import write_tflite
 from edge_af.export.quantize import plan
 from edge_af.export.ranges import Ranges
 from edge_af.export.recipes import load_recipe
+from edge_af.export.to_tflite import write_tflite
 from edge_af.runtime import load
 from edge_af.runtime.litert import interpreter_class
 

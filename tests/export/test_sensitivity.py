@@ -17,7 +17,15 @@ from edge_af.export.pipeline import write_file
 from edge_af.export.quantize import plan
 from edge_af.export.ranges import Ranges
 from edge_af.export.recipes import load_recipe
-from edge_af.export.sensitivity import BEST_SNR_DB, Row, Sensitivity, logits_of, summary, worst_first, write_sensitivity
+from edge_af.export.sensitivity import (
+    BEST_SNR_DB,
+    LayerSensitivity,
+    SensitivityTest,
+    logits_of,
+    summary,
+    worst_first,
+    write_sensitivity,
+)
 from edge_af.runtime import load, score_all
 
 
@@ -34,7 +42,7 @@ def test_the_logits_are_those_of_the_real_file(
 ) -> None:
     rows = np.arange(40)
     made = plan(graph, load_recipe(recipe), ranges)
-    table = Sensitivity(graph, dataset, rows, with_labels=False)
+    table = SensitivityTest(graph, dataset, rows, with_labels=False)
     visual, audio = dataset.features(rows)
     (exact,) = run_onnx(graph, {"visual": visual, "audio": audio}, [logits_of(graph)])
     for layer in made.layers:
@@ -53,7 +61,7 @@ def test_a_row_for_each_layer_and_none_of_it_free(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path
 ) -> None:
     made = plan(graph, load_recipe("int8-static"), ranges)
-    rows = list(Sensitivity(graph, dataset, np.arange(200), with_labels=True).rows("onnx", "int8-static", made))
+    rows = list(SensitivityTest(graph, dataset, np.arange(200), with_labels=True).rows("onnx", "int8-static", made))
     assert [row.layer for row in rows] == [gemm.name for gemm in graph.gemms()]
     for row in rows:
         assert 15 < row.snr_db < 80
@@ -68,7 +76,7 @@ def test_a_row_for_each_layer_and_none_of_it_free(
 
 
 def test_coarser_weights_are_noisier(graph: Graph, dataset: Dataset) -> None:
-    table = Sensitivity(graph, dataset, np.arange(60), with_labels=False)
+    table = SensitivityTest(graph, dataset, np.arange(60), with_labels=False)
 
     def snr(recipe: str) -> np.ndarray:
         return np.array([row.snr_db for row in table.rows("tflite", recipe, plan(graph, load_recipe(recipe)))])
@@ -81,15 +89,15 @@ def test_coarser_weights_are_noisier(graph: Graph, dataset: Dataset) -> None:
 def test_the_order_of_videos_does_not_matter(graph: Graph, ranges: Ranges, dataset: Dataset) -> None:
     made, rows = plan(graph, load_recipe("int8-static"), ranges), np.arange(80)
     one, two = (
-        list(Sensitivity(graph, dataset, order, with_labels=True).rows("onnx", "r", made))
+        list(SensitivityTest(graph, dataset, order, with_labels=True).rows("onnx", "r", made))
         for order in (rows, rows[::-1])
     )
     assert one == two
 
 
 def test_layers_are_ranked_by_gap_then_by_noise() -> None:
-    def row(layer: str, snr_db: float, drop: float | None) -> Row:
-        return Row("onnx", "r", "int8", layer, 1, snr_db, drop)
+    def row(layer: str, snr_db: float, drop: float | None) -> LayerSensitivity:
+        return LayerSensitivity("onnx", "r", "int8", layer, 1, snr_db, drop)
 
     assert worst_first([row("a", 30, 0.001), row("b", 10, 0.0), row("c", 20, 0.02)]) == ["c", "a", "b"]
     assert worst_first([row("a", 30, None), row("b", 10, None), row("c", 20, None)]) == ["b", "c", "a"]

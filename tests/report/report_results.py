@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from edge_af.bench.device import Device
-from edge_af.bench.results import Baseline, Data, Latency, Method, Results, Row
+from edge_af.machine.device import Device
+from edge_af.records.results import Baseline, Data, Latency, Method, Results, Row
 
 PI = Device(
     "aarch64", "Raspberry Pi 5 Model B Rev 1.0", 4, 4 * 2**30, "Linux 6.6", "3.11.2", "ondemand", {"numpy": "2.4"}

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from test_report import HOSTILE, Reader, edge_af
 
-from edge_af.compare.facts import Facts
-from edge_af.compare.history import Entry, History, read_history
-from edge_af.compare.results import schema
-from edge_af.compare.statistics import Interval
 from edge_af.errors import EdgeAfError
+from edge_af.records.comparison import FileFacts, Interval, schema
+from edge_af.records.history import Entry, History, read_history
 from edge_af.report import history as report
 
-FACTS = Facts(11_500_000, 11_400_000, {"GEMM": 5}, 11_000_000, 1.0, 90_000_000, 0.69, 0.68)
+FACTS = FileFacts(11_500_000, 11_400_000, {"GEMM": 5}, 11_000_000, 1.0, 90_000_000, 0.69, 0.68)
 VERDICTS = {"passed": "not slower", "failed": "slower", "unknown": "cannot tell"}
 
 

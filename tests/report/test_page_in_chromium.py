@@ -12,7 +12,7 @@ from report_results import LAPTOP, PI, results
 from test_history import MANY as HISTORY
 from test_report import HOSTILE
 
-from edge_af.bench.results import Gallery, GalleryVideo, Prediction, Results, Sensitivity
+from edge_af.records.results import Gallery, GalleryVideo, Prediction, Results, Sensitivity
 from edge_af.report import history
 from edge_af.report.charts import charts, library
 from edge_af.report.page import page

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from report_results import PI, results, row
 
-from edge_af.bench.memory import MemoryReading
-from edge_af.bench.results import Data, Delta, Latency, Results, Sensitivity, write_results
+from edge_af.machine.memory import MemoryReading
+from edge_af.records.results import Data, Delta, Latency, Results, Sensitivity, write_results
 from edge_af.report.charts import charts, memory_parts
-from edge_af.report.comparison import GAP, MEMORY, P50, SIZE, compare, factor, quantity, signed, summary
 from edge_af.report.page import page as whole_page
+from edge_af.report.rows import GAP, MEMORY, P50, SIZE, compare, factor, quantity, signed, summary
 from edge_af.report.text import markdown_table, table
 
 

@@ -8,10 +8,10 @@ import re
 import pytest
 from report_results import LAPTOP, PI, results, row
 
-from edge_af.bench.results import Gallery, GalleryVideo, Modelled, Prediction, Results
-from edge_af.report.comparison import compare, device_titles
+from edge_af.records.results import Gallery, GalleryVideo, Modelled, Prediction, Results
 from edge_af.report.counted import counted_titles
 from edge_af.report.gallery import gallery_section
+from edge_af.report.rows import compare, device_titles
 from edge_af.report.specs import history_spec
 from edge_af.report.text import markdown_table, table
 from edge_af.runtime.kernels import kernels

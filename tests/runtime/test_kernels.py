@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import edge_af
-from edge_af.bench.device import cpu_features
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.machine.device import cpu_features
 from edge_af.runtime import load
 from edge_af.runtime.kernels import kernels
 from edge_af.runtime.ort import PAIR_LIMIT, onnxruntime_module, u8s8_saturates, unsigned_weights

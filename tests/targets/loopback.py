@@ -17,8 +17,8 @@ from typing import IO
 import pytest
 from small_dataset import REPOSITORY
 
+from edge_af.packages import requirement_groups
 from edge_af.targets import agent
-from edge_af.targets.wheel import requirement_groups
 
 SSHD = shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd",) if Path(path).is_file()), None)
 

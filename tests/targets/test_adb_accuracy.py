@@ -12,12 +12,12 @@ import pytest
 from loopback_phone import LoopbackPhone
 from tiny_export import export_tiny
 
-from edge_af.bench.results import Method, Results
 from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
-from edge_af.report.comparison import caveats
+from edge_af.records.results import Method, Results
+from edge_af.report.rows import caveats
 from edge_af.runtime import load, score_all
 from edge_af.targets import AdbTarget, adb, android
 from edge_af.targets.android import bench_on_phone

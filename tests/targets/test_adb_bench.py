@@ -19,11 +19,11 @@ from click.testing import CliRunner, Result
 from loopback import LoopbackBoard, Started, wait_for
 from loopback_phone import LoopbackPhone
 
-from edge_af.bench.results import Method, Results, read_results
 from edge_af.bench.subject import subjects_of
 from edge_af.cli import cli
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
+from edge_af.records.results import Method, Results, read_results
 from edge_af.targets import AdbTarget, adb, parse_target
 from edge_af.targets.android import bench_on_phone
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_af.bench.results import Round
+from edge_af.records.results import Round
 from edge_af.targets.adb import Ended
 from edge_af.targets.benchmark_model import found_of, latency_of, parse
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackBoard, Started, wait_for
 
-from edge_af.bench.device import this_device
-from edge_af.bench.results import read_results
 from edge_af.errors import EdgeAfError
-from edge_af.targets.wheel import download_wheels, requirement_groups
+from edge_af.machine.device import this_device
+from edge_af.packages import download_wheels, requirement_groups
+from edge_af.records.results import read_results
 
 pytestmark = pytest.mark.slow
 

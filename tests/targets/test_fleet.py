@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackBoard, Started, wait_for
 
-from edge_af.bench.results import read_results
 from edge_af.errors import EdgeAfError
+from edge_af.records.results import read_results
 from edge_af.targets.fleet import read_fleet
 
 QUICKLY = ("--runs", 3, "--rounds", 1, "--no-packed")

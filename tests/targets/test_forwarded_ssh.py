@@ -12,8 +12,8 @@ from loopback import LoopbackBoard, why_not
 from loopback_phone import PORT
 from small_dataset import REPOSITORY
 
-from edge_af.bench.results import read_results
 from edge_af.data.dataset import Dataset
+from edge_af.records.results import read_results
 
 FORWARDED, SERVER = 8022, 15037
 

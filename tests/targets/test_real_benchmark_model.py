@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from loopback_phone import LoopbackPhone
 
-from edge_af.bench.results import Method
 from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset
 from edge_af.files import sha256_file
 from edge_af.metrics import evaluate
+from edge_af.records.results import Method
 from edge_af.runtime import load, score_all
 from edge_af.targets import AdbTarget
 from edge_af.targets.adb import Ended

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackBoard, Started, wait_for
 
-from edge_af.bench.results import read_results
 from edge_af.data.dataset import Dataset
+from edge_af.records.results import read_results
 
 QUICKLY = ("--runs", 3, "--rounds", 1, "--no-packed")
 IN_TWO_ROUNDS = ("--runs", 2000, "--rounds", 2, "--no-packed", "--runtime", "litert")

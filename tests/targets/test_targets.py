@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import io
 import os
@@ -17,13 +18,12 @@ import pytest
 from loopback import LoopbackBoard
 
 import edge_af
-from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
+from edge_af.packages import app_archive, requirement_groups
 from edge_af.targets import SshTarget, agent, parse_target, ssh
 from edge_af.targets import bench as remote
 from edge_af.targets.bench import Upload
-from edge_af.targets.ssh import Connection, Refused
-from edge_af.targets.wheel import build_wheel, requirement_groups, sha256_of
+from edge_af.targets.ssh import Connection, RequestRefused
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,10 @@ def test_what_is_no_target(text: str):
     with pytest.raises(EdgeAfError) as caught:
         parse_target(text)
     assert "ssh://[user@]host[:port]" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def refused(board: LoopbackBoard, exports: Path, out: Path) -> str:
@@ -118,7 +122,7 @@ def test_a_board_without_a_fitting_python_is_told_so(
 
 def test_a_full_disk_is_seen_before_anything_is_sent(board: LoopbackBoard, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", board.client_environment()["PATH"])
-    with Connection(parse_target(board.target)) as connection, pytest.raises(Refused) as caught:
+    with Connection(parse_target(board.target)) as connection, pytest.raises(RequestRefused) as caught:
         remote._copy(connection, [Upload("0" * 64, 1 << 60, b"")])
     assert caught.value.kind == "disk-full" and "MB are to be copied" in str(caught.value)
 
@@ -132,14 +136,14 @@ def test_a_disk_that_fills_up_meanwhile_is_named(make_board: Callable[..., Loopb
     try:
         board = make_board(environment={"XDG_CACHE_HOME": str(small)})
         content = os.urandom(1_500_000)
-        liar = Upload(sha256_of(content), len(content), content)
+        liar = Upload(sha256_of_bytes(content), len(content), content)
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PATH", board.client_environment()["PATH"])
             with Connection(parse_target(board.target)) as connection:
                 remote._copy(connection, [liar])
                 more = os.urandom(1_500_000)
-                with pytest.raises(Refused, match="MB are free there"):
-                    remote._copy(connection, [Upload(sha256_of(more), len(more), more)])
+                with pytest.raises(RequestRefused, match="MB are free there"):
+                    remote._copy(connection, [Upload(sha256_of_bytes(more), len(more), more)])
     finally:
         subprocess.run(["umount", "-l", small], check=True)
 
@@ -147,7 +151,7 @@ def test_a_disk_that_fills_up_meanwhile_is_named(make_board: Callable[..., Loopb
 def test_a_copy_that_was_cut_off_goes_on_where_it_was(board: LoopbackBoard, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", board.client_environment()["PATH"])
     content = os.urandom(5_000_000)
-    upload = Upload(sha256_of(content), len(content), content)
+    upload = Upload(sha256_of_bytes(content), len(content), content)
     part = board.cache / "files" / f"{upload.sha256}.part"
     part.parent.mkdir()
     part.write_bytes(content[:4_000_000])
@@ -162,35 +166,36 @@ def test_a_copy_that_was_cut_off_goes_on_where_it_was(board: LoopbackBoard, monk
         # A part of something else is found out by the hash, and the next try is from the start.
         (board.cache / "files" / upload.sha256).unlink()
         part.write_bytes(bytes(4_000_000))
-        with pytest.raises(Refused, match="arrived damaged"):
+        with pytest.raises(RequestRefused, match="arrived damaged"):
             remote._copy(connection, [upload])
         remote._copy(connection, [upload])
     assert (board.cache / "files" / upload.sha256).read_bytes() == content
 
 
-def test_the_wheel_is_this_installation(tmp_path: Path, dataset: Dataset):
-    wheel = build_wheel()
-    assert wheel == build_wheel()
-    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+def test_the_archive_is_this_installation(tmp_path: Path):
+    data = app_archive()
+    assert data == app_archive()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path)
     package = Path(edge_af.__file__).parent
     assert "edge_af/targets/agent.py" in names and "edge_af/bench/empty.tflite" in names
-    assert "edge_af/calibration/int8-dynamic.yaml" in names and not [name for name in names if "pycache" in name]
+    assert (
+        "edge_af/calibration/int8-dynamic.yaml" in names
+        and "edge_af/devices/raspberry-pi-5.yaml" in names
+        and not [name for name in names if "pycache" in name]
+    )
     assert (tmp_path / "edge_af/__init__.py").read_bytes() == (package / "__init__.py").read_bytes()
-    code = (
-        "import edge_af, importlib.metadata as m; print(edge_af.__file__, m.version('edge-af'), m.requires('edge-af'))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith(str(tmp_path)) and "numpy" in done.stdout and "torch" not in done.stdout
+        [sys.executable, "-P", "-m", "edge_af", "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"edge-af, version {edge_af.__version__}\n"
     exact = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "onnxruntime", "ai-edge-litert")]
     pinned = requirement_groups(pinned=True)
     assert {exact[0]} < set(pinned["base"]) and [pinned["onnxruntime"], pinned["litert"]] == [[exact[1]], [exact[2]]]
     groups = requirement_groups()
-    assert set(groups) == {"base", "onnxruntime", "litert"} and len(groups["base"]) == 3
+    assert set(groups) == {"base", "onnxruntime", "litert"} and len(groups["base"]) == 4
 
 
 def test_without_account_and_home_the_folder_is_a_private_temporary_one(

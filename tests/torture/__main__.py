@@ -16,7 +16,7 @@ import click
 import outcome
 from drive import SIZES, torture
 
-from edge_af.bench.device import project_commit, this_device
+from edge_af.machine.device import project_commit, this_device
 
 
 def text(found: dict[str, Any]) -> str:

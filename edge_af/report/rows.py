@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_af.artifacts import CPU_OF_MACHINE
-from edge_af.bench.device import Device
-from edge_af.bench.results import OK, Latency, Results, Row
+from edge_af.machine.device import Device
+from edge_af.records.results import OK, Latency, Results, Row
 from edge_af.runtime.kernels import integer_instructions
 
 MODEL_NAMES = {"attend-fusion": "Attend-Fusion", "fc-late-fusion": "FC Late Fusion"}

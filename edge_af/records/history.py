@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_af.bench.schema import violation
-from edge_af.compare.facts import Facts
-from edge_af.compare.results import Comparison, schema
-from edge_af.compare.statistics import Interval
 from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors
+from edge_af.records.comparison import Comparison, FileFacts, Interval, schema
+from edge_af.records.schema import violation
 
 SCHEMA_VERSION = 1
 """Of a line."""
@@ -43,7 +41,7 @@ class Entry:
     verdict: str | None
     """The clock's; None where it did not come to timing."""
     ratio: Interval | None
-    candidate: Facts | None
+    candidate: FileFacts | None
     """None where it could not be run."""
 
 
@@ -144,7 +142,7 @@ def _entry(line: bytes) -> Entry | str:
         **{
             **plain,
             "ratio": Interval(**_known(ratio, Interval)) if ratio is not None else None,
-            "candidate": Facts(**_known(candidate, Facts)) if candidate is not None else None,
+            "candidate": FileFacts(**_known(candidate, FileFacts)) if candidate is not None else None,
         }
     )
 

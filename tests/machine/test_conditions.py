@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_af.bench import conditions
 from edge_af.bench.bandwidth import buffers, measure_apart, measure_bandwidth
-from edge_af.bench.conditions import Activity, available_memory, decode_throttled, remarks
-from edge_af.bench.process import environment
+from edge_af.machine import conditions
+from edge_af.machine.conditions import Activity, available_memory, decode_throttled, remarks
+from edge_af.subprocesses import environment
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_memory_that_can_be_had_is_bounded_by_every_limit(tmp_path: Path, monkey
     assert available_memory() == 200_001_000
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9,) * 2); "
-        "from edge_af.bench.conditions import available_memory; print(available_memory())"
+        "from edge_af.machine.conditions import available_memory; print(available_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert 10**9 < int(done.stdout) < 3 * 10**9

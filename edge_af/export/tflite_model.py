@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edge_af import __version__
+from edge_af.__version__ import __version__
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Shape
 from edge_af.export.quantize import Affine

@@ -24,13 +24,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import edge_af
+from edge_af.cache import home
 from edge_af.console import say
+from edge_af.emulation.boards import LEAST_MEMORY, Board, parse_emulated
 from edge_af.errors import EdgeAfError
-from edge_af.files import explain_os_errors, files_below, locked, read_json, replace_folder, write_atomic, write_json
-from edge_af.targets.agent import home
-from edge_af.targets.emulated import LEAST_MEMORY, Board, parse_emulated
-from edge_af.targets.wheel import PINNED, download_wheels, requirement_groups, sha256_of
+from edge_af.files import (
+    explain_os_errors,
+    files_below,
+    locked,
+    package_data,
+    read_json,
+    replace_folder,
+    sha256_json,
+    write_atomic,
+    write_json,
+)
+from edge_af.packages import PINNED, download_wheels, requirement_groups
 from edge_af.typed import Mismatch, built
 
 SUITE = "bookworm"
@@ -80,7 +89,7 @@ class System:
 
         Addresses are the same in every process (`setarch -R`), where the system allows to ask for that.
         """
-        package = str(Path(edge_af.__file__).resolve().parents[1])
+        package = str(package_data().parent)
         environment = {**_ENVIRONMENT, "PYTHONPATH": f"{package}:{self.folder / 'packages'}", **(variables or {})}
         line = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
         line += ["setarch", "-R"] if _can_fix_addresses() else []
@@ -281,7 +290,7 @@ def board_folder(system: Path, board: Board) -> Path:
         ),
         **{f"sys/devices/system/cpu/{name}": f"0-{board.profile.cores - 1}\n" for name in ("possible", "present", "online")},
     }  # fmt: skip
-    folder = system / "boards" / f"{board.key}-{sha256_of(files)[:12]}"
+    folder = system / "boards" / f"{board.key}-{sha256_json(files)[:12]}"
     for name in ("usr", "bin", "sbin", "lib", "lib64", "etc"):
         link = folder / name
         if not link.is_symlink():
@@ -306,7 +315,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _folder(identity: dict[str, Any]) -> Path:
-    return cache_folder() / "systems" / sha256_of(identity)[:16]
+    return cache_folder() / "systems" / sha256_json(identity)[:16]
 
 
 def _read(folder: Path) -> System:

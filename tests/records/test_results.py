@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from small_dataset import REPOSITORY
 
-from edge_af.bench.conditions import Conditions, conditions
-from edge_af.bench.device import Device, this_device
-from edge_af.bench.memory import MemoryReading
-from edge_af.bench.results import (
+from edge_af.errors import EdgeAfError
+from edge_af.machine.conditions import Conditions, conditions
+from edge_af.machine.device import Device, this_device
+from edge_af.machine.memory import MemoryReading
+from edge_af.records.results import (
     Bandwidth,
     Baseline,
     Data,
@@ -33,8 +34,7 @@ from edge_af.bench.results import (
     schema,
     write_results,
 )
-from edge_af.bench.schema import violation
-from edge_af.errors import EdgeAfError
+from edge_af.records.schema import violation
 
 
 def results() -> Results:

@@ -1,6 +1,6 @@
 """What runs under qemu: scores videos, or does a few inferences between marks that the plugin counts from.
 
-`python -m edge_af.targets.emulated.guest` reads a `GuestJob` as `edge_af.bench.worker` reads its job, and answers as that does.
+`python -m edge_af.emulation.guest` reads a `GuestJob` as `edge_af.bench.worker` reads its job, and answers as that does.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.memory import read_memory
-from edge_af.bench.results import Method
 from edge_af.bench.worker import Job, check_room, inputs_of
 from edge_af.bench.worker import main as worker
 from edge_af.data.dataset import open_dataset
 from edge_af.files import atomic_path
+from edge_af.machine.memory import read_memory
+from edge_af.records.results import Method
 from edge_af.runtime import import_runtime, load
 
 MARK = 0x0ED6E000

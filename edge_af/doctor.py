@@ -14,17 +14,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources, util
+from importlib import util
 from typing import Any
 
-from edge_af.bench.conditions import Conditions, available_memory, conditions, memory_limits
-from edge_af.bench.device import Device, this_device
-from edge_af.bench.process import EMPTY, environment, run_worker, signal_in_words
-from edge_af.bench.results import CRASHED, DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, TIMEOUT, Method
+from edge_af.bench.process import EMPTY, run_worker
+from edge_af.machine.conditions import Conditions, available_memory, conditions, memory_limits
+from edge_af.machine.device import Device, this_device
+from edge_af.packages import PACKAGES_OF, no_wheels
+from edge_af.records.results import CRASHED, DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, TIMEOUT, Method
+from edge_af.subprocesses import environment, signal_in_words
 
 SCHEMA_VERSION = 1
-PACKAGES_OF = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
-"""What a runtime is installed as; the first is the one to install."""
 FILES_OF = {"onnxruntime": ".onnx", "litert": ".tflite"}
 
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -163,8 +163,7 @@ def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seco
         from edge_af.bench.worker import Job
 
         method = Method(inferences=1, warm_up=0, timeout_seconds=timeout_seconds)
-        with resources.as_file(resources.files("edge_af.bench").joinpath(EMPTY[runtime])) as path:
-            found = run_worker(Job(str(path), runtime, 1, None, 0.5, method, -1))
+        found = run_worker(Job(str(EMPTY[runtime]), runtime, 1, None, 0.5, method, -1))
         status, reason = found["status"], found["reason"]
     advice = _advice(status, reason or "", name, runtime, device.machine)
     return RuntimeCheck(runtime, installed, version, status, reason, advice)
@@ -202,30 +201,6 @@ def _advice(status: str, reason: str, name: str, runtime: str, machine: str) -> 
     if status == MISSING_RUNTIME and not version:
         return f"Install it with: pip install {package}"
     return f"Reinstall it: pip install --force-reinstall {package}"
-
-
-def no_wheels(machine: str, bits: int) -> str | None:
-    """Why no runtime can be installed on a 32-bit system; None on others.
-
-    What is said of packages was looked up in November 2026, for Python 3.11 and 3.13.
-    """
-    if bits == 64:
-        return None
-    if machine in ("aarch64", "arm64", "x86_64"):
-        return (
-            f"This Python is 32-bit, on a 64-bit kernel ({machine}). onnxruntime, ai-edge-litert and numpy have no "
-            "32-bit wheels: install the 64-bit system (Raspberry Pi OS, 64-bit)."
-        )
-    if machine.startswith("arm"):
-        return (
-            f"This system is 32-bit ({machine}). onnxruntime and ai-edge-litert have no wheels for it; tflite-runtime "
-            "2.14.0 has one for armv7l, for Python 3.11 or older and numpy below 2, and edge-af needs numpy 2. From the "
-            "Raspberry Pi 3 and Zero 2 on, install the 64-bit system; older boards cannot run edge-af."
-        )
-    return (
-        f"This system is 32-bit ({machine}). onnxruntime, ai-edge-litert, tflite-runtime and numpy have no wheels for it: "
-        "install a 64-bit system, if the processor is one."
-    )
 
 
 def _runtime_verbs(runtimes: Sequence[RuntimeCheck]) -> list[VerbCheck]:

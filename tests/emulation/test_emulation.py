@@ -12,21 +12,23 @@ from pathlib import Path
 import pytest
 from tiny_export import CONFIGS, export_tiny
 
-from edge_af.bench.results import DOES_NOT_FIT, OK, Instructions, read_results
 from edge_af.bench.subject import subjects_of
-from edge_af.compare.facts import multiply_adds
 from edge_af.compare.instructions import check_instructions
 from edge_af.compare.limits import read_budget_file
-from edge_af.compare.results import FAILED, PASSED, UNKNOWN
 from edge_af.data.dataset import Dataset
+from edge_af.emulation import counts, setup
+from edge_af.emulation import latency_model as model
+from edge_af.emulation.bench import bench_emulated
+from edge_af.emulation.boards import BOARDS, parse_emulated
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
+from edge_af.records.comparison import FAILED, PASSED, UNKNOWN
+from edge_af.records.results import DOES_NOT_FIT, OK, Instructions, read_results
 from edge_af.report.page import page
 from edge_af.report.text import markdown_table, table
 from edge_af.runtime import load
 from edge_af.runtime.accuracy import score_dataset
-from edge_af.targets.emulated import BOARDS, counts, model, parse_emulated, setup
-from edge_af.targets.emulated.bench import bench_emulated
+from edge_af.runtime.multiply_adds import multiply_adds
 from edge_af.targets.fleet import read_fleet
 
 COUNTS = Instructions(
@@ -205,7 +207,10 @@ def test_scores_and_counts_are_those_of_the_board(system, exports: Path, eval_da
 def test_two_processes_count_the_same(system, exports: Path):
     path = exports / "fc-late-fusion-int8.onnx"
     first, second = (counts.instruction_counts(path, "pi5") for _ in range(2))
-    assert [getattr(first, name) for name in counts.EXACT] == [getattr(second, name) for name in counts.EXACT]
+    # Others differ by up to some thousandths.
+    exact = ("dot_product", "integer_multiply", "float_multiply_add")
+    for name in (*exact, *(f"{one}_macs" for one in exact)):
+        assert getattr(first, name) == getattr(second, name)
     assert first.instructions == pytest.approx(second.instructions, rel=0.01)
 
 

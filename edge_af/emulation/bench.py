@@ -17,10 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.bench.accuracy import Judge
-from edge_af.bench.conditions import conditions
-from edge_af.bench.device import Device, project_commit
 from edge_af.bench.process import run_worker
-from edge_af.bench.results import (
+from edge_af.bench.run import baseline_of, check_data, data_of
+from edge_af.bench.subject import Subject, training_warnings
+from edge_af.console import Progress
+from edge_af.data.dataset import Dataset
+from edge_af.emulation.boards import Board
+from edge_af.emulation.counts import GUEST, build_plugin, count, guest_job
+from edge_af.emulation.latency_model import modelled_latency
+from edge_af.emulation.setup import System, find_system
+from edge_af.errors import EdgeAfError
+from edge_af.files import read_json, sha256_json, unchanged, write_json
+from edge_af.machine.conditions import conditions
+from edge_af.machine.device import Device, project_commit
+from edge_af.metrics import evaluate
+from edge_af.metrics.bootstrap import outcomes, save_outcomes
+from edge_af.records.results import (
     OK,
     Instructions,
     Method,
@@ -29,22 +41,9 @@ from edge_af.bench.results import (
     row_from_dict,
     write_results,
 )  # fmt: skip
-from edge_af.bench.run import baseline_of, check_data, data_of
-from edge_af.bench.subject import Subject, training_warnings
-from edge_af.compare.facts import multiply_adds
-from edge_af.console import Progress
-from edge_af.data.dataset import Dataset
-from edge_af.errors import EdgeAfError
-from edge_af.files import read_json, unchanged, write_json
-from edge_af.metrics import evaluate
-from edge_af.metrics.bootstrap import outcomes, save_outcomes
 from edge_af.runtime.kernels import kernels
+from edge_af.runtime.multiply_adds import multiply_adds
 from edge_af.runtime.probe import weight_bytes
-from edge_af.targets.emulated import Board
-from edge_af.targets.emulated.counts import GUEST, build_plugin, count, guest_job
-from edge_af.targets.emulated.model import modelled_latency
-from edge_af.targets.emulated.setup import System, find_system
-from edge_af.targets.wheel import sha256_of
 
 NO_LATENCY = (
     "Emulated: nothing was timed, and memory was not measured. Counts and scores are the board's; latency is modelled."
@@ -158,7 +157,7 @@ def _row(
         system.folder.name,
         build_plugin().stem,
     ]
-    place = scratch / sha256_of(identity)[:16]
+    place = scratch / sha256_json(identity)[:16]
     place.mkdir(exist_ok=True)
     kept = place / "counts.json"
     if kept.is_file():

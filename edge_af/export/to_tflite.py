@@ -17,9 +17,9 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
-from edge_af.export.flatbuffer import TfliteModel
 from edge_af.export.graph import Graph, Node, Shape
 from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
+from edge_af.export.tflite_model import TfliteModel
 
 NO_INPUT = -1
 """TFLite's mark for an optional input that is left out."""

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edge_af.compare.results import FAILED, INVALID, PASSED, UNKNOWN, Check, Comparison, PairResult
-from edge_af.compare.statistics import FASTER, Interval
 from edge_af.console import command_ci, styled, warn
+from edge_af.records.comparison import FAILED, FASTER, INVALID, PASSED, UNKNOWN, Check, Comparison, Interval, PairResult
 from edge_af.report.markdown import escape
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}

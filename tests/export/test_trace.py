@@ -13,7 +13,7 @@ from small_networks import CLASSES, torch_scores
 from torch import nn
 
 from edge_af.export.graph import Graph, save_onnx
-from edge_af.export.onnx_graph import trace
+from edge_af.export.trace import trace
 from edge_af.runtime import load
 
 

@@ -8,27 +8,20 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from edge_af.bench.process import run_worker
-from edge_af.bench.results import OK, Instructions, Method
 from edge_af.documents import parse_json
+from edge_af.emulation.boards import Board, parse_emulated
+from edge_af.emulation.guest import COUNTED, GuestJob
+from edge_af.emulation.setup import System, cache_folder, find_system
 from edge_af.errors import EdgeAfError
-from edge_af.files import atomic_path
+from edge_af.files import atomic_path, package_data, sha256_json
+from edge_af.records.results import OK, Instructions, Method
 from edge_af.runtime import runtime_of
-from edge_af.targets.emulated import Board, parse_emulated
-from edge_af.targets.emulated.guest import COUNTED, GuestJob
-from edge_af.targets.emulated.setup import System, cache_folder, find_system
-from edge_af.targets.wheel import sha256_of
 
-GUEST = ("-m", "edge_af.targets.emulated.guest")
-EXACT = (
-    "dot_product", "dot_product_macs", "integer_multiply", "integer_multiply_macs", "float_multiply_add",
-    "float_multiply_add_macs",
-)  # fmt: skip
-"""Fields of `Instructions` that are the same in every run; the others differ by up to some thousandths."""
+GUEST = ("-m", "edge_af.emulation.guest")
 
 
 def instruction_counts(path: str | Path, cpu: str = "pi5", *, timeout_seconds: float = 600.0) -> Instructions:
@@ -100,8 +93,8 @@ def build_plugin() -> Path:
     Raises:
         EdgeAfError: there is no C compiler, or it cannot compile it.
     """
-    source = resources.files("edge_af.targets.emulated").joinpath("plugin.c").read_text(encoding="utf-8")
-    library = cache_folder() / "plugins" / f"{sha256_of(source)[:16]}.so"
+    source = package_data("emulation", "plugin.c").read_text(encoding="utf-8")
+    library = cache_folder() / "plugins" / f"{sha256_json(source)[:16]}.so"
     if library.is_file():
         return library
     compiler = next(filter(None, map(shutil.which, [os.environ.get("CC") or "cc", "gcc", "clang"])), None)

@@ -11,7 +11,7 @@ For one inference with counts n on a board of clock f, bytes B from memory and r
 e, the share of that bound that real programs reach, comes from published single-thread latencies of known networks on the
 same board in the same number format (`published.yaml`): their geometric mean over every second network by name. r is two
 standard deviations of what is left, over all boards of that format. The other networks are not looked at in fitting and show
-the error (`python -m edge_af.targets.emulated.model`).
+the error (`python -m edge_af.emulation.latency_model`).
 
 Those networks ran in ncnn, whose binaries were not counted: of them the multiply-adds of the published architecture are taken.
 So e also holds what ncnn saves by fast convolutions, and what it loses in layers that are no products.
@@ -23,13 +23,11 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from edge_af.bench.results import Instructions, Modelled
-from edge_af.files import read_yaml
-from edge_af.targets.emulated import BOARDS, Profile, read_profile
+from edge_af.emulation.boards import BOARDS, Profile, read_profile
+from edge_af.files import package_data, read_yaml
+from edge_af.records.results import Instructions, Modelled
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def _cycles(network: str, board: str, kind: str) -> float:
 @cache
 def _published() -> dict[str, Any]:
     found: dict[str, Any] = read_yaml(
-        Path(str(resources.files("edge_af.targets.emulated").joinpath("published.yaml"))),
+        package_data("emulation", "published.yaml"),
         "table of published latencies",
     )
     return found

@@ -8,17 +8,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edge_af.bench.conditions import Conditions
-from edge_af.bench.device import Device
-from edge_af.bench.memory import MemoryReading
-from edge_af.bench.schema import violation
 from edge_af.errors import EdgeAfError
-from edge_af.files import read_json, write_atomic
+from edge_af.files import package_data, read_json, write_atomic
+from edge_af.machine.conditions import Conditions
+from edge_af.machine.device import Device
+from edge_af.machine.memory import MemoryReading
+from edge_af.records.schema import violation
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
@@ -375,7 +374,7 @@ class Results:
 @cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of `results.json`."""
-    text = resources.files("edge_af.bench").joinpath("results.schema.json").read_text(encoding="utf-8")
+    text = package_data("records", "results.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

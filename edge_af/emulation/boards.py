@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import edge_af
 from edge_af.errors import EdgeAfError
-from edge_af.files import read_yaml
+from edge_af.files import package_data, read_yaml
 
 BOARDS = {
     "pi5": "raspberry-pi-5",
@@ -119,12 +116,5 @@ LEAST_MEMORY = 128 * 2**20
 def read_profile(name: str) -> Profile:
     """The profile of that name, from the package or, in the repository, from beside it."""
     fields = Profile.__dataclass_fields__
-    value: dict[str, Any] = read_yaml(_profiles() / f"{name}.yaml", "device profile")
+    value: dict[str, Any] = read_yaml(package_data("devices", f"{name}.yaml"), "device profile")
     return Profile(**{field: value[field] for field in fields})
-
-
-def _profiles() -> Path:
-    packaged = resources.files("edge_af").joinpath("devices")
-    if packaged.is_dir():
-        return Path(str(packaged))
-    return Path(edge_af.__file__).resolve().parents[1] / "benchmarks/devices"

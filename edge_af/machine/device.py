@@ -7,8 +7,8 @@ import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import edge_af
 from edge_af.artifacts import versions
+from edge_af.files import package_data
 from edge_af.git import commit_at
 
 BOARD = Path("/proc/device-tree/model")
@@ -110,7 +110,7 @@ def core_count() -> int:
 
 def project_commit() -> str | None:
     """The commit that edge-af runs from, `-changed` at its end if files differ from it; None where that is not known."""
-    root = Path(edge_af.__file__).resolve().parents[1]
+    root = package_data().parent
     # An installed package may lie in somebody else's repository, whose commit says nothing of it.
     return commit_at(root, trusted=True) if (root / ".git").exists() else None
 

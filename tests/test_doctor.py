@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from small_dataset import REPOSITORY
 
-from edge_af.bench.conditions import Conditions
-from edge_af.bench.device import this_device
-from edge_af.bench.health import no_wheels, remarks
+from edge_af.doctor import no_wheels, remarks
+from edge_af.machine.conditions import Conditions
+from edge_af.machine.device import this_device
 
 BLOCKER = """
 import sys

@@ -13,13 +13,13 @@ from small_networks import run_onnx, torch_scores
 from torch import nn
 
 from edge_af.errors import EdgeAfError
-from edge_af.export import lowering
+from edge_af.export import to_tflite as lowering
 from edge_af.export.graph import Graph, Node, Shape
-from edge_af.export.lowering import LOWERINGS, write_tflite
 from edge_af.export.proof import tflite_execution
 from edge_af.export.quantize import plan
 from edge_af.export.ranges import Ranges, add
 from edge_af.export.recipes import Form, Recipe
+from edge_af.export.to_tflite import LOWERINGS, write_tflite
 from edge_af.runtime import load
 from edge_af.runtime.litert import interpreter_class
 

@@ -1,0 +1,3 @@
+"""The version of edge-af."""
+
+__version__ = "0.1.0"

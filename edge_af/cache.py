@@ -1,0 +1,36 @@
+"""The private folder for what can be made again: `~/.cache/edge-af`. Standard library only, as it also runs on boards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+
+def home() -> Path:
+    """Return the private folder, creating it if needed.
+
+    It lies in the user's cache folder, or in the temporary folder for an account without a home (a container's `--user`).
+
+    Raises:
+        OSError: it cannot be created, or the temporary one belongs to somebody else.
+    """
+    places = []
+    with contextlib.suppress(RuntimeError):  # There is no home.
+        places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-af"]
+    for folder in places:
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    # Anybody may have made it, or laid a link in its place.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(errno.EACCES, "there is no home folder, and this one is not private", str(folder))
+    return folder

@@ -1,0 +1,1 @@
+"""Boards under QEMU: setup, instruction counts, and a latency model."""

@@ -1,0 +1,156 @@
+"""What another machine needs to run edge-af: this installation as an archive, and the packages it depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from edge_af.cache import home
+from edge_af.console import say
+from edge_af.errors import EdgeAfError
+from edge_af.files import package_data, sha256_json, write_json
+
+PACKAGES_OF = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
+"""What a runtime is installed as; the first is the one to install."""
+PINNED = ("numpy", "onnxruntime", "ai-edge-litert")
+"""Packages whose version decides what is measured: a target gets those of the workstation where they are to be had."""
+OLDEST_GLIBC = 17
+"""2.17: the oldest C library that wheels for Linux are built for."""
+
+
+class NoWheels(EdgeAfError):
+    """pip finds no wheels of a package for the machine."""
+
+
+def no_wheels(machine: str, bits: int) -> str | None:
+    """Why no runtime can be installed on a 32-bit system; None on others.
+
+    What is said of packages was looked up in November 2026, for Python 3.11 and 3.13.
+    """
+    if bits == 64:
+        return None
+    if machine in ("aarch64", "arm64", "x86_64"):
+        return (
+            f"This Python is 32-bit, on a 64-bit kernel ({machine}). onnxruntime, ai-edge-litert and numpy have no "
+            "32-bit wheels: install the 64-bit system (Raspberry Pi OS, 64-bit)."
+        )
+    if machine.startswith("arm"):
+        return (
+            f"This system is 32-bit ({machine}). onnxruntime and ai-edge-litert have no wheels for it; tflite-runtime "
+            "2.14.0 has one for armv7l, for Python 3.11 or older and numpy below 2, and edge-af needs numpy 2. From the "
+            "Raspberry Pi 3 and Zero 2 on, install the 64-bit system; older boards cannot run edge-af."
+        )
+    return (
+        f"This system is 32-bit ({machine}). onnxruntime, ai-edge-litert, tflite-runtime and numpy have no wheels for it: "
+        "install a 64-bit system, if the processor is one."
+    )
+
+
+def app_archive() -> bytes:
+    """Pack this installation's `edge_af` folder into a ZIP archive. The same files give the same bytes."""
+    package, buffer = package_data(), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder, folders, names in os.walk(package, followlinks=True):
+            folders[:] = sorted(name for name in folders if name != "__pycache__")
+            for name in sorted(names):
+                path = Path(folder, name)
+                # The date is fixed: a file's own time would change the archive's hash.
+                entry = zipfile.ZipInfo(f"edge_af/{path.relative_to(package).as_posix()}", (1980, 1, 1, 0, 0, 0))
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def requirement_groups(*, pinned: bool = False) -> dict[str, list[str]]:
+    """Group the requirements of a plain install: `base`, without which nothing runs, and one group for each runtime.
+
+    Args:
+        pinned: require the versions installed here of the packages in `PINNED`.
+
+    Raises:
+        EdgeAfError: edge-af is not installed, so its requirements are unknown.
+    """
+    try:
+        requirements = [Requirement(text) for text in importlib.metadata.requires("edge-af") or []]
+    except importlib.metadata.PackageNotFoundError:
+        raise EdgeAfError(
+            "edge-af is not installed here, so its requirements are unknown. Install it with pip."
+        ) from None
+    runtime_of = {package: runtime for runtime, packages in PACKAGES_OF.items() for package in packages}
+    groups: dict[str, list[str]] = {"base": []}
+    for one in requirements:
+        if one.marker is not None and "extra" in str(one.marker):
+            continue
+        text = str(one)
+        if pinned and one.name in PINNED:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                text = f"{one.name}=={importlib.metadata.version(one.name)}"
+        groups.setdefault(runtime_of.get(one.name, "base"), []).append(text)
+    return groups
+
+
+def download_wheels(
+    groups: dict[str, list[str]], machine: str, python: tuple[int, int], glibc: str
+) -> tuple[dict[str, list[str]], list[Path]]:
+    """Have this machine's pip get wheels for another machine; what was got before is kept in `~/.cache/edge-af/wheels`.
+
+    Args:
+        groups: as `requirement_groups` gives them.
+        machine: the other's architecture, as `uname -m` says it.
+        python: its Python's version, such as (3, 11).
+        glibc: its C library's version, such as `2.36`.
+
+    Returns:
+        the groups for which there are wheels, and the wheels, pip's own among them.
+
+    Raises:
+        NoWheels: there are none of a group that must be, or of any runtime.
+        EdgeAfError: pip is missing here, or gets nothing.
+    """
+    version = ".".join(map(str, python))
+    newest = int(([*glibc.split("."), "0"])[1]) if glibc.startswith("2.") else OLDEST_GLIBC
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, OLDEST_GLIBC - 1, -1)]
+    folder = home() / "wheels" / sha256_json([groups, machine, version, glibc])[:16]
+    complete = folder / "complete.json"
+    if not complete.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+        command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", version, "-d", str(folder)]
+        command += [part for one in [*platforms, f"manylinux2014_{machine}"] for part in ("--platform", one)]
+        found = {}
+        for name, wanted in {**groups, "pip": ["pip"]}.items():
+            say(f"getting wheels for {machine}, Python {version}: {' '.join(wanted)}")
+            if _download([*command, *wanted], name):
+                found[name] = wanted
+        if len(found) < 3:
+            raise NoWheels(f"no runtime has a wheel for {machine}, Python {version}, glibc {glibc}.")
+        del found["pip"]
+        write_json(complete, found)
+    return json.loads(complete.read_text(encoding="utf-8")), sorted(folder.glob("*.whl"))
+
+
+def _download(command: list[str], group: str) -> bool:
+    """Whether pip got a group's wheels; False where there are none and one can do without."""
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
+    if done.returncode == 0:
+        return True
+    lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no message"
+    if "No module named pip" in last:
+        raise EdgeAfError(
+            f"--offline: {sys.executable} has no pip to get wheels with. Install it, or leave --offline out."
+        )
+    if "No matching distribution" not in last:
+        raise EdgeAfError(f"--offline: pip cannot get the wheels here: {last}")
+    if group in PACKAGES_OF:
+        return False
+    raise NoWheels(f"--offline: pip cannot get the wheels here: {last}")

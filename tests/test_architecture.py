@@ -1,0 +1,68 @@
+"""The rooms of the package, and the direction of imports between them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import edge_af
+
+PACKAGE = Path(edge_af.__file__).parent
+
+FLOORS = (
+    ("__version__", "cache", "console", "documents", "errors", "metrics", "typed"),
+    ("files", "git", "subprocesses"),
+    ("artifacts", "data", "packages"),
+    ("bundle", "machine", "models"),
+    ("records", "runtime"),
+    ("__init__", "bench", "export", "report", "train"),
+    ("doctor", "emulation"),
+    ("compare", "targets"),
+    ("cli",),
+    ("__main__",),
+)
+"""From the ground up. A room imports from lower floors only; rooms of one floor know nothing of each other."""
+
+
+def imported_modules(path: Path) -> list[str]:
+    """Modules of this package that a file imports, anywhere in it: a lazy import counts too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            whole = node.module == "edge_af"
+            found += [f"edge_af.{name.name}" for name in node.names] if whole else [node.module]
+    return [name for name in found if name.split(".")[0] == "edge_af"]
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def test_imports_run_one_way():
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    upward = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        room = relative.parts[0].removesuffix(".py")
+        for module in imported_modules(path):
+            other = room_of(module)
+            if other != room and floor_of[other] >= floor_of[room]:
+                upward.append(f"{relative} imports {module}")
+    assert not upward
+
+
+def test_every_room_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    assert rooms == {room for floor in FLOORS for room in floor}
+
+
+def test_no_two_classes_share_a_name():
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
