@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -158,16 +160,26 @@ def check_file(folder: Path, file: ArtifactFile) -> Path:
     return path
 
 
-def manifest_of(path: Path) -> tuple[Manifest, ArtifactFile] | None:
-    """The manifest beside an exported file and the file's entry, checked; None if there is no such manifest or entry."""
-    if not (path.parent / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(path.parent)
+def checked_files(
+    folder: Path, suffixes: Container[str] = (), name: str | None = None
+) -> Iterator[tuple[Manifest, ArtifactFile]]:
+    """Yield the manifest with each of its files, once the file's bytes are known to be those that were exported.
+
+    Args:
+        folder: without a manifest, there are none.
+        suffixes: only files that end so; empty for all.
+        name: only the file of this name.
+
+    Raises:
+        EdgeAfError: see `read_manifest` and `check_file`.
+    """
+    if not os.path.lexists(folder / MANIFEST):
+        return
+    manifest = read_manifest(folder)
     for file in manifest.files:
-        if file.path == path.name:
-            check_file(path.parent, file)
-            return manifest, file
-    return None
+        if name in (None, file.path) and (not suffixes or Path(file.path).suffix in suffixes):
+            check_file(folder, file)
+            yield manifest, file
 
 
 def versions(*packages: str) -> dict[str, str]:

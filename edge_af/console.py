@@ -144,8 +144,18 @@ def lost_output() -> OSError | None:
     return next(iter(_lost), None)
 
 
+_prefix: list[str] = []
+
+
+def prefix_lines(label: str) -> None:
+    """Begin each line of this process with a label, and draw no progress bar: others write to the same terminal."""
+    _prefix.append(label)
+
+
 def say(message: str) -> None:
     """One line of news for the person at the terminal."""
+    if _prefix and _prefix[0] not in message:
+        message = f"{_prefix[0]}: {message}"
     with _unheard():
         click.echo(_shown(message), err=True)
 
@@ -181,7 +191,7 @@ class Progress:
         self._unit = f" {unit}" if unit else ""
         self._done = 0
         self._note = ""
-        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _prefix
         self._started = self._last = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -163,7 +163,7 @@ def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seco
         from edge_af.bench.worker import Job
 
         method = Method(inferences=1, warm_up=0, timeout_seconds=timeout_seconds)
-        found = run_worker(Job(str(EMPTY[runtime]), runtime, 1, None, 0.5, method, -1))
+        found = run_worker(Job(str(EMPTY[runtime]), runtime, 1, None, 0.5, method))
         status, reason = found["status"], found["reason"]
     advice = _advice(status, reason or "", name, runtime, device.machine)
     return RuntimeCheck(runtime, installed, version, status, reason, advice)

@@ -11,7 +11,7 @@ PACKAGE = Path(edge_af.__file__).parent
 
 FLOORS = (
     ("__version__", "cache", "console", "documents", "errors", "metrics", "typed"),
-    ("files", "git", "subprocesses"),
+    ("files", "git", "options", "subprocesses"),
     ("artifacts", "data", "packages"),
     ("bundle", "machine", "models"),
     ("records", "runtime"),

@@ -14,7 +14,7 @@ from edge_af.artifacts import (
     Calibration,
     Manifest,
     check_file,
-    manifest_of,
+    checked_files,
     read_manifest,
     write_manifest,
 )
@@ -64,7 +64,7 @@ def test_a_field_of_another_type_is_refused(folder: Path, place: tuple[Any, ...]
     inner[place[-1]] = value
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(EdgeAfError, match=r"manifest\.json: not a manifest of ours"):
-        manifest_of(folder / "a.onnx")
+        list(checked_files(folder, name="a.onnx"))
 
 
 @pytest.mark.parametrize("path", ["../a.onnx", "/etc/passwd", "a\0b"])

@@ -142,7 +142,7 @@ def test_whom_it_is_by(exported: Path, signed: Path, keys: Path, tmp_path: Path)
     assert verify_bundle(signed, signers=both).signer == "mine key"
     found = verify_bundle(signed)
     assert found.is_signed and found.signer is None and (found.fingerprint or "").startswith("SHA256:")
-    assert "whose that is was not asked" in edge_af("verify", signed).output
+    assert "whose owner is unverified" in edge_af("verify", signed).output
     for name in ("other.pub", "for-git", "expired"):
         with pytest.raises(
             GateFailed, match=f"signed by the key SHA256:.*, and .*{name} does not allow it for edge-af"

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from small_dataset import REPOSITORY
 
 from edge_af.artifacts import read_manifest
+from edge_af.bench.backend import TargetOptions
 from edge_af.bench.suite import read_suite
 from edge_af.bundle import verify_bundle, write_bundle
 from edge_af.cli import cli
@@ -47,9 +48,9 @@ from edge_af.records.results import read_results, write_results
 from edge_af.runtime.multiply_adds import multiply_adds
 from edge_af.runtime.operators import operator_counts
 from edge_af.runtime.probe import check_model_file, may_hold_weights_beyond, weight_bytes
-from edge_af.targets import benchmark_model, parse_target, phone
+from edge_af.targets import benchmark_model, open_backend, phone
 from edge_af.targets.fleet import read_fleet
-from edge_af.targets.ssh import Unreachable, _answer
+from edge_af.targets.ssh import Unreachable, read_answer
 
 SUITE = """\
 name: paper
@@ -156,11 +157,11 @@ READERS = (
     Reader("targets", "targets.yaml", read_fleet),
     Reader("bundle", "bundle.zip", verify_bundle),
     Reader("outcomes", "outcomes.npz", load_outcomes, (ValueError,)),
-    Reader("a board's answer", "answer", lambda path: _answer(path.read_bytes()), (Unreachable,)),
+    Reader("a board's answer", "answer", lambda path: read_answer(path.read_bytes()), (Unreachable,)),
     Reader("a phone's answers", "phone", _phone),
     Reader("benchmark_model", "printed", _text(benchmark_model.parse)),
     Reader("counted instructions", "counts", _text(parse_counts)),
-    Reader("target", "target", _text(parse_target)),
+    Reader("target", "target", _text(lambda text: open_backend(text, TargetOptions()))),
     Reader("share", "share", _text(parse_share), (ValueError,)),
     Reader("duration", "duration", _text(parse_seconds), (ValueError,)),
 )

@@ -12,12 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
-from edge_af.metrics.bootstrap import Outcomes, interval, load_outcomes, resampled_f1, resampled_gap
+from edge_af.metrics import evaluate
+from edge_af.metrics.bootstrap import (
+    Outcomes,
+    interval,
+    load_outcomes,
+    outcomes,
+    resampled_f1,
+    resampled_gap,
+    save_outcomes,
+)
 from edge_af.records.results import OK, Delta, Gallery, GalleryVideo, Prediction, Row
 
 GALLERY_VIDEOS = 24
 GALLERY_SEED = 0
 TOP = 3
+
+
+def accuracy_fields(
+    scores: NDArray[np.float32], labels: NDArray[np.uint8], f1_threshold: float, outcomes_to: Path
+) -> dict[str, float | int]:
+    """Measure the accuracy of scores against labels, both (videos, classes), and save the outcomes for the intervals.
+
+    Returns:
+        fields of `Row`.
+    """
+    save_outcomes(outcomes_to, outcomes(scores, labels, f1_threshold))
+    return evaluate(scores, labels, f1_threshold).as_dict()
 
 
 class Judge:
@@ -62,8 +83,8 @@ class Judge:
         return found
 
     def _with_intervals(self, row: Row, measured: list[Row]) -> Row:
-        outcomes, gaps = self._outcomes(row), self._resampled(row)
-        if outcomes is None or gaps is None:
+        held, gaps = self._outcomes(row), self._resampled(row)
+        if held is None or gaps is None:
             return row
         delta = None
         same = [
@@ -80,7 +101,7 @@ class Judge:
             row,
             gap_at_20_interval=list(interval(gaps)),
             gap_at_20_delta=delta,
-            f1_micro_interval=list(interval(resampled_f1(outcomes))),
+            f1_micro_interval=list(interval(resampled_f1(held))),
         )
 
     def gallery(self, rows: Sequence[Row]) -> Gallery | None:
@@ -90,19 +111,17 @@ class Judge:
         count = min(GALLERY_VIDEOS, self._dataset.videos)
         chosen = np.sort(np.random.default_rng(GALLERY_SEED).choice(self._dataset.videos, count, replace=False))
         labels, names = self._dataset.labels(chosen), self._dataset.class_names
-        found = {row.key: outcomes for row in rows if (outcomes := self._outcomes(row)) is not None}
+        found = {row.key: held for row in rows if (held := self._outcomes(row)) is not None}
         videos = [
             GalleryVideo(
                 id=self._dataset.ids[video].decode(errors="replace"),
                 labels=[names[c] for c in np.nonzero(labels[at])[0]],
                 predictions={
                     key: [
-                        Prediction(
-                            names[outcomes.best[video, rank]], round(float(score), 4), bool(outcomes.hits[video, rank])
-                        )
-                        for rank, score in enumerate(outcomes.scores[video, :TOP])
+                        Prediction(names[held.best[video, rank]], round(float(score), 4), bool(held.hits[video, rank]))
+                        for rank, score in enumerate(held.scores[video, :TOP])
                     ]
-                    for key, outcomes in found.items()
+                    for key, held in found.items()
                 },
             )
             for at, video in enumerate(chosen)
@@ -119,8 +138,8 @@ class Judge:
     def _resampled(self, row: Row) -> NDArray[np.float64] | None:
         path = self.path(row.sha256, row.f1_threshold)
         if path not in self._gaps:
-            outcomes = self._outcomes(row)
-            if outcomes is None:
+            held = self._outcomes(row)
+            if held is None:
                 return None
-            self._gaps[path] = resampled_gap(outcomes)
+            self._gaps[path] = resampled_gap(held)
         return self._gaps[path]

@@ -23,7 +23,7 @@ import numpy as np
 
 from edge_af.machine.conditions import available_memory
 from edge_af.records.results import Bandwidth
-from edge_af.subprocesses import die_with_parent
+from edge_af.subprocesses import die_with_parent, environment
 
 SECONDS = 0.4
 """That each buffer is read for, three passes at least."""
@@ -65,13 +65,13 @@ def buffers(weights: Sequence[int], cache_bytes: int | None) -> list[int]:
     return sorted({large, *(size for size in weights if 0 < size <= allowed)})
 
 
-def measure_apart(threads: Sequence[int], sizes: Sequence[int], environment: dict[str, str]) -> list[Bandwidth]:
+def measure_apart(threads: Sequence[int], sizes: Sequence[int]) -> list[Bandwidth]:
     """Each size with each number of threads, in a process of its own; empty if that fails."""
     wanted = [f"{count}:{size}" for count in threads for size in sizes]
     command = [sys.executable, "-P", "-m", "edge_af.bench.bandwidth", str(os.getpid()), *wanted]
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=600
+            command, env=environment(), capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=600
         )
         return [Bandwidth(**one) for one in json.loads(done.stdout)]
     except (OSError, subprocess.SubprocessError, ValueError, TypeError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, check_file, manifest_of, read_manifest
+from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, checked_files, read_manifest
 from edge_af.console import warn
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
@@ -56,15 +57,19 @@ def subject_of(path: Path) -> Subject | None:
     Raises:
         EdgeAfError: there is no such path, nothing of ours opens it, it is no model, or its bytes are not the manifest's.
     """
-    runtime = runtime_of(path)
-    if runtime == "torch":
-        return _subject_of_run(path)
-    known = manifest_of(path)
-    check_model_file(path)
-    return _subject(path, *known) if known else None
+    return _subject_of_run(path) if runtime_of(path) == "torch" else _subject_of_file(path)
 
 
-def subjects_of(paths: list[Path], runtimes: tuple[str, ...] = ()) -> list[Subject]:
+def _subject_of_file(path: Path) -> Subject | None:
+    runtime_of(path)  # Refuses what is no such file.
+    known = next(checked_files(path.parent, name=path.name), None)
+    if known is None:
+        check_model_file(path)
+        return None
+    return _subject(path, *known)
+
+
+def subjects_of(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[Subject]:
     """The exported files in `paths`, each once, in the order named; every one is checked before this returns.
 
     Args:
@@ -155,29 +160,25 @@ def check_classes(path: Path, classes: int, dataset: Dataset) -> None:
         )
 
 
-def _subjects_in(path: Path, runtimes: tuple[str, ...]) -> list[Subject]:
+def _subjects_in(path: Path, runtimes: Container[str]) -> list[Subject]:
     if not path.is_dir():
-        subject = subject_of(path)
+        subject = _subject_of_file(path)
         if subject is None:
             raise EdgeAfError(
                 f"{path}: no {MANIFEST} beside it lists this file, so nothing says which network it is.\n"
                 "Copy the whole folder that `edge-af export` wrote."
             )
         return [subject] if not runtimes or subject.runtime in runtimes else []
-    if (path / MANIFEST).is_file():
-        manifest = read_manifest(path)
-        _name_passed_over(path, manifest)
-        subjects = []
-        for file in manifest.files:
-            runtime = RUNTIME_OF_SUFFIX.get(Path(file.path).suffix)
-            if runtime and (not runtimes or runtime in runtimes):
-                checked = check_file(path, file)
-                check_model_file(checked)
-                subjects.append(_subject(checked, manifest, file))
-        if not subjects and not runtimes:
-            raise EdgeAfError(f"{path / MANIFEST}: lists no .onnx or .tflite file. Export again.")
-        return subjects
-    inner = [folder for folder in _entries(path) if _has_manifest(folder)]
+    wanted = [suffix for suffix, runtime in RUNTIME_OF_SUFFIX.items() if not runtimes or runtime in runtimes]
+    files = list(checked_files(path, wanted))
+    if files:
+        _warn_of_others(path, files[0][0])
+        return [_subject(path / file.path, manifest, file) for manifest, file in files]
+    if os.path.lexists(path / MANIFEST):
+        if runtimes:
+            return []
+        raise EdgeAfError(f"{path / MANIFEST}: lists no .onnx or .tflite file. Export again.")
+    inner = [folder for folder in _entries(path) if os.path.lexists(folder / MANIFEST)]
     if not inner:
         raise EdgeAfError(f"{path}: no {MANIFEST} here. Name a folder that `edge-af export` wrote, or a file in one.")
     return [subject for folder in inner for subject in _subjects_in(folder, runtimes)]
@@ -190,19 +191,8 @@ def _entries(folder: Path) -> list[Path]:
         raise EdgeAfError(f"{folder}: cannot be read ({error.strerror}).") from None
 
 
-def _has_manifest(folder: Path) -> bool:
-    """Whether a folder has a manifest, be it a link that leads nowhere: reading it then says so."""
-    try:
-        (folder / MANIFEST).lstat()
-        return True
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise EdgeAfError(f"{folder}: cannot be read ({error.strerror}).") from None
-
-
-def _name_passed_over(folder: Path, manifest: Manifest) -> None:
-    """Warn about what looks like an exported file and is not measured."""
+def _warn_of_others(folder: Path, manifest: Manifest) -> None:
+    """Warn of what looks like an exported file and is not measured."""
     for file in manifest.files:
         if Path(file.path).suffix not in RUNTIME_OF_SUFFIX:
             warn(f"{folder / MANIFEST}: lists {file.path!r}, which is no .onnx or .tflite file; going on without it.")
@@ -213,6 +203,7 @@ def _name_passed_over(folder: Path, manifest: Manifest) -> None:
 
 
 def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
+    check_model_file(path)
     return Subject(
         path=path,
         runtime=RUNTIME_OF_SUFFIX[path.suffix],

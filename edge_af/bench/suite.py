@@ -82,22 +82,24 @@ class Suite:
     """Kinds of machine, as `uname -m` names them."""
     method: dict[str, Any] = field(default_factory=dict)
     """Fields of `Method`."""
+    path: Path | None = None
+    """The file that it was read from, for messages."""
 
     def method_from(self, standard: Method) -> Method:
         """The standard method with what the suite says otherwise."""
         return dataclasses.replace(standard, **self.method)
 
-    def choose(self, subjects: Sequence[Subject], where: Path, machine: str | None = None) -> list[Subject]:
+    def choose(self, subjects: Sequence[Subject], machine: str | None = None) -> list[Subject]:
         """Of the files found, those that the suite compares, in its order.
 
         Args:
             subjects: the files.
-            where: the suite's file, for messages.
             machine: the kind of machine that will run them, as `uname -m` names it; this one's when None.
 
         Raises:
             EdgeAfError: the machine is none that it is meant for, or there is no file for one of its combinations.
         """
+        where = self.path or self.name
         runs_on = machine or platform.machine()
         if self.devices and runs_on not in self.devices:
             which = "this machine" if machine is None else "the target"
@@ -136,4 +138,4 @@ def read_suite(path: Path) -> Suite:
             raise EdgeAfError(
                 f"{path}: not a suite: no field is called {unknown[0]!r}; there are {', '.join(allowed)}."
             )
-    return Suite(**value)
+    return Suite(**value, path=path)

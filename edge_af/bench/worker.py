@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.bench.accuracy import accuracy_fields
+from edge_af.bench.rows import latency_of
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
@@ -29,9 +31,7 @@ from edge_af.files import unchanged
 from edge_af.machine.conditions import available_memory
 from edge_af.machine.device import cpu_features
 from edge_af.machine.memory import MemoryReading, read_memory, reset_peak
-from edge_af.metrics import evaluate
-from edge_af.metrics.bootstrap import outcomes, save_outcomes
-from edge_af.records.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Latency, Method
+from edge_af.records.results import DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, Method
 from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
 from edge_af.runtime.accuracy import score_dataset
 from edge_af.runtime.kernels import kernels
@@ -56,7 +56,6 @@ class Job:
     """The evaluation set's folder; without it latency is measured on random values and there is no accuracy."""
     f1_threshold: float
     method: Method
-    result_fd: int
     sha256: str | None = None
     """The planned file's; a file with another one is not measured. None allows any."""
     precision: str = "fp32"
@@ -64,17 +63,19 @@ class Job:
     integer: bool = False
     batch: int = 1
     """Videos an inference."""
-    outcomes: str | None = None
-    """Where to leave what accuracy's intervals need; without it accuracy is not measured."""
     packed: str | None = None
     """The folder of packed weights that the file is to be loaded with, see `edge_af.runtime.load`."""
-    pack_only: bool = False
-    """Load once, so that the folder of packed weights is made, and do no more."""
+    task: str = "measure"
+    """`measure`, `pack` (load once, so that the folder of packed weights is made) or `score`."""
+    outcomes: str | None = None
+    """Where `score` leaves what the intervals need."""
+    result_fd: int = -1
+    """The file descriptor to answer on; set by `edge_af.bench.process.run_worker`."""
 
-    @staticmethod
-    def from_json(text: str) -> Job:
-        value = json.loads(text)
-        return Job(**{**value, "method": Method(**value["method"])})
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Build a job from what `dataclasses.asdict` made of one."""
+        return cls(**{**value, "method": Method(**value["method"])})
 
     def as_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -97,11 +98,11 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
-    visual, audio = inputs_of(job.data, job.batch)
+    visual, audio = inputs_of(job.data, job.batch) if job.task == "measure" else ([], [])
     tell({"stage": "importing the runtime"})
     import_runtime(job.runtime)
     before = read_memory()
-    if not job.pack_only:
+    if job.task != "pack":
         check_room(job, before, tell)
     memory = _kept({}, "before_load", before)
     tell({"memory": memory, "runtime_memory_bytes": before.peak if before else None})
@@ -110,7 +111,10 @@ def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     tell({"stage": "loading the file"})
     started = time.perf_counter_ns()
     scorer = load(job.path, runtime=job.runtime, threads=job.threads, packed=job.packed)
-    if job.pack_only:
+    if job.task == "pack":
+        return
+    if job.task == "score":
+        _score(job, scorer, tell)
         return
     tell({"load_ms": _milliseconds(time.perf_counter_ns() - started)})
     tell(
@@ -141,15 +145,15 @@ def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
             "latency_raw_us": np.rint(nanoseconds / 1e3).astype(int).tolist(),
         }
     )
-    if job.data is not None and job.outcomes is not None:
-        tell({"stage": "measuring accuracy"})
-        dataset = open_dataset(job.data, verify=False)
-        scores, labels = (
-            score_dataset(scorer, Path(job.path), dataset, batch=job.method.batch),
-            dataset.labels(slice(None)),
-        )
-        save_outcomes(Path(job.outcomes), outcomes(scores, labels, job.f1_threshold))
-        tell(evaluate(scores, labels, job.f1_threshold).as_dict())
+
+
+def _score(job: Job, scorer: Scorer, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Score the evaluation set, leave the outcomes, and tell the metrics."""
+    assert job.data is not None and job.outcomes is not None
+    tell({"stage": "measuring accuracy"})
+    dataset = open_dataset(job.data, verify=False)
+    scores = score_dataset(scorer, Path(job.path), dataset, batch=job.method.batch)
+    tell(accuracy_fields(scores, dataset.labels(slice(None)), job.f1_threshold, Path(job.outcomes)))
 
 
 def check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, Any]], None]) -> None:
@@ -169,13 +173,6 @@ def check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, A
     tell({"needed_bytes": needed, "available_bytes": available})
     if needed > available:
         raise DoesNotFit
-
-
-def latency_of(nanoseconds: NDArray[np.int64]) -> Latency:
-    """Percentiles and mean in milliseconds of single inferences (n,) in nanoseconds."""
-    p50, p90, p95, p99 = (_milliseconds(value) for value in np.percentile(nanoseconds, [50, 90, 95, 99]))
-    mean = _milliseconds(float(nanoseconds.mean()))
-    return Latency(p50=p50, p90=p90, p99=p99, mean=mean, n=len(nanoseconds), p95=p95)
 
 
 def _timed(
@@ -241,12 +238,12 @@ def _milliseconds(nanoseconds: float) -> float:
 
 
 def main(
-    parse: Callable[[str], Job] = Job.from_json,
+    kind: type[Job] = Job,
     action: Callable[[Any, Callable[[dict[str, Any]], None]], None] = measure,
 ) -> None:
     """Read the job, do it, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
     die_with_parent()
-    job = parse(sys.stdin.read())
+    job = kind.from_dict(json.loads(sys.stdin.read()))
     with os.fdopen(job.result_fd, "w", encoding="utf-8") as out:
 
         def tell(fields: dict[str, Any]) -> None:

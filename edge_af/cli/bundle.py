@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from edge_af.cli.build import path_argument, verb
 from edge_af.console import say
+from edge_af.options import option
 
 
-@click.command()
-@click.argument("artifacts", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "fp16", "int8", "int4"]),
-    help="Only files of it; may be given several times.  [default: all]",
-)  # fmt: skip
-@click.option(
-    "--format", "formats", multiple=True, type=click.Choice(["onnx", "tflite"]), help="Likewise.  [default: both]"
+@dataclass(frozen=True)
+class BundleOptions:
+    """The options of `edge-af bundle`."""
+
+    out: Path = option("Bundle to write.")
+    precision: tuple[str, ...] = option(
+        "Pack this precision only. Repeatable.",
+        default=(),
+        choices=("fp32", "fp16", "int8", "int4"),
+        shown_default="all",
+    )
+    format: tuple[str, ...] = option(
+        "Pack this format only. Repeatable.", default=(), choices=("onnx", "tflite"), shown_default="both"
+    )
+    sign: Path | None = option("OpenSSH private key to sign with, or the public key of one in an agent.", default=None)
+    overwrite: bool = option("Replace the bundle.", default=False)
+
+
+@verb(
+    BundleOptions,
+    artifacts=path_argument("ARTIFACTS"),
+    example="edge-af bundle artifacts/attend-fusion --precision int8 --sign ~/.ssh/id_ed25519 --out attend-fusion.edgeaf",
 )
-@click.option(
-    "--sign", "key", type=click.Path(path_type=Path),
-    help="OpenSSH's private key to sign with, or the public one of a key in an agent or on a token.",
-)  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace the file.")
-def command(
-    artifacts: Path,
-    out: Path,
-    precisions: tuple[str, ...],
-    formats: tuple[str, ...],
-    key: Path | None,
-    overwrite: bool,
-) -> None:
-    """Put files of ARTIFACTS, a folder that `edge-af export` wrote, into one file to ship.
+def command(artifacts: Path, options: BundleOptions) -> None:
+    """Pack files of ARTIFACTS, a folder that `edge-af export` wrote, into one file to ship.
 
-    `edge-af verify` checks it on the other side and unpacks it.
+    `edge-af verify` checks and unpacks it on the other side.
     """
     from edge_af.bundle import kinds, write_bundle
 
-    manifest = write_bundle(artifacts, out, precisions=precisions, formats=formats, key=key, overwrite=overwrite)
+    out, key = options.out, options.sign
+    manifest = write_bundle(
+        artifacts, out, precisions=options.precision, formats=options.format, key=key, overwrite=options.overwrite
+    )
     signed = f"signed with {key}" if key is not None else "not signed"
     say(f"{out}: {manifest.model} {manifest.preset}, {kinds(manifest.files)}, {out.stat().st_size:,} bytes, {signed}")

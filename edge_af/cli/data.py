@@ -1,77 +1,78 @@
-"""`edge-af data`: make, convert, describe and cut data sets."""
+"""`edge-af data`: make, convert, describe and sample datasets."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edge_af.cli.build import path_argument, verb
 from edge_af.console import say, tell, warn
+from edge_af.data.prepare import PrepareOptions
+from edge_af.data.synth import SynthOptions
+from edge_af.options import option, part
 
-FOLDER = click.Path(path_type=Path, file_okay=True)
+JSON = "Print the figures as JSON."
 
 
 @click.group()
 def command() -> None:
-    """Make, convert and describe data sets."""
+    """Make, convert, describe and sample datasets."""
 
 
-@command.command()
-@click.argument("out", type=FOLDER)
-@click.option("--videos-train", default=12000, show_default=True, type=click.IntRange(1), help="Videos in OUT/train.")
-@click.option("--videos-eval", default=2000, show_default=True, type=click.IntRange(1), help="Videos in OUT/eval.")
-@click.option("--classes", default=400, show_default=True, type=click.IntRange(10, 65536), help="Number of classes.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
-@click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to OUT.")
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
-def synth(
-    out: Path, videos_train: int, videos_eval: int, classes: int, seed: int, overwrite: bool, as_json: bool
-) -> None:
-    """Make up a data set: TFRecords in OUT/train and OUT/eval, in YouTube-8M's 2018 layout, and OUT/vocabulary.csv.
+@dataclass(frozen=True)
+class SynthCommand(SynthOptions):
+    """The options of `edge-af data synth`."""
+
+    overwrite: bool = option("Replace what an earlier run wrote to OUT.", default=False)
+    json: bool = option(JSON, default=False)
+
+
+@verb(
+    SynthCommand, out=path_argument("OUT"), example="edge-af data synth tfrecords --videos-train 3000 --videos-eval 500"
+)
+def synth(out: Path, options: SynthCommand) -> None:
+    """Make a synthetic dataset: TFRecords in OUT/train and OUT/eval, in YouTube-8M's 2018 layout, and OUT/vocabulary.csv.
 
     The same options give the same bytes, on any machine.
     """
-    from edge_af.data.synth import SynthOptions, synthesise
+    from edge_af.data.synth import synthesize
 
-    options = SynthOptions(videos_train=videos_train, videos_eval=videos_eval, classes=classes, seed=seed)
-    made = synthesise(out, options, overwrite=overwrite)
-    if as_json:
+    made = synthesize(out, part(options, SynthOptions), overwrite=options.overwrite)
+    if options.json:
         _print_json(made)
-    else:
-        tell(f"{out}: {videos_train:,} videos to train on, {videos_eval:,} to evaluate on, {classes} classes")
+        return
+    counts = f"{options.videos_train:,} videos to train on, {options.videos_eval:,} to evaluate on"
+    tell(f"{out}: {counts}, {options.classes} classes")
 
 
-@command.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
-@click.option("--out", required=True, type=FOLDER, help="Folder for the prepared dataset.")
-@click.option("--classes", type=int, help="Number of classes. Default: from the vocabulary, else from the layout.")
-@click.option("--vocabulary", type=click.Path(path_type=Path), help="CSV with the columns index and name.")
-@click.option("--dtype", default="float16", show_default=True, type=click.Choice(["float16", "float32"]))
-@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, and name it, instead of stopping.")
-@click.option("--overwrite", is_flag=True, help="Start over, and replace a dataset that is there already.")
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
-def prepare(
-    sources: tuple[str, ...],
-    out: Path,
-    classes: int | None,
-    vocabulary: Path | None,
-    dtype: str,
-    skip_bad: bool,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PrepareCommand(PrepareOptions):
+    """The options of `edge-af data prepare`."""
+
+    out: Path = option("Folder of the prepared dataset.")
+    overwrite: bool = option("Start over, and replace a dataset that is already there.", default=False)
+    json: bool = option(JSON, default=False)
+
+
+@verb(
+    PrepareCommand,
+    sources=click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…"),
+    example="edge-af data prepare yt8m/train --out prepared/train",
+)
+def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
     """Convert YouTube-8M TFRecords into a prepared dataset.
 
-    SRC are files, folders (searched through, links followed) and globs; plain or GZIP; video-level or frame-level; of 2018
-    or 2017. Interrupted and run again, it goes on where it stopped.
+    SRC are files, folders (searched, links followed) and globs; plain or GZIP; video-level or frame-level; of 2018 or 2017.
+    After an interruption, the same command continues where it stopped.
     """
-    from edge_af.data.prepare import PrepareOptions
     from edge_af.data.prepare import prepare as run
 
-    options = PrepareOptions(classes=classes, vocabulary=vocabulary, dtype=dtype, skip_bad=skip_bad)
-    done = run(sources, out, options, overwrite=overwrite)
+    out = options.out
+    done = run(sources, out, part(options, PrepareOptions), overwrite=options.overwrite)
     index = done.index
     if done.already:
         say(f"{out}: already prepared from these sources with these options; nothing to do.")
@@ -82,21 +83,25 @@ def prepare(
             say(f"  {entry['file']}: record {entry['record']}: {entry['reason']}")
         if len(left_out) > 5:
             say(f"  and {len(left_out) - 5} more")
-    if as_json:
+    if options.json:
         figures = {name: value for name, value in index.items() if name != "class_names"}
         rate = round(done.videos_read / done.seconds, 1) if done.seconds else None
         _print_json({"path": str(out), "already_prepared": done.already, "videos_per_second": rate, **figures})
     else:
-        tell(
-            f"{out}: {index['videos']:,} videos, {index['classes']:,} classes, {index['labels_per_video']:.2f} labels a video, "
-            f"layout {index['layout']}, {index['dtype']}"
-        )
+        labels = f"{index['labels_per_video']:.2f} labels per video"
+        counts = f"{index['videos']:,} videos, {index['classes']:,} classes, {labels}"
+        tell(f"{out}: {counts}, layout {index['layout']}, {index['dtype']}")
 
 
-@command.command()
-@click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
-def info(path: str, as_json: bool) -> None:
+@dataclass(frozen=True)
+class InfoOptions:
+    """The options of `edge-af data info`."""
+
+    json: bool = option(JSON, default=False)
+
+
+@verb(InfoOptions, path=click.Argument(["path"], metavar="PATH"), example="edge-af data info prepared/eval")
+def info(path: str, options: InfoOptions) -> None:
     """Describe PATH: a prepared dataset, or TFRecord files (a file, a folder or a glob)."""
     from edge_af.data.dataset import is_dataset, open_dataset
     from edge_af.data.describe import describe_dataset, describe_tfrecords
@@ -107,7 +112,7 @@ def info(path: str, as_json: bool) -> None:
         from edge_af.data.sources import find_sources
 
         found = describe_tfrecords(find_sources([path], skip_bad=True))
-    if as_json:
+    if options.json:
         _print_json(found)
     elif found["kind"] == "dataset":
         _print_dataset(found)
@@ -115,23 +120,37 @@ def info(path: str, as_json: bool) -> None:
         _print_tfrecords(found)
 
 
-@command.command()
-@click.argument("dataset", type=FOLDER, metavar="DIR")
-@click.option("--videos", required=True, type=int, help="How many videos to keep.")
-@click.option("--out", required=True, type=FOLDER, help="Folder for the smaller dataset.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides which videos.")
-@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already.")
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON on standard output.")
-def sample(dataset: Path, videos: int, out: Path, seed: int, overwrite: bool, as_json: bool) -> None:
-    """Cut a smaller prepared dataset out of the prepared dataset DIR."""
+@dataclass(frozen=True)
+class SampleOptions:
+    """The options of `edge-af data sample`."""
+
+    videos: int = option("Number of videos to keep.")
+    out: Path = option("Folder of the smaller dataset.")
+    seed: int = option("Random seed that chooses the videos.", default=0, at_least=0)
+    overwrite: bool = option("Replace a dataset that is already there.", default=False)
+    json: bool = option(JSON, default=False)
+
+
+@verb(
+    SampleOptions,
+    dataset=path_argument("DIR"),
+    example="edge-af data sample prepared/eval --videos 500 --out small-eval",
+)
+def sample(dataset: Path, options: SampleOptions) -> None:
+    """Sample a smaller prepared dataset from the prepared dataset DIR."""
     from edge_af.data.dataset import open_dataset
     from edge_af.data.writer import sample as cut
 
-    index = cut(open_dataset(dataset), out, videos=videos, seed=seed, overwrite=overwrite)
-    if as_json:
+    out, seed = options.out, options.seed
+    index = cut(open_dataset(dataset), out, videos=options.videos, seed=seed, overwrite=options.overwrite)
+    if options.json:
         _print_json({"path": str(out), **{name: value for name, value in index.items() if name != "class_names"}})
     else:
-        tell(f"{out}: {videos:,} videos out of {index['sampled_from']['videos']:,} (seed {seed})")
+        tell(f"{out}: {options.videos:,} of {index['sampled_from']['videos']:,} videos (seed {seed})")
+
+
+for one in (synth, prepare, info, sample):
+    command.add_command(one)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -142,7 +161,7 @@ def _print_dataset(found: dict[str, Any]) -> None:
     lines = {
         "videos": f"{found['videos']:,}",
         "classes": f"{found['classes']:,}, of which {found['classes_that_occur']:,} occur",
-        "labels": f"{found['labels']:,}, {found['labels_per_video']:.2f} a video",
+        "labels": f"{found['labels']:,}, {found['labels_per_video']:.2f} per video",
         "without labels": f"{found['videos_without_labels']:,} videos",
         "layout": found["layout"],
         "features": found["dtype"],

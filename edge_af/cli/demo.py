@@ -1,4 +1,4 @@
-"""`edge-af demo`: the verbs in their order, each shown as the command it is, on the small presets."""
+"""`edge-af demo`: all verbs in order on the small presets, each shown as the command that runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from edge_af.cli import cli
+from edge_af.cli.build import verb
 from edge_af.console import say, styled
 from edge_af.data.dataset import is_dataset
 from edge_af.errors import EdgeAfError, GateFailed
 from edge_af.files import read_json, write_atomic
 from edge_af.models.presets import PRESETS
+from edge_af.options import option
 
 PRESET = "small"
 MARK = "DEMO"
@@ -39,35 +39,38 @@ FULL = DemoSize(videos_train=12_000, videos_eval=2_000, epochs=6, calibration_vi
 QUICK = DemoSize(videos_train=3_000, videos_eval=500, epochs=2, calibration_videos=128)
 
 
-@click.command()
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(path_type=Path),
-    help="Folder with train/ and eval/, of TFRecords or prepared; the made-up data set when not given.",
-)
-@click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="Folder for all.")
-@click.option(
-    "--epochs", type=click.IntRange(min=1), help=f"Passes over the training videos.  [default: {FULL.epochs}]"
-)
-@click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of each runtime in the bench."
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything drawn at random.")
-@click.option("--quick", is_flag=True, help="Less of everything: to see that it runs, not for figures to quote.")
-def command(source: Path | None, out: Path, epochs: int | None, threads: int, seed: int, quick: bool) -> None:
-    """The whole way: data, both networks trained, exported to FP32 and INT8 in both formats, benched side by side.
+@dataclass(frozen=True)
+class DemoOptions:
+    """The options of `edge-af demo`."""
 
-    Ends in a table, a Markdown file and a page. Data is prepared once and kept in the folder; the rest is made anew.
+    data: Path | None = option(
+        "Folder with train/ and eval/, TFRecords or prepared.", default=None, shown_default="synthetic data"
+    )
+    out: Path = option("Output folder.", default=Path("demo-out"))
+    epochs: int | None = option(
+        "Passes over the training videos.", default=None, at_least=1, shown_default=str(FULL.epochs)
+    )
+    threads: int = option("Threads of each runtime in the bench.", default=1, at_least=1)
+    seed: int = option("Random seed.", default=0, at_least=0)
+    quick: bool = option(
+        "Do less of everything: shows that it runs; its figures are not for publication.", default=False
+    )
+
+
+@verb(DemoOptions, example="edge-af demo --quick --out demo-quick")
+def command(options: DemoOptions) -> None:
+    """Run the whole path: prepare data, train both networks, export them to FP32 and INT8 in both formats, bench them.
+
+    It ends with a table, a Markdown file and a page. Data is prepared once and kept in the folder; the rest is made anew.
     """
     started = time.monotonic()
-    size = QUICK if quick else FULL
-    if epochs is not None:
-        size = dataclasses.replace(size, epochs=epochs)
+    size, source, out = QUICK if options.quick else FULL, options.data, options.out
+    if options.epochs is not None:
+        size = dataclasses.replace(size, epochs=options.epochs)
     if source is not None and (missing := [part for part in ("train", "eval") if not (source / part).is_dir()]):
         raise EdgeAfError(f"{source}: the demo needs the folders train/ and eval/ in it; there is no {missing[0]}/.")
     _claim(out)
-    train, evaluation = _prepared(source, out, size, seed)
+    train, evaluation = _prepared(source, out, size, options.seed)
     artifacts = []
     for model in PRESETS:
         run, exported = out / "runs" / model, out / "artifacts" / model
@@ -75,7 +78,7 @@ def command(source: Path | None, out: Path, epochs: int | None, threads: int, se
             shutil.rmtree(run)
         _verb(
             *("train", "--model", model, "--preset", PRESET, "--data", train, "--out", run),
-            *("--epochs", size.epochs, "--seed", seed),
+            *("--epochs", size.epochs, "--seed", options.seed),
         )
         _verb(
             *("export", run, "--out", exported, "--int8", "--calibration-data", train),
@@ -84,9 +87,9 @@ def command(source: Path | None, out: Path, epochs: int | None, threads: int, se
         artifacts.append(exported)
     table, page = out / "results.md", out / "results.html"
     _verb(
-        *("bench", *artifacts, "--data", evaluation, "--threads", threads, "--out", out / "results.json"),
+        *("bench", *artifacts, "--data", evaluation, "--threads", options.threads, "--out", out / "results.json"),
         "--overwrite",
-        *("--markdown", table, "--html", page, *(["--quick"] if quick else [])),
+        *("--markdown", table, "--html", page, *(["--quick"] if options.quick else [])),
     )
     rows = read_json(out / "results.json", "results file")["rows"]
     if bad := [f"{row['file']} ({row['status']})" for row in rows if row["status"] != "ok"]:

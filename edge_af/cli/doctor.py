@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
+from edge_af.cli import build
 from edge_af.console import tell
+from edge_af.options import option
 
 if TYPE_CHECKING:
     from edge_af.doctor import Health
@@ -16,53 +17,51 @@ if TYPE_CHECKING:
 WIDTH = 110
 
 
-@click.command()
-@click.option(
-    "--timeout",
-    type=click.FloatRange(1),
-    default=120.0,
-    show_default=True,
-    help="Seconds that trying one package may take.",
-)
-@click.option(
-    "--target", "target_text", metavar="ssh://[USER@]HOST[:PORT]", help="Look at that machine: see docs/targets.md."
-)
-@click.option("--offline", is_flag=True, help="With --target: it has no network, so get packages here and copy them.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def command(timeout: float, target_text: str | None, offline: bool, as_json: bool) -> None:
-    """Say what this machine can run, and why not.
+@dataclass(frozen=True)
+class DoctorOptions:
+    """The options of `edge-af doctor`."""
 
-    Each runtime is imported and run on a tiny network in a process of its own: one that the processor cannot run is named,
-    with what to do about it. Exit status 0 when a runtime works, 1 when none does.
+    timeout: float = option("Seconds that trying one package may take.", default=120.0, at_least=1)
+    target: str | None = option(
+        "Machine to examine (see docs/targets.md).", default=None, metavar="ssh://[USER@]HOST[:PORT]"
+    )
+    offline: bool = option("Download packages for --target here and copy them.", default=False)
+    json: bool = option("Print JSON instead of text.", default=False)
+
+
+@build.verb(DoctorOptions, example="edge-af doctor --target ssh://pi@raspberrypi.local")
+def command(options: DoctorOptions) -> None:
+    """Report what this machine can run, and what prevents the rest.
+
+    Each runtime is imported and runs a tiny network in its own process. Exit code 0 means that a runtime works, 1 that none
+    does.
     """
     from edge_af.console import Progress
     from edge_af.doctor import check_health
     from edge_af.errors import EdgeAfError, GateFailed
 
     nothing_runs = "no runtime works{}, so no exported file can be run or measured{}."
-    if offline and target_text is None:
-        raise click.UsageError("--offline is about a --target.")
-    if target_text is not None:
-        from edge_af.targets import SshTarget, parse_target
-        from edge_af.targets.bench import doctor_on_target
+    if options.offline and options.target is None:
+        raise EdgeAfError("--offline needs a --target.")
+    if options.target is not None:
+        from edge_af.targets.ssh import parse_ssh
+        from edge_af.targets.ssh_backend import doctor_on_target
 
-        target = parse_target(target_text)
-        if not isinstance(target, SshTarget):
-            raise EdgeAfError(
-                f"{target.label}: the doctor goes to machines with Python, by ssh://; bench says what it lacks."
-            )
-        arguments = ["--timeout", str(timeout), *(["--json"] if as_json else [])]
-        status, output = doctor_on_target(target, arguments, offline=offline)
+        if not options.target.startswith("ssh:"):
+            raise EdgeAfError(f"{options.target}: the doctor examines machines with Python, over ssh://.")
+        target = parse_ssh(options.target)
+        arguments = ["--timeout", str(options.timeout), *(["--json"] if options.json else [])]
+        status, output = doctor_on_target(target, arguments, offline=options.offline)
         tell(output, nl=False)
         if status == 1:
             raise GateFailed(nothing_runs.format(f" on {target.label}", " there"))
         if status:
-            raise EdgeAfError(f"{target.label}: `edge-af doctor` there ended with status {status}.")
+            raise EdgeAfError(f"{target.label}: `edge-af doctor` there ended with exit code {status}.")
         return
     with Progress("doctor", None, "checks") as progress:
-        health = check_health(timeout, on_step=lambda step: progress.update(1, f"trying {step}"))
+        health = check_health(options.timeout, on_step=lambda step: progress.update(1, f"trying {step}"))
         progress.update(0, note="")
-    tell(json.dumps(health.as_dict(), indent=2, ensure_ascii=False) if as_json else _text(health))
+    tell(json.dumps(health.as_dict(), indent=2, ensure_ascii=False) if options.json else _text(health))
     if not health.runs:
         raise GateFailed(nothing_runs.format(" here", " on this machine"))
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from edge_af.cli.build import path_argument, verb
 from edge_af.console import say, tell, warn
+from edge_af.options import option
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Prepared evaluation data.")
-@click.option(
-    "--runtime", type=click.Choice(["torch", "onnxruntime", "litert"]), help="The one that fits the file, by default."
+@dataclass(frozen=True)
+class EvalOptions:
+    """The options of `edge-af eval`."""
+
+    data: Path = option("Prepared evaluation data.")
+    runtime: str | None = option(
+        "Runtime.", default=None, choices=("torch", "onnxruntime", "litert"), shown_default="the one that fits the file"
+    )
+    threads: int = option("Threads of the runtime.", default=1, at_least=1)
+    f1_threshold: float | None = option(
+        "Score threshold for F1.", default=None, at_least=0, at_most=1, shown_default="the artifact's"
+    )
+    json: bool = option("Print JSON instead of the table.", default=False)
+
+
+@verb(
+    EvalOptions,
+    artifact=path_argument("ARTIFACT"),
+    example="edge-af eval artifacts/attend-fusion/attend-fusion-int8.onnx --data prepared/eval",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--f1-threshold", type=click.FloatRange(0, 1), help="Instead of the one the artifact was made with.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-def command(
-    artifact: Path, data: Path, runtime: str | None, threads: int, f1_threshold: float | None, as_json: bool
-) -> None:
-    """Score evaluation data with ARTIFACT, a run folder or an .onnx or .tflite file, and print its accuracy.
+def command(artifact: Path, options: EvalOptions) -> None:
+    """Measure the accuracy of ARTIFACT: a run folder, or an .onnx or .tflite file.
 
-    A file with a manifest beside it is checked against that first.
+    A file with a manifest beside it is checked against the manifest first.
     """
     from edge_af.bench.subject import check_classes, is_training_data, subject_of
     from edge_af.console import Progress
@@ -33,17 +43,23 @@ def command(
     from edge_af.runtime.accuracy import accuracy, check_labels
 
     subject = subject_of(artifact)
-    dataset = open_dataset(data)
+    dataset = open_dataset(options.data)
     check_labels(dataset)
-    scorer = load_safely(artifact, runtime=runtime, threads=threads, confirmed=subject is not None)
+    scorer = load_safely(artifact, runtime=options.runtime, threads=options.threads, confirmed=subject is not None)
     check_classes(artifact, scorer.classes, dataset)
-    check_features(dataset.visual, dataset.audio, str(data))
-    if f1_threshold is None and subject is None:
-        warn(f"no manifest beside {artifact}: F1 at the threshold 0.5; pass --f1-threshold for another.")
-    threshold = f1_threshold if f1_threshold is not None else subject.f1_threshold if subject is not None else 0.5
+    check_features(dataset.visual, dataset.audio, str(options.data))
+    if options.f1_threshold is None and subject is None:
+        warn(f"no manifest beside {artifact}: F1 uses the threshold 0.5; --f1-threshold sets another.")
+    threshold = (
+        options.f1_threshold
+        if options.f1_threshold is not None
+        else subject.f1_threshold
+        if subject is not None
+        else 0.5
+    )
     trained_on = is_training_data(subject, dataset) if subject is not None else False
     if trained_on:
-        warn(f"{data}: is what {artifact} was trained on, so its accuracy says nothing of other videos.")
+        warn(f"{options.data}: {artifact} was trained on it, so its accuracy says nothing about other videos.")
     with Progress("eval", dataset.videos, "videos") as progress:
         metrics = accuracy(scorer, artifact, dataset, threshold, on_scored=progress.update)
     about = {
@@ -51,14 +67,14 @@ def command(
         "preset": subject.preset if subject else None,
         "precision": subject.precision if subject else None,
         "runtime": scorer.runtime,
-        "threads": threads,
+        "threads": options.threads,
         "classes": scorer.classes,
         "params": subject.params if subject else None,
         "file": artifact.name,
-        "data": data.resolve().name,
+        "data": options.data.resolve().name,
         "is_training_data": trained_on,
     }
-    if as_json:
+    if options.json:
         tell(json.dumps({**about, **metrics.as_dict()}, indent=2))
         return
     if subject is not None:

@@ -1,26 +1,34 @@
-"""`edge-af models`."""
+"""`edge-af models`: the networks, their presets and sizes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 
-import click
-
+from edge_af.cli.build import verb
 from edge_af.console import tell
+from edge_af.errors import EdgeAfError
 from edge_af.models.presets import PRESETS, ModelConfig
 from edge_af.models.sizes import deployed_bytes, layer_sizes, multiply_adds, param_count
+from edge_af.options import option
 
 PRECISIONS = ("fp32", "int8", "int4")
 
 
-@click.command()
-@click.option("--classes", default=4716, show_default=True, type=click.IntRange(min=1), help="3862 for the 2018 data.")
-@click.option("--model", type=click.Choice(list(PRESETS)), help="Only this network.")
-@click.option("--preset", "preset_name", help="Only this preset, layer by layer.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects as JSON, layers included.")
-def command(classes: int, model: str | None, preset_name: str | None, as_json: bool) -> None:
-    """List the networks, their presets and what they cost: parameters, multiply-adds, bytes once deployed.
+@dataclass(frozen=True)
+class ModelsOptions:
+    """The options of `edge-af models`."""
+
+    classes: int = option("Number of classes; the 2018 data have 3862.", default=4716, at_least=1)
+    model: str | None = option("List this network only.", default=None, choices=PRESETS)
+    preset: str | None = option("List this preset only, layer by layer.", default=None)
+    json: bool = option("Print a list of objects as JSON, with layers.", default=False)
+
+
+@verb(ModelsOptions, example="edge-af models --model attend-fusion --preset paper")
+def command(options: ModelsOptions) -> None:
+    """List the networks, their presets and their sizes: parameters, multiply-accumulates (MACs), and bytes once deployed.
 
     With --preset, layer by layer.
     """
@@ -28,17 +36,18 @@ def command(classes: int, model: str | None, preset_name: str | None, as_json: b
         (name, shape, config)
         for name, presets in PRESETS.items()
         for shape, config in presets.items()
-        if model in (None, name) and preset_name in (None, shape)
+        if options.model in (None, name) and options.preset in (None, shape)
     ]
+    classes = options.classes
     if not listed:
-        known = [shape for name, presets in PRESETS.items() if model in (None, name) for shape in presets]
-        raise click.UsageError(f"there is no preset {preset_name!r}; there are {', '.join(dict.fromkeys(known))}.")
-    if as_json:
+        known = [shape for name, presets in PRESETS.items() if options.model in (None, name) for shape in presets]
+        raise EdgeAfError(f"there is no preset {options.preset!r}; there are {', '.join(dict.fromkeys(known))}.")
+    if options.json:
         tell(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
         return
-    tell(f"At {classes:,} classes. Bytes of weights and biases with BatchNorm folded; INT4 in blocks of 32.")
+    tell(f"At {classes:,} classes. MB are of weights and biases with BatchNorm folded; INT4 in blocks of 32.")
     tell(
-        f"{'model':<16}{'preset':<8}{'parameters':>13}{'multiply-adds':>15}"
+        f"{'model':<16}{'preset':<8}{'parameters':>13}{'MACs':>15}"
         + "".join(f"{precision.upper() + ' MB':>10}" for precision in PRECISIONS)
         + "  shape"
     )
@@ -48,7 +57,7 @@ def command(classes: int, model: str | None, preset_name: str | None, as_json: b
         tell(
             f"{name:<16}{shape:<8}{param_count(config, classes):>13,}{multiply_adds(config, classes):>15,}{size}  {fields}"
         )
-        if preset_name is not None:
+        if options.preset is not None:
             for layer in layer_sizes(config, classes):
                 tell(f"  {layer.name:<22}{layer.params:>13,}{layer.multiply_adds:>15,}  {layer.shape}")
 

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from edge_af.cli.build import path_argument, verb
 from edge_af.console import say, tell
 from edge_af.errors import EdgeAfError
+from edge_af.options import option
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.argument("features", type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels a video.")
-@click.option("--videos", type=click.IntRange(1), default=10, show_default=True, help="Only the first so many.")
-@click.option("--rows", help="These instead, as in 0,5,7 or 10:20.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def command(
-    artifact: Path, features: Path, top: int, videos: int, rows: str | None, threads: int, as_json: bool
-) -> None:
+@dataclass(frozen=True)
+class PredictOptions:
+    """The options of `edge-af predict`."""
+
+    top: int = option("Labels per video.", default=3, at_least=1)
+    videos: int = option("Number of videos, from the first.", default=10, at_least=1)
+    rows: str | None = option("Rows to predict instead, as in 0,5,7 or 10:20.", default=None)
+    threads: int = option("Threads of the runtime.", default=1, at_least=1)
+    json: bool = option("Print JSON instead of text.", default=False)
+
+
+@verb(
+    PredictOptions,
+    artifact=path_argument("ARTIFACT"),
+    features=path_argument("FEATURES"),
+    example="edge-af predict artifacts/attend-fusion/attend-fusion-int8.onnx prepared/eval --rows 0:5",
+)
+def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     """Print the best labels of the videos in FEATURES as ARTIFACT scores them.
 
     ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
@@ -47,10 +55,10 @@ def command(
         visual, audio = _read_npz(features)
         check_features(visual, audio, str(features))
         count = len(visual)
-    chosen = _chosen(rows, count) if rows is not None else list(range(min(videos, count)))
-    if rows is None and count > videos:
-        say(f"the first {videos} of {count:,} videos; --videos or --rows for others.")
-    scorer = load_safely(artifact, threads=threads, confirmed=subject is not None)
+    chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
+    if options.rows is None and count > options.videos:
+        say(f"the first {options.videos} of {count:,} videos; --videos or --rows choose others.")
+    scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
     check_features(visual[chosen], audio[chosen], str(features), rows=chosen)
     scores = score_all(scorer, visual[chosen], audio[chosen])
@@ -60,7 +68,7 @@ def command(
             f"{artifact}: gives {features}, row {broken}, a score that is NaN or infinite.\n"
             "Its features are numbers, so the network is at fault: export or train it again."
         )
-    best = top_k(scores, top)
+    best = top_k(scores, options.top)
     found: list[dict[str, Any]] = [
         {
             "id": dataset.ids[row].decode(errors="replace") if dataset is not None else str(row),
@@ -75,7 +83,7 @@ def command(
         }
         for position, row in enumerate(chosen)
     ]
-    if as_json:
+    if options.json:
         tell(json.dumps(found, indent=2, ensure_ascii=False))
         return
     width = max(len(video["id"]) for video in found)

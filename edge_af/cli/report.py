@@ -1,47 +1,54 @@
-"""`edge-af report`: the table and the page from results, or from a history of comparisons."""
+"""`edge-af report`: the table and the page of results, or of a history of comparisons."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from edge_af.cli.build import verb
 from edge_af.console import tell
+from edge_af.errors import EdgeAfError
+from edge_af.options import option
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The options of `edge-af report`."""
+
+    history: tuple[Path, ...] = option(
+        "History file of `edge-af compare`, instead of RESULTS. Repeatable.", default=(), is_file=True
+    )
+    html: Path | None = option(
+        "HTML file to write the page to. It opens without a network.", default=None, is_file=True
+    )
+    markdown: Path | None = option("Markdown file to write the table to.", default=None, is_file=True)
+    json: bool = option("Print the table's figures as JSON instead of the table.", default=False)
 
 
-@click.command()
-@click.argument("files", nargs=-1, metavar="[RESULTS…]", type=click.Path(path_type=Path))
-@click.option(
-    "--history",
-    "histories",
-    type=FILE,
-    multiple=True,
-    help="A file of `edge-af compare --history`, in place of RESULTS: past comparisons over time.",
+@verb(
+    ReportOptions,
+    files=click.Argument(["files"], nargs=-1, metavar="[RESULTS…]", type=click.Path(path_type=Path)),
+    example="edge-af report laptop.json raspberry-pi.json --html results.html",
 )
-@click.option("--html", type=FILE, help="Write the page: one file, opens without a network.")
-@click.option("--markdown", type=FILE, help="Write the table as Markdown.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the table is made of as JSON instead of the table.")
-def command(
-    files: tuple[Path, ...], histories: tuple[Path, ...], html: Path | None, markdown: Path | None, as_json: bool
-) -> None:
+def command(files: tuple[Path, ...], options: ReportOptions) -> None:
     """Put one or more results files of `edge-af bench` into one table; several devices stand side by side.
 
-    With --history, past comparisons of `edge-af compare`, to be looked at: nothing is judged by them.
+    With --history, show past comparisons of `edge-af compare`. No gate depends on them.
     """
-    if bool(files) == bool(histories):
-        raise click.UsageError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")
-    if histories:
+    if bool(files) == bool(options.history):
+        raise EdgeAfError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")
+    if options.history:
         from edge_af.records.history import read_history
         from edge_af.report import write_history
         from edge_af.report.history import summary as entries
         from edge_af.report.history import table as history_table
 
-        found = read_history(histories)
-        tell(json.dumps(entries(found), indent=2, ensure_ascii=False) if as_json else history_table(found))
-        write_history(found, markdown=markdown, html=html)
+        found = read_history(options.history)
+        tell(json.dumps(entries(found), indent=2, ensure_ascii=False) if options.json else history_table(found))
+        write_history(found, markdown=options.markdown, html=options.html)
         return
     from edge_af.records.results import read_results
     from edge_af.report import write_reports
@@ -49,9 +56,9 @@ def command(
     from edge_af.report.text import table
 
     many = [read_results(file) for file in files]
-    if as_json:
+    if options.json:
         value = {"rows": [summary(line) for line in compare(many)], "caveats": caveats(many)}
         tell(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         tell(table(many))
-    write_reports(many, markdown=markdown, html=html)
+    write_reports(many, markdown=options.markdown, html=options.html)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
+from edge_af.cli.build import verb
 from edge_af.console import say, tell
+from edge_af.options import option
 
 
 @click.group()
@@ -12,18 +16,30 @@ def command() -> None:
     """Prepare this machine for `edge-af bench --target`."""
 
 
-@command.command()
-@click.argument("kind", type=click.Choice(["emulated"]))
-@click.option("--mirror", metavar="URL", help="A Debian mirror.  [default: this machine's own]")
-def setup(kind: str, mirror: str | None) -> None:
-    """Get what a target needs here, once.
+@dataclass(frozen=True)
+class SetupOptions:
+    """The options of `edge-af targets setup`."""
 
-    emulated: QEMU, an arm64 Debian and the aarch64 wheels, into ~/.cache/edge-af/emulated, some 400 MB. Without root: packages
-    are unpacked there and not installed.
+    mirror: str | None = option("Debian mirror.", default=None, metavar="URL", shown_default="this machine's own")
+
+
+@verb(
+    SetupOptions,
+    kind=click.Argument(["kind"], type=click.Choice(["emulated"])),
+    example="edge-af targets setup emulated",
+)
+def setup(kind: str, options: SetupOptions) -> None:
+    """Install what a target needs on this machine, once.
+
+    emulated: QEMU, an arm64 Debian and the aarch64 wheels, into ~/.cache/edge-af/emulated, some 400 MB. It needs no root:
+    packages are unpacked there and not installed.
     """
     from edge_af.emulation.setup import setup_emulated
 
-    system, was_there = setup_emulated(mirror)
+    system, was_there = setup_emulated(options.mirror)
     versions = ", ".join(f"{name} {version}" for name, version in system.versions.items())
     say(f"{'already set up' if was_there else 'set up'}: {system.folder}")
     tell(f"QEMU {system.qemu}, Python {system.python}, {versions}")
+
+
+command.add_command(setup)

@@ -1,71 +1,52 @@
-"""`edge-af train`."""
+"""`edge-af train`: train a network on a prepared dataset."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import click
-
+from edge_af.cli.build import verb
 from edge_af.console import tell
+from edge_af.errors import EdgeAfError
 from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, preset
+from edge_af.options import option, part
 from edge_af.train.options import TrainOptions
 
-
-def train_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for each field of `TrainOptions`."""
-    for field in reversed(dataclasses.fields(TrainOptions)):
-        name = f"--{field.name.replace('_', '-')}"
-        is_flag = isinstance(field.default, bool)
-        function = click.option(
-            name, default=field.default, show_default=not is_flag, is_flag=is_flag, help=field.metadata["help"]
-        )(function)
-    return function
+NETWORK = "Network and data"
 
 
-@click.command()
-@click.option(
-    "--data", "data_folder", required=True, type=click.Path(path_type=Path), help="Prepared dataset to train on."
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(TrainOptions):
+    """The options of `edge-af train`."""
+
+    data: Path = option("Prepared dataset to train on.", group=NETWORK)
+    out: Path = option("Run folder to write.", group=NETWORK)
+    model: str = option("Network.", choices=PRESETS, group=NETWORK)
+    preset: str = option("Size of the network (see `edge-af models`).", default="small", group=NETWORK)
+    ablate: str = option("Part to remove from attend-fusion.", default="none", choices=ABLATIONS, group=NETWORK)
+    teacher: Path | None = option("Teacher run to distill from.", default=None, group=NETWORK)
+    resume: bool = option("Continue from the checkpoint in --out, if there is one.", default=False, group=NETWORK)
+    json: bool = option("Print the run as JSON.", default=False)
+
+
+@verb(
+    TrainCommand,
+    example="edge-af train --model attend-fusion --preset small --data prepared/train --out runs/attend-fusion",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to make.")
-@click.option("--model", required=True, type=click.Choice(list(PRESETS)), help="Which network.")
-@click.option("--preset", "preset_name", default="small", show_default=True, help="Its shape; see `edge-af models`.")
-@click.option(
-    "--ablate",
-    default="none",
-    show_default=True,
-    type=click.Choice(ABLATIONS),
-    help="Take this away from attend-fusion.",
-)
-@click.option("--teacher", type=click.Path(path_type=Path), help="Run whose scores are learnt beside the labels.")
-@train_flags
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, if there is one.")
-@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
-def command(
-    data_folder: Path,
-    out: Path,
-    model: str,
-    preset_name: str,
-    ablate: str,
-    teacher: Path | None,
-    resume: bool,
-    as_json: bool,
-    **flags: Any,
-) -> None:
+def command(options: TrainCommand) -> None:
     """Train a network on a prepared dataset.
 
-    A part of the training videos is held out: the best epoch and the F1 threshold are chosen on it. The run folder
-    holds the best epoch so far, from the first epoch on.
+    Some of the training videos are held out to choose the best epoch and the F1 threshold. The run folder holds the best epoch
+    so far, from the first epoch on.
     """
-    config, options = preset(model, preset_name), TrainOptions(**flags)
-    if ablate != "none":
+    config = preset(options.model, options.preset)
+    if options.ablate != "none":
         if not isinstance(config, AttendFusionConfig):
-            raise click.UsageError(f"--ablate is for attend-fusion, not for {model}.")
-        config = dataclasses.replace(config, ablate=ablate)
+            raise EdgeAfError(f"--ablate applies to attend-fusion, not to {options.model}.")
+        config = dataclasses.replace(config, ablate=options.ablate)
 
     # PyTorch reads this once, at its first large allocation: fewer page faults, a tenth of a step at the paper's size.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -73,15 +54,24 @@ def command(
     from edge_af.train.distributed import joined
     from edge_af.train.loop import train
 
-    dataset = open_dataset(data_folder)
+    dataset, how = open_dataset(options.data), part(options, TrainOptions)
     with joined() as group:
-        run = train(dataset, config, preset_name, out, options, teacher=teacher, resume=resume, group=group)
+        run = train(
+            dataset,
+            config,
+            options.preset,
+            options.out,
+            how,
+            teacher=options.teacher,
+            resume=options.resume,
+            group=group,
+        )
     if not group.leads:
         return
-    if as_json:
+    if options.json:
         tell(json.dumps({"model": run.model, **dataclasses.asdict(run)}))
         return
     held_out = run.training["held_out"]
-    tell(f"{out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
+    tell(f"{options.out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
     tell(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
-    tell(f"Next: edge-af export {out} --int8 --calibration-data {data_folder} --out artifacts/{run.model}")
+    tell(f"Next: edge-af export {options.out} --int8 --calibration-data {options.data} --out artifacts/{run.model}")

@@ -1,42 +1,50 @@
-"""`edge-af verify`: whether a bundle is whole, and whose it is."""
+"""`edge-af verify`: check a bundle's checksums and signature."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from edge_af.cli.build import path_argument, verb
 from edge_af.console import say, tell, warn
+from edge_af.options import option
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--signers", type=click.Path(path_type=Path),
-    help="Whom to trust: OpenSSH's allowed_signers, or public keys as in id_ed25519.pub.",
-)  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Unpack to this folder, once all of it has passed.")
-@click.option("--overwrite", is_flag=True, help="Replace what that folder holds, if all of it came from here.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def command(bundle: Path, signers: Path | None, out: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Check every byte of BUNDLE, a file that `edge-af bundle` wrote, and its signature.
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The options of `edge-af verify`."""
 
-    Exit status 1 where a byte is not as it was, or where nobody in --signers has signed it.
+    signers: Path | None = option("Trusted signers: OpenSSH's allowed_signers, or public keys.", default=None)
+    out: Path | None = option("Folder to unpack to, once everything is verified.", default=None)
+    overwrite: bool = option("Replace what that folder holds, if a bundle wrote all of it.", default=False)
+    json: bool = option("Print JSON instead of text.", default=False)
+
+
+@verb(
+    VerifyOptions,
+    bundle=path_argument("BUNDLE"),
+    example="edge-af verify attend-fusion.edgeaf --signers allowed_signers --out artifacts/attend-fusion",
+)
+def command(bundle: Path, options: VerifyOptions) -> None:
+    """Verify the checksums and the signature of BUNDLE, a file that `edge-af bundle` wrote.
+
+    Exit code 1 means that a byte differs, or that nobody in --signers signed it.
     """
     from edge_af.bundle import kinds, verify_bundle
 
-    found = verify_bundle(bundle, signers=signers, out=out, overwrite=overwrite)
+    found = verify_bundle(bundle, signers=options.signers, out=options.out, overwrite=options.overwrite)
     manifest = found.manifest
     if not found.is_signed:
-        warn(f"{bundle}: not signed. It is whole, and may be by anybody.")
+        warn(f"{bundle}: not signed. It is whole, but its publisher is unverified.")
     elif found.fingerprint is None:
         warn(
-            f"{bundle}: its signature was not checked (no working ssh-keygen here). It is whole, but may be by anybody."
+            f"{bundle}: its signature was not checked: ssh-keygen does not work here. It is whole, but its publisher is "
+            "unverified."
         )
-    elif signers is None:
-        warn(f"{bundle}: signed by the key {found.fingerprint}; whose that is was not asked. Pass --signers.")
-    if as_json:
+    elif options.signers is None:
+        warn(f"{bundle}: signed by the key {found.fingerprint}, whose owner is unverified. Pass --signers.")
+    if options.json:
         value = {
             "bundle": bundle.name,
             "model": manifest.model,
@@ -55,5 +63,5 @@ def command(bundle: Path, signers: Path | None, out: Path | None, overwrite: boo
     else:
         by = f", signed by {found.signer} ({found.fingerprint})" if found.signer is not None else ""
         tell(f"{bundle}: {manifest.model} {manifest.preset}, {kinds(manifest.files)}: whole{by}")
-    if out is not None:
-        say(f"unpacked: {out}")
+    if options.out is not None:
+        say(f"unpacked: {options.out}")

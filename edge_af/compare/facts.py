@@ -42,17 +42,16 @@ def facts_of(
         data=str(data) if data is not None else None,
         f1_threshold=side.subject.f1_threshold if side.subject is not None else DEFAULT_F1_THRESHOLD,
         method=method,
-        result_fd=-1,
     )
     peaks: list[int] = []
     found: dict[str, Any] = {}
-    for run in range(MEMORY_RUNS):
-        last = run == MEMORY_RUNS - 1
-        wanted = dataclasses.replace(job, outcomes=str(outcomes)) if last and outcomes is not None else job
-        found = run_worker(wanted)
+    jobs = [job] * MEMORY_RUNS
+    jobs += [dataclasses.replace(job, task="score", outcomes=str(outcomes))] if outcomes is not None else []
+    for one in jobs:
+        found = run_worker(one)
         if found["status"] != OK:
             raise BrokenFile(side.role, found["status"], found["reason"])
-        if found.get("peak_memory_bytes"):
+        if one.task == "measure" and found.get("peak_memory_bytes"):
             peaks.append(found["peak_memory_bytes"])
     return FileFacts(
         size_bytes=side.path.stat().st_size,

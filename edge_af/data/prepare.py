@@ -40,26 +40,28 @@ from edge_af.data.vocabulary import Vocabulary, find_vocabulary, read_vocabulary
 from edge_af.data.writer import FILES, DatasetWriter, index_of
 from edge_af.errors import EdgeAfError
 from edge_af.files import check_replaceable, explain_os_errors, files_below, read_json, replace_folder, write_json
+from edge_af.options import check, option
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What shapes the result, beside the sources."""
+    """What shapes the prepared dataset, beside the sources."""
 
-    classes: int | None = None
-    """Number of classes; None: from the vocabulary, else from the layout."""
-    vocabulary: Path | None = None
-    """CSV of class names; None: the one that lies with the sources, if any."""
-    dtype: str = "float16"
-    """Of the stored features: `float16` or `float32`."""
-    skip_bad: bool = False
-    """Leave out damaged records, folders that cannot be read and broken links, and name them. The default stops there."""
+    classes: int | None = option(
+        "Number of classes.",
+        default=None,
+        at_least=1,
+        at_most=MOST_CLASSES,
+        shown_default="the vocabulary's or the layout's",
+    )
+    vocabulary: Path | None = option(
+        "CSV of class names, with the columns index and name.", default=None, shown_default="the one beside the sources"
+    )
+    dtype: str = option("Type of the stored features.", default="float16", choices=("float16", "float32"))
+    skip_bad: bool = option("Leave out what cannot be read, and name it, instead of stopping.", default=False)
 
     def __post_init__(self) -> None:
-        if self.classes is not None and not 1 <= self.classes <= MOST_CLASSES:
-            raise EdgeAfError(f"--classes {self.classes}: must be from 1 to {MOST_CLASSES}.")
-        if self.dtype not in ("float16", "float32"):
-            raise EdgeAfError(f"--dtype {self.dtype}: must be float16 or float32.")
+        check(self)
 
 
 @dataclass(frozen=True)

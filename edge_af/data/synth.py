@@ -36,8 +36,8 @@ from edge_af.console import Progress
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.examples import LOWEST, STEP, dequantise
 from edge_af.data.tfrecord import masked_crc32c
-from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, staged_folder, write_atomic, write_json
+from edge_af.options import check, option
 
 PARTITIONS = ("train", "eval")
 VOCABULARY = "vocabulary.csv"
@@ -94,20 +94,15 @@ GROUPS_START = (1, 6)
 
 @dataclass(frozen=True)
 class SynthOptions:
-    """Size and seed of a made-up data set."""
+    """Size and seed of a synthetic dataset."""
 
-    videos_train: int = 12000
-    videos_eval: int = 2000
-    classes: int = 400
-    seed: int = 0
+    videos_train: int = option("Videos in OUT/train.", default=12000, at_least=1)
+    videos_eval: int = option("Videos in OUT/eval.", default=2000, at_least=1)
+    classes: int = option("Number of classes.", default=400, at_least=10, at_most=65536)
+    seed: int = option("Random seed of everything.", default=0, at_least=0)
 
     def __post_init__(self) -> None:
-        if self.videos_train < 1 or self.videos_eval < 1:
-            raise EdgeAfError("--videos-train, --videos-eval: must be at least 1.")
-        if not 10 <= self.classes <= 65536:
-            raise EdgeAfError(f"--classes {self.classes}: must be from 10 to 65536.")
-        if self.seed < 0:
-            raise EdgeAfError(f"--seed {self.seed}: must not be negative.")
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -283,7 +278,7 @@ def make_features(
     return blocks[0], blocks[1]
 
 
-def synthesise(out: Path, options: SynthOptions | None = None, *, overwrite: bool = False) -> dict[str, Any]:
+def synthesize(out: Path, options: SynthOptions | None = None, *, overwrite: bool = False) -> dict[str, Any]:
     """Write a made-up data set: `out`/train/train00.tfrecord …, `out`/eval/eval00.tfrecord …, `out`/vocabulary.csv,
     and `out`/made-up.json, by which a later run knows what it may overwrite.
 

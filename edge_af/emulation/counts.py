@@ -47,7 +47,7 @@ def guest_job(path: Path, runtime: str, timeout_seconds: float, **more: Any) -> 
     """A job for the guest; without `more`, to count."""
     method = Method(inferences=COUNTED, seconds=None, timeout_seconds=timeout_seconds)
     settings = {"data": None, "f1_threshold": 0.5, **more}
-    return GuestJob(path=str(path.resolve()), runtime=runtime, threads=1, method=method, result_fd=-1, **settings)
+    return GuestJob(path=str(path.resolve()), runtime=runtime, threads=1, method=method, **settings)
 
 
 def count(

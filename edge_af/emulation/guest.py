@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from edge_af.bench.worker import main as worker
 from edge_af.data.dataset import open_dataset
 from edge_af.files import atomic_path
 from edge_af.machine.memory import read_memory
-from edge_af.records.results import Method
 from edge_af.runtime import import_runtime, load
 
 MARK = 0x0ED6E000
@@ -40,11 +38,6 @@ class GuestJob(Job):
     seconds: float = 60.0
     scores: str | None = None
     """Where to leave them: (videos, classes) float32, as `.npy`."""
-
-    @staticmethod
-    def from_json(text: str) -> GuestJob:
-        value = json.loads(text)
-        return GuestJob(**{**value, "method": Method(**value["method"])})
 
 
 def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:
@@ -89,4 +82,4 @@ def mark(number: int) -> None:
 
 
 if __name__ == "__main__":
-    worker(GuestJob.from_json, run)
+    worker(GuestJob, run)

@@ -25,13 +25,20 @@ from edge_af.artifacts import (
 )
 from edge_af.console import Progress, say, warn
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
-from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export import proof
 from edge_af.export.gate import GateData, hold, measured_gap
 from edge_af.export.graph import PROTOBUF_LIMIT, ROOM, Graph, save_onnx
 from edge_af.export.quantize import NO_PAIR_LIMIT, Plan, WeightQuantizer, fitting, plan, to_nearest
-from edge_af.export.ranges import Ranges, check_ranges, choose_videos, find_ranges, read_ranges, write_ranges
+from edge_af.export.ranges import (
+    CalibrationData,
+    Ranges,
+    check_ranges,
+    choose_videos,
+    find_ranges,
+    read_ranges,
+    write_ranges,
+)
 from edge_af.export.recipes import Recipe
 from edge_af.export.rounding import Rounder, layer_inputs
 from edge_af.export.sensitivity import (
@@ -56,16 +63,6 @@ SENSITIVITY_VIDEOS = 256
 """Videos that a layer's sensitivity is measured on unless another number is asked for."""
 TRIED = 16
 """Videos on which each file's scores are compared with the network's."""
-
-
-@dataclass(frozen=True)
-class CalibrationData:
-    """Training videos to find ranges on."""
-
-    dataset: Dataset
-    rows: NDArray[np.int64]
-    seed: int
-    """That the rows were drawn with, for the record."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,16 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
+class CalibrationData:
+    """Training videos to find ranges on."""
+
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    seed: int
+    """That the rows were drawn with, for the record."""
+
+
+@dataclass(frozen=True)
 class Histogram:
     """Counts of a tensor's values; see the module's docstring."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -43,8 +42,6 @@ class Latency:
 
 LEAST_FOR_MEDIAN = 20
 """Inferences of a round, below which its median says little."""
-ROUNDS_AGREE = 1.1
-"""How far the rounds' medians of a row may be apart, the slowest over the fastest."""
 
 
 @dataclass(frozen=True)
@@ -377,23 +374,6 @@ def schema() -> dict[str, Any]:
     text = package_data("records", "results.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
-
-
-def disagreements(titled: Iterable[tuple[str, Row]]) -> list[str]:
-    """What to say of rows whose rounds, each a process of its own, do not agree on the p50: something else made them slow.
-
-    Args:
-        titled: rows, and what to call them.
-    """
-    apart = [
-        f"{title} ({min(medians):.3g} to {max(medians):.3g} ms)"
-        for title, row in titled
-        if (medians := row.round_p50_ms()) and max(medians) > ROUNDS_AGREE * min(medians)
-    ]
-    if not apart:
-        return []
-    named = ", ".join(apart[:3]) + (f", and {len(apart) - 3} more" if len(apart) > 3 else "")
-    return [f"Rounds differ by more than {round(100 * (ROUNDS_AGREE - 1))} % in the p50 of {named}."]
 
 
 def write_results(path: Path, results: Results) -> None:

@@ -94,14 +94,14 @@ def load_safely(
         EdgeAfError: as `load`, or the file crashes its runtime, or is not the one that its manifest names.
         MissingRuntime: the runtime cannot be imported here.
     """
-    from edge_af.artifacts import manifest_of
+    from edge_af.artifacts import checked_files
     from edge_af.runtime.apart import ApartScorer
 
     path = Path(path)
     fitting = runtime_of(path)
     if fitting != "torch" and runtime in (None, fitting):
         if confirmed is None:
-            confirmed = manifest_of(path) is not None
+            confirmed = any(checked_files(path.parent, name=path.name))
         if not confirmed:
             return ApartScorer(path, threads, Path(packed) if packed is not None else None)
     return load(path, runtime=runtime, threads=threads, packed=packed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,7 +21,6 @@ from pathlib import Path
 
 from edge_af.errors import EdgeAfError
 from edge_af.files import locked, sha256_file
-from edge_af.targets import AdbTarget
 
 FOLDER = "/data/local/tmp/edge-af"
 """On the phone: the one place where its shell may both write and run programs."""
@@ -64,6 +64,41 @@ _TAKE = (
     f'cd {FOLDER}/files && case "$(sha256sum <"$1.part")" in "$1"*) chmod 755 "$1.part" && mv -f "$1.part" "$1" ;; '
     '*) rm -f "$1.part"; exit 1 ;; esac'
 )
+
+
+FORM = "adb[:SERIAL]"
+# As `adb devices` prints it: letters and digits over USB, an address and a port or a service's name over the network. Over
+# Wi-Fi it may hold a space: `adb-13e7-Up (2)._adb-tls-connect._tcp`.
+_SERIAL = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]() -]*(?<! )")
+
+
+@dataclass(frozen=True)
+class AdbTarget:
+    """An Android phone."""
+
+    serial: str | None = None
+    """As `adb devices` prints it; None for the only one there is."""
+
+    @property
+    def label(self) -> str:
+        """What messages call it: `adb:8A1X0LZ5K`."""
+        return f"adb:{self.serial}" if self.serial is not None else "adb"
+
+
+def parse_adb(text: str) -> AdbTarget:
+    """Read an address `adb[:SERIAL]`.
+
+    Raises:
+        EdgeAfError: it has another form.
+    """
+    if text == "adb":
+        return AdbTarget()
+    serial = text.removeprefix("adb:")
+    if not text.startswith("adb:") or not _SERIAL.fullmatch(serial):
+        raise EdgeAfError(
+            f"--target {text!r}: {serial!r} is not a serial number as `adb devices` prints it; this target is {FORM}."
+        )
+    return AdbTarget(serial)
 
 
 class Gone(EdgeAfError):

@@ -1,8 +1,8 @@
-"""What runs on the board: sent there anew with each request, and needing nothing but Python 3.11.
+"""What runs on the board first: sent there for each connection, and needing nothing but Python 3.11.
 
-It reads one request, a JSON object on a line, from standard input, does it, and writes JSON objects, one a line, to standard
-output: `{"say": …}` for the person at the workstation, and last `{"done": …}` or `{"error": …, "message": …}`. No text of the
-user's ever passes through a shell.
+It reads requests, one JSON object per line, from standard input, and answers on standard output, one JSON object per line:
+`{"say": …}` for the person at the workstation, and last `{"done": …}` or `{"error": …, "message": …}`. Empty lines are signs of
+life. No text of the user's ever passes through a shell.
 
 Everything lies in one folder, `~/.cache/edge-af`:
 
@@ -10,8 +10,8 @@ Everything lies in one folder, `~/.cache/edge-af`:
 |---|---|
 | `files/SHA256` | exported files, data and wheels, by content; `.part` while on the way |
 | `environments/KEY` | a virtual environment with the packages that a plain install of edge-af needs |
-| `apps/SHA256` | edge-af itself, unpacked from its wheel |
-| `sessions/KEY` | a bench under way: its files by name, its results, what going on needs |
+| `apps/SHA256` | edge-af itself, unpacked from its archive |
+| `sessions/KEY` | a bench under way: its files by name, and its packed weights |
 | `lock` | held while a bench runs or an environment is made |
 
 What has not been used for 30 days is removed.
@@ -38,7 +38,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NoReturn
 
 from edge_af.cache import home  # `edge_af.targets.ssh` sends it along.
 
@@ -46,7 +46,7 @@ MARK = "edge-af agent"
 """The first line of ours on standard output; what stands before it is the login shell's."""
 
 SILENCE_SECONDS = 60.0
-"""The workstation gives a sign of life every few seconds; without one for so long, the bench is stopped."""
+"""The workstation gives a sign of life every few seconds; without one for this long, work is stopped."""
 
 KEEP_SECONDS = 30 * 86400
 BLOCK = 1 << 20
@@ -130,7 +130,7 @@ def put(request: dict[str, Any]) -> dict[str, Any]:
             while left:
                 block = sys.stdin.buffer.read(min(left, BLOCK))
                 if not block:
-                    raise Refused("cut-off", "the connection ended in the middle of a file")
+                    raise EOFError
                 file.write(block)
                 left -= len(block)
             file.truncate(size)
@@ -152,7 +152,8 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
     done = folder / "complete.json"
     if wheels is None and not done.is_file():
         return {"python": None}
-    with held_lock(request["client"]):
+    lock = take_lock(request["client"])
+    try:
         if not done.is_file():
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(exist_ok=True)
@@ -163,6 +164,8 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         os.utime(folder)
+    finally:
+        os.close(lock)
     return {"python": str(folder / "bin/python"), **json.loads(done.read_text(encoding="utf-8"))}
 
 
@@ -235,85 +238,8 @@ def told(command: list[str], label: str) -> tuple[int, str]:
     return status, (errors or said or ["no message"])[-1].removeprefix("ERROR: ")
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Bench: lay the files out by name, run `edge_af bench` on them, hand on what it says, and return its results.
-
-    The session is the same for the same files and options, so that a bench that was interrupted goes on. When standard input
-    ends or falls silent, the bench is stopped; what it has measured by then is kept.
-    """
-    session = home() / "sessions" / request["session"]
-    results, ended = session / "results.json", session / "ended.json"
-    with held_lock(request["client"]):
-        if ended.is_file():
-            kept: dict[str, Any] = json.loads(ended.read_text(encoding="utf-8"))
-            if kept["client"] == request["client"] and not request["fresh"]:
-                return {**kept, "results": results.read_text(encoding="utf-8") if results.is_file() else None}
-            shutil.rmtree(session)
-        files = session / "files"
-        shutil.rmtree(files, ignore_errors=True)
-        files.mkdir(parents=True)
-        for name, sha256 in request["layout"]:
-            (files / name).parent.mkdir(parents=True, exist_ok=True)
-            link(home() / "files" / sha256, files / name)
-        os.utime(session)
-        process = started(
-            request, ["bench", *request["arguments"], "--overwrite", "--out", str(results)], files, subprocess.DEVNULL
-        )
-        interrupted = True
-        try:
-            for line in relayed(process):
-                emit({"say": line})
-            process.wait()
-            interrupted = False
-        except EOFError:
-            pass
-        finally:
-            stop(process)
-        found = {"status": process.returncode, "interrupted": interrupted, "client": request["client"]}
-        if not interrupted:
-            ended.write_text(json.dumps(found), encoding="utf-8")
-        return {**found, "results": results.read_text(encoding="utf-8") if results.is_file() else None}
-
-
-def doctor(request: dict[str, Any]) -> dict[str, Any]:
-    """Run `edge_af doctor`, and return its status and what it prints."""
-    with tempfile.TemporaryFile() as output:
-        process = started(request, ["doctor", *request["arguments"]], home(), output)
-        try:
-            for line in relayed(process):
-                emit({"say": line})
-            process.wait()
-        finally:
-            stop(process)
-        output.seek(0)
-        return {"status": process.returncode, "output": output.read().decode(errors="replace")}
-
-
-def started(
-    request: dict[str, Any], arguments: list[str], folder: Path, output: int | IO[bytes]
-) -> subprocess.Popen[bytes]:
-    """A verb of edge-af under way in `folder`, of the wheel `request["app"]` in the environment `request["python"]`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return subprocess.Popen(
-        [request["python"], "-P", "-m", "edge_af", *arguments],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(unpacked(request["app"])), "PYTHONUTF8": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=end_with_parent,
-    )
-
-
-def forget(request: dict[str, Any]) -> dict[str, Any]:
-    """Remove a session whose results have arrived."""
-    shutil.rmtree(home() / "sessions" / request["session"], ignore_errors=True)
-    return {}
-
-
 def unpacked(sha256: str) -> Path:
-    """The folder that edge-af's wheel is unpacked in."""
+    """The folder that edge-af's archive is unpacked in."""
     folder = home() / "apps" / sha256
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
@@ -374,38 +300,35 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-@contextlib.contextmanager
-def held_lock(client: str) -> Iterator[None]:
-    """Hold the board for one client. A leftover of the same client, whose connection broke, is ended.
+def take_lock(client: str) -> int:
+    """Hold the board for one client, as long as this process lives. A leftover of the same client is ended.
+
+    Returns:
+        the lock file's descriptor.
 
     Raises:
         Refused: another client holds it.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(home() / "lock", flags, 0o600), "a+b") as file:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                file.seek(0)
-                with contextlib.suppress(ValueError, ProcessLookupError):
-                    holder = json.loads(file.read())
-                    if holder["client"] != client or time.monotonic() > deadline:
-                        raise Refused("busy", f"a bench runs here since {holder['since']} (UTC)") from None
-                    os.kill(holder["pid"], signal.SIGTERM)
-                if time.monotonic() > deadline:
-                    raise Refused("busy", "a bench runs here already") from None
-                time.sleep(0.5)
-        since = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "client": client, "since": since}).encode())
-        file.flush()
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(home() / "lock", flags, 0o600)
+    deadline = time.monotonic() + 30
+    while True:
         try:
-            yield
-        finally:
-            file.truncate(0)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                holder = json.loads(os.pread(descriptor, 1 << 12, 0))
+                if holder["client"] != client or time.monotonic() > deadline:
+                    raise Refused("busy", f"a bench runs here since {holder['since']} (UTC)") from None
+                os.kill(holder["pid"], signal.SIGTERM)
+            if time.monotonic() > deadline:
+                raise Refused("busy", "a bench runs here already") from None
+            time.sleep(0.5)
+    since = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "client": client, "since": since}).encode(), 0)
+    return descriptor
 
 
 def prune() -> None:
@@ -433,33 +356,77 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def leave(number: int, frame: Any) -> None:
-    """Put everything away and end, once: a leftover of a broken connection is told so by its successor, and more than once."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + number)
+def doctor(request: dict[str, Any]) -> dict[str, Any]:
+    """Run `edge_af doctor`, and return its exit code and what it prints."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [request["python"], "-P", "-m", "edge_af", "doctor", *request["arguments"]],
+            cwd=home(),
+            env=app_environment(request["app"]),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        try:
+            for line in relayed(process):
+                emit({"say": line})
+            process.wait()
+        finally:
+            stop(process)
+        output.seek(0)
+        return {"status": process.returncode, "output": output.read().decode(errors="replace")}
+
+
+def serve(request: dict[str, Any]) -> NoReturn:
+    """Lay the files of a bench out by name, and have edge-af itself take this process over; see `edge_af.targets.board`.
+
+    The session is the same for the same files, so that a bench that was interrupted finds its packed weights again.
+    """
+    descriptor = take_lock(request["client"])
+    session = home() / "sessions" / request["session"]
+    files = session / "files"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir(parents=True)
+    for name, sha256 in request["layout"]:
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        link(home() / "files" / sha256, files / name)
+    os.utime(session)
+    os.set_inheritable(descriptor, True)
+    os.chdir(files)
+    python = request["python"]
+    os.execve(python, [python, "-P", "-m", "edge_af.targets.board"], app_environment(request["app"]))
+
+
+def app_environment(sha256: str) -> dict[str, str]:
+    """Return the variables with which this Python finds edge-af, and none that would have it find something else."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**variables, "PYTHONPATH": str(unpacked(sha256)), "PYTHONUTF8": "1"}
 
 
 def main() -> None:
-    """Do what the request says, and tell how it ended."""
-    operations = {
-        operation.__name__: operation for operation in (probe, missing, put, environment, run, doctor, forget)
-    }
-    signal.signal(signal.SIGTERM, leave)
+    """Do what the requests say, and answer how each ended."""
+    operations = {operation.__name__: operation for operation in (probe, missing, put, environment, doctor, serve)}
     sys.stdout.write(f"\n{MARK}\n")
     sys.stdout.flush()
     try:
-        request = json.loads(sys.stdin.buffer.readline())
-        emit({"done": operations[request["do"]](request)})
-    except Refused as error:
-        emit({"error": error.kind, "message": str(error)})
-    except EOFError:
-        emit({"error": "cut-off", "message": "the connection ended"})
-    except BrokenPipeError:
+        while line := sys.stdin.buffer.readline():
+            if not line.strip():
+                continue
+            request = json.loads(line)
+            try:
+                emit({"done": operations[request["do"]](request)})
+            except Refused as error:
+                emit({"error": error.kind, "message": str(error)})
+            except OSError as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                where = f"{error.filename}: " if error.filename else ""
+                emit({"error": "disk-full" if full else "system", "message": f"{where}{error.strerror or error}"})
+    except (EOFError, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        where = f"{error.filename}: " if error.filename else ""
-        emit({"error": "disk-full" if full else "system", "message": f"{where}{error.strerror or error}"})
 
 
 if __name__ == "__main__":

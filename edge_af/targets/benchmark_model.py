@@ -8,12 +8,11 @@ Older and newer builds put `INFO: ` before each line or leave it out. Neither ha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
-from edge_af.records.results import CRASHED, FAILED, OK, TIMEOUT, Latency, Method, Round
+from edge_af.records.results import CRASHED, FAILED, OK, TIMEOUT, Method, Round
 from edge_af.subprocesses import signal_in_words
 from edge_af.targets.adb import Ended
 
@@ -28,15 +27,10 @@ _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitori
 _FIELD = re.compile(rf"(\w+)={_NUMBER}")
 
 
-def options(method: Method, inferences: int) -> list[str]:
-    """What it is told beside the file and the threads.
-
-    Args:
-        method: of which `warm_up`, `seconds` and `rounds` are taken.
-        inferences: timed ones, of this round.
-    """
+def options(method: Method) -> list[str]:
+    """List the options of one round, beside the file and the threads: `method` is that round's."""
     return [
-        f"--num_runs={inferences}",
+        f"--num_runs={method.inferences}",
         "--min_secs=0",
         f"--max_secs={most_seconds(method):g}",
         f"--warmup_runs={method.warm_up}",
@@ -68,8 +62,8 @@ def scoring_options(videos: int, inputs: Mapping[str, tuple[str, int]], scores: 
 
 
 def most_seconds(method: Method) -> float:
-    """After which it stops warming up, and after as many again stops timing: its `--max_secs`, of one round."""
-    return method.seconds / method.rounds if method.seconds is not None else method.timeout_seconds
+    """Return its `--max_secs` for one round: it warms up for so long at most, and times for as long again."""
+    return method.seconds if method.seconds is not None else method.timeout_seconds
 
 
 @dataclass(frozen=True)
@@ -119,23 +113,6 @@ def _timings(text: str) -> tuple[float | None, float | None] | None:
         return None
     first = _FIRST.search(text)
     return float(loading[1]), float(first[1]) if first is not None else None
-
-
-def latency_of(rounds: Sequence[Round]) -> Latency:
-    """Of several rounds: the mean and n of all inferences, and the medians of the rounds' own p50 and p95.
-
-    p90 and p99 are None: they do not follow from what is printed.
-    """
-    n = sum(one.n for one in rounds)
-    slow = [one.p95 for one in rounds if one.p95 is not None]
-    return Latency(
-        p50=round(median(one.p50 for one in rounds), 4),
-        p90=None,
-        p99=None,
-        mean=round(sum(one.mean * one.n for one in rounds) / n, 4),
-        n=n,
-        p95=round(median(slow), 4) if len(slow) == len(rounds) else None,
-    )
 
 
 def found_of(ended: Ended, seconds: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Several targets benched at once, each by an `edge-af bench --target` in a process of its own.
+"""Several targets benched at once, each in a process of its own.
 
 A fleet is a file, YAML for people to write:
 
@@ -7,30 +7,33 @@ targets:
   - ssh://pi@pi5.local
   - {target: "ssh://pi@pi4.local", offline: true}   # it has no network: see --offline
   - adb:8A1X0LZ5K                                   # a phone
-  - emulated:pi5                                    # a board that is not there
+  - emulated:pi5                                    # an emulated board
 ```
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import multiprocessing
+import os
 import re
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edge_af.console import say
+from edge_af.bench.backend import TargetOptions
+from edge_af.bench.request import BenchRequest
+from edge_af.bench.session import bench
+from edge_af.bench.subject import Subject
+from edge_af.console import prefix_lines
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
-from edge_af.records.results import Results, read_results
 from edge_af.records.schema import violation
-from edge_af.subprocesses import environment
-from edge_af.targets import AdbTarget, Target, parse_target
+from edge_af.targets import open_backend
 
 _MEMBER: dict[str, Any] = {
     "type": ["string", "object"],
@@ -49,29 +52,31 @@ class Member:
     """A target of a fleet."""
 
     address: str
-    target: Target
-    offline: bool
+    label: str
+    options: TargetOptions
 
     def out(self, out: Path) -> Path:
-        """Where its results go: `results.json` of the fleet is `results-pi-pi5.local.json` of this one."""
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", self.target.label).strip("-")
+        """Name its results file: `results.json` of the fleet is `results-pi-pi5.local.json` of this one."""
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", self.label).strip("-")
         return out.with_name(f"{out.stem}-{name}{out.suffix}")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a member: its results, or why there are none."""
+    """What became of a target."""
 
-    member: Member
-    results: Results | None
-    reason: str | None
+    label: str
+    out: Path
+    """Its results file."""
+    reason: str | None = None
+    """Why it gave no results; None if it did."""
 
 
-def read_fleet(path: Path) -> list[Member]:
-    """Read a fleet.
+def read_fleet(path: Path, options: TargetOptions = TargetOptions()) -> list[Member]:  # noqa: B008 - it is frozen
+    """Read a fleet. `options` are those of the command line; each target takes those that apply to it.
 
     Raises:
-        EdgeAfError: it is missing, no YAML, names no target or one twice, or says something that a fleet does not.
+        EdgeAfError: it is missing, not YAML, names no target or one twice, or has an unknown field.
     """
     value = read_yaml(path, "fleet")
     if wrong := violation(value, SCHEMA):
@@ -81,88 +86,79 @@ def read_fleet(path: Path) -> list[Member]:
         fields: dict[str, Any] = {"target": entry} if isinstance(entry, str) else entry
         if unknown := set(fields) - set(_MEMBER["properties"]):
             raise EdgeAfError(f"{path}: targets[{index}]: there is no field {min(unknown)!r}.")
+        address = fields["target"]
+        is_phone = address.startswith("adb")
+        own = TargetOptions(
+            offline=fields.get("offline", options.offline and address.startswith("ssh")),
+            benchmark_model=options.benchmark_model if is_phone else None,
+            cores=options.cores if is_phone else None,
+        )
         try:
-            target = parse_target(fields["target"])
+            members.append(Member(address, open_backend(address, own).label, own))
         except EdgeAfError as error:
             raise EdgeAfError(f"{path}: targets[{index}]: {error}") from None
-        members.append(Member(fields["target"], target, fields.get("offline", False)))
     if not members:
         raise EdgeAfError(f"{path}: names no target.")
     names = [member.out(Path("r.json")) for member in members]
     for member, name in zip(members, names, strict=True):
         if names.count(name) > 1:
-            raise EdgeAfError(f"{path}: names {member.target.label} more than once, or one that is written like it.")
+            raise EdgeAfError(f"{path}: names {member.label} more than once, or one that is written like it.")
     return members
 
 
-def bench_fleet(
-    members: Sequence[Member], arguments: Sequence[str], out: Path, *, for_phones: Sequence[str] = ()
-) -> list[Outcome]:
+def bench_fleet(subjects: Sequence[Subject], request: BenchRequest, members: Sequence[Member]) -> list[Outcome]:
     """Bench every member at once. One that fails stops none of the others.
 
     Args:
+        subjects: the exported files.
+        request: `out` is what the members' results files are named after.
         members: the targets.
-        arguments: of `edge-af bench`, but for `--target`, `--offline` and `--out`.
-        out: what the members' results files are named after.
-        for_phones: more arguments, for `adb` targets alone.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C, once every member has stopped and put away what it had.
+        KeyboardInterrupt: by Ctrl-C, once every member has stopped and saved what it had.
     """
+    assert request.out is not None
+    context = multiprocessing.get_context("spawn")
     running = []
     for member in members:
-        command = [sys.executable, "-P", "-m", "edge_af", "bench", "--target", member.address]
-        command += ["--offline"] if member.offline else []
-        command += for_phones if isinstance(member.target, AdbTarget) else []
-        command += ["--out", str(member.out(out)), *arguments]
-        process = subprocess.Popen(
-            command,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            # Ctrl-C is for this process, which hands it on.
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        reasons, writer = context.Pipe(duplex=False)
+        out = member.out(request.out)
+        process = context.Process(
+            target=_bench_member, args=(subjects, dataclasses.replace(request, out=out), member, writer)
         )
-        said: list[str] = []
-        reader = threading.Thread(target=_relay, args=(process, member.target.label, said), daemon=True)
-        reader.start()
-        running.append((member, process, reader, said))
+        process.start()
+        writer.close()
+        running.append((member, out, process, reasons))
     try:
-        for _, process, _, _ in running:
-            process.wait()
+        for _, _, process, _ in running:
+            process.join()
     except KeyboardInterrupt:
-        for _, process, _, _ in running:
+        for _, _, process, _ in running:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
-        for _, process, reader, _ in running:
-            process.wait()
-            reader.join()
+                os.kill(process.pid or 0, signal.SIGINT)
+        for _, _, process, _ in running:
+            process.join()
         raise
-    outcomes = []
-    for member, process, reader, said in running:
-        reader.join()
-        outcomes.append(_outcome(member, process.returncode, said, member.out(out)))
-    return outcomes
+    return [_outcome(member, out, process.exitcode, reasons) for member, out, process, reasons in running]
 
 
-def _relay(process: subprocess.Popen[str], label: str, said: list[str]) -> None:
-    """Hand on what a member's process says, each line under the member's name."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        text = line.rstrip()
-        if text:
-            said.append(text)
-            say(text if label in text else f"{label}: {text}")
+def _bench_member(subjects: Sequence[Subject], request: BenchRequest, member: Member, reasons: Connection) -> None:
+    """Bench one member, in a process of its own; send why there are no results, if there are none."""
+    os.setsid()  # Ctrl-C is for the process that started this one, which passes it on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    prefix_lines(member.label)
+    try:
+        bench(subjects, request, open_backend(member.address, member.options))
+        reasons.send(None)
+    except EdgeAfError as error:
+        reasons.send(" ".join(str(error).splitlines()).removeprefix(f"{member.label}: "))
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGINT)  # Without multiprocessing's traceback.
 
 
-def _outcome(member: Member, status: int, said: Sequence[str], out: Path) -> Outcome:
-    if status == 0:
-        return Outcome(member, read_results(out), None)
-    # An error is the last thing said, in a line or two of which the first bears the program's name.
-    first = max((index for index, line in enumerate(said) if line.startswith("edge-af: ")), default=None)
-    reason = " ".join(said[first:]).removeprefix("edge-af: ") if first is not None else f"ended with status {status}"
-    return Outcome(member, None, reason.removeprefix(f"{member.target.label}: "))
+def _outcome(member: Member, out: Path, status: int | None, reasons: Connection) -> Outcome:
+    try:
+        reason = reasons.recv()
+    except EOFError:
+        reason = f"its process ended with status {status}"
+    return Outcome(member.label, out, reason)

@@ -1,66 +1,48 @@
-"""How to train: one frozen dataclass, whose fields are the flags of `edge-af train`. Nothing here needs torch."""
+"""How to train: the options of `edge-af train`. Nothing here needs torch."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from edge_af.errors import EdgeAfError
-
-
-def _flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+from edge_af.options import check, option
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train. `metadata["help"]` of a field is its meaning, with its unit."""
+    """How to train."""
 
-    epochs: int = _flag(6, "Passes over the training videos.")
-    batch: int = _flag(256, "Videos a step.")
-    lr: float = _flag(2e-3, "Peak learning rate of AdamW.")
-    weight_decay: float = _flag(0.05, "AdamW's, on weight matrices only.")
-    warmup: float = _flag(0.1, "Share of all steps over which the learning rate rises from 0.")
-    clip: float = _flag(5.0, "Largest norm of a step's gradient.")
-    average: float = _flag(0.99, "Decay of the averaged weights, a step.")
-    patience: int = _flag(0, "Stop after so many epochs without a better held-out GAP@20; 0 for never.")
-    held_out: float = _flag(0.05, "Share of the videos held out for choosing the best epoch and the F1 threshold.")
-    teacher_weight: float = _flag(
-        0.5, "With --teacher: share of the loss that its scores have; the labels have the rest."
+    epochs: int = option("Passes over the training videos.", default=6, at_least=1)
+    batch: int = option("Videos per step.", default=256, at_least=2)
+    lr: float = option("Peak learning rate of AdamW.", default=2e-3, above=0)
+    weight_decay: float = option("Weight decay of AdamW, on weight matrices only.", default=0.05, at_least=0)
+    warmup: float = option(
+        "Share of all steps in which the learning rate rises from 0.", default=0.1, at_least=0, below=1
     )
-    seed: int = _flag(0, "Of the split, the order, the first weights and dropout.")
-    precision: str = _flag("auto", "fp32, bf16, or auto: bf16 where this machine is measured to be faster in it.")
-    device: str = _flag("auto", "cpu, cuda, or auto: a GPU where PyTorch finds one.")
-    compile: bool = _flag(False, "Compile the network with torch.compile; pays on a GPU.")
-    checkpoint_steps: int = _flag(
-        0, "Save all that --resume needs every so many steps; 0 for the end of each epoch only."
+    clip: float = option("Largest norm of a step's gradient.", default=5.0, above=0)
+    average: float = option("Decay of the averaged weights, per step.", default=0.99, at_least=0, below=1)
+    patience: int = option(
+        "Epochs without a better held-out GAP@20 before training stops; 0 for never.", default=0, at_least=0
     )
-    threads: int = _flag(0, "Threads of PyTorch; 0 for as many as this process may use.")
+    held_out: float = option(
+        "Share of the videos held out to choose the best epoch and the F1 threshold.", default=0.05, above=0, below=1
+    )
+    teacher_weight: float = option(
+        "Share of the teacher in the loss; the labels have the rest.", default=0.5, at_least=0, at_most=1
+    )
+    seed: int = option("Random seed for the split, the order, the initial weights and dropout.", default=0, at_least=0)
+    precision: str = option(
+        "fp32, bf16, or auto: bf16 where it is faster.",
+        default="auto",
+        choices=("auto", "fp32", "bf16"),
+    )
+    device: str = option(
+        "cpu, cuda, or auto: a GPU where PyTorch finds one.", default="auto", choices=("auto", "cpu", "cuda")
+    )
+    compile: bool = option("Compile the network with torch.compile; faster on a GPU.", default=False)
+    checkpoint_steps: int = option(
+        "Steps between checkpoints; 0 for the end of each epoch only.", default=0, at_least=0
+    )
+    threads: int = option("Threads of PyTorch; 0 for all cores of this process.", default=0, at_least=0)
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1),
-            ("batch", 2),
-            ("threads", 0),
-            ("patience", 0),
-            ("seed", 0),
-            ("checkpoint_steps", 0),
-        ):
-            if getattr(self, name) < low:
-                raise EdgeAfError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}.")
-        for name in ("lr", "clip"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise EdgeAfError(f"--{name} {getattr(self, name)}: must be above 0.")
-        if not self.weight_decay >= 0:
-            raise EdgeAfError(f"--weight-decay {self.weight_decay}: must not be negative.")
-        for name in ("warmup", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise EdgeAfError(f"--{name} {getattr(self, name)}: must lie in [0, 1).")
-        if not 0 <= self.teacher_weight <= 1:
-            raise EdgeAfError(f"--teacher-weight {self.teacher_weight}: must lie in [0, 1].")
-        if not 0 < self.held_out < 1:
-            raise EdgeAfError(f"--held-out {self.held_out}: must lie between 0 and 1.")
-        for name, choices in (("precision", ("auto", "fp32", "bf16")), ("device", ("auto", "cpu", "cuda"))):
-            if (value := getattr(self, name)) not in choices:
-                raise EdgeAfError(f"--{name} {value}: choose one of {', '.join(choices)}.")
+        check(self)

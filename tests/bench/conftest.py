@@ -15,4 +15,4 @@ def own_exports(exports: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches in this process read 4 MiB for the speed of memory, not a gigabyte."""
-    monkeypatch.setattr("edge_af.bench.run.buffers", lambda weights, cache: [2**22])
+    monkeypatch.setattr("edge_af.bench.local.buffers", lambda weights, cache: [2**22])

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benches import interrupt_after, run_bench
 
-from edge_af.bench import run
-from edge_af.bench.run import OtherBench, bench
+from edge_af.bench import local
+from edge_af.bench.session import OtherBench
 from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
@@ -48,8 +49,8 @@ def refused(*arguments: object, out: Path) -> str:
 def test_weights_that_the_disk_has_no_room_for_are_told(exports: Path, monkeypatch: pytest.MonkeyPatch):
     """Measured without, a row takes more memory: that is not the network's."""
     path = exports / "attend-fusion/attend-fusion-int8.tflite"
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda folder: SimpleNamespace(free=999))
-    results = bench(subjects_of([path]), None, method=dataclasses.replace(SHORT, packed=True))
+    monkeypatch.setattr(local.shutil, "disk_usage", lambda folder: SimpleNamespace(free=999))
+    results = run_bench(subjects_of([path]), None, method=dataclasses.replace(SHORT, packed=True))
     (row,) = results.rows
     assert row.status == "ok" and row.latency_ms is not None
     (warning,) = (text for text in results.warnings if "packed" in text)
@@ -209,7 +210,7 @@ def test_a_missing_runtime_is_a_row_and_the_others_go_on(
     (tmp_path / "ai_edge_litert.py").write_text("raise ImportError('not for this processor')")
     (tmp_path / "tflite_runtime.py").write_text("raise ImportError('nor this')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    results = bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
+    results = run_bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
     by_runtime = {
         runtime: [row for row in results.rows if row.runtime == runtime] for runtime in ("onnxruntime", "litert")
     }
@@ -233,7 +234,7 @@ def test_nothing_measured_at_all_is_no_success(exports: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_rows_are_saved_as_they_come(exports: Path):
     saved: list[Results] = []
-    bench(subjects_of([exports / "attend-fusion"], ("litert",)), None, method=SHORT, save=saved.append)
+    run_bench(subjects_of([exports / "attend-fusion"], ("litert",)), None, method=SHORT, on_saved=saved.append)
     assert [len(results.rows) for results in saved] == [1, 2, 2]
     assert [results.is_complete for results in saved] == [False, True, True]
 
@@ -311,7 +312,7 @@ def _vouch(path: Path) -> None:
 def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
     quantised = [exports / f"{model}/{model}-int8.onnx" for model in ("attend-fusion", "fc-late-fusion")]
     small = exports / "attend-fusion/attend-fusion-fp32.onnx"
-    results = bench(subjects_of([*quantised, small]), None, method=SHORT)
+    results = run_bench(subjects_of([*quantised, small]), None, method=SHORT)
     assert (results.baseline.model, results.baseline.precision) == ("attend-fusion", "fp32")
     with pytest.raises(EdgeAfError, match="no such folder"):
         open_dataset(exports / "absent")
@@ -326,7 +327,7 @@ def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Pat
     subjects = subjects_of(paths, ("litert",))
     names = ["old/attend-fusion", "new/attend-fusion", "fc-late-fusion"]
     assert [subject.artifact for subject in subjects] == [name for name in names for _ in ("fp32", "int8")]
-    results = bench(subjects, None, method=SHORT)
+    results = run_bench(subjects, None, method=SHORT)
     lines = compare([results])
     assert len({line.network for line in lines}) == 3
     assert all(line.fp32 is not None and line.fp32.artifact == line.row.artifact for line in lines)
@@ -340,7 +341,7 @@ def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Pat
 def test_rounds_add_up_and_batches_are_rows(exports: Path, eval_dataset: Dataset):
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
     method = Method(inferences=10, warm_up=1, rounds=4, packed=True)
-    results = bench(subjects_of([file]), eval_dataset, batches=(1, 8), method=method)
+    results = run_bench(subjects_of([file]), eval_dataset, batches=(1, 8), method=method)
     assert results.is_complete and [row.batch for row in results.rows] == [1, 8]
     for row in results.rows:
         assert row.status == "ok" and row.rounds == [3, 3, 2, 2]
@@ -356,19 +357,26 @@ def test_rounds_add_up_and_batches_are_rows(exports: Path, eval_dataset: Dataset
 @pytest.mark.slow
 def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path, eval_dataset: Dataset, tmp_path: Path):
     subjects = subjects_of([exports / "attend-fusion"], ("litert",))
-    method, scratch = Method(inferences=6, warm_up=1, rounds=2), tmp_path / "scratch"
-    kept: list[Results] = []
-
-    def until_the_third(results: Results) -> None:
-        kept.append(results)
-        if len(kept) == 3:
-            raise KeyboardInterrupt
-
-    options = dict(method=method, scratch=scratch)
+    method, out = Method(inferences=6, warm_up=1, rounds=2), tmp_path / "r.json"
+    kept, on_saved = interrupt_after(3)
     with pytest.raises(KeyboardInterrupt):
-        bench(subjects, eval_dataset, save=until_the_third, **options)
-    assert [row.rounds for row in kept[-1].rows] == [[3, 3], [3]] and scratch.is_dir()
-    whole = bench(subjects, eval_dataset, earlier=kept[-1], **options)
+        run_bench(subjects, eval_dataset, method=method, out=out, on_saved=on_saved)
+    assert [row.rounds for row in kept[-1].rows] == [[3, 3], [3]] and read_results(out) == kept[-1]
+    scratch = tmp_path / ".r.json.bench"
+    assert scratch.is_dir()
+    interrupted = out.read_bytes()
+    # Another method, or other bytes under the same names, is another bench.
+    renamed = dataclasses.replace(kept[-1], rows=[dataclasses.replace(row, file="x") for row in kept[-1].rows])
+    for earlier, data, other, what in (
+        (kept[-1], eval_dataset, dataclasses.replace(method, inferences=4), "another method"),
+        (kept[-1], None, method, "another data and another inputs"),
+        (renamed, eval_dataset, method, "another files"),
+    ):
+        write_results(out, earlier)
+        with pytest.raises(OtherBench, match=what):
+            run_bench(subjects, data, method=other, out=out)
+    out.write_bytes(interrupted)
+    whole = run_bench(subjects, eval_dataset, method=method, out=out)
     assert whole.is_complete and whole.created == kept[-1].created and len(whole.continued) == 1
     assert [row.rounds for row in whole.rows] == [[3, 3], [3, 3]]
     first, second = whole.rows
@@ -376,15 +384,6 @@ def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path,
     assert second.latency_raw_us[:3] == kept[-1].rows[1].latency_raw_us
     assert all(row.gap_at_20_interval for row in whole.rows) and second.gap_at_20_delta is not None
     assert not scratch.exists()
-    # Another method, or other bytes under the same names, is another bench.
-    renamed = [dataclasses.replace(row, sha256="0") for row in kept[-1].rows]
-    for earlier, data, other, what in (
-        (kept[-1], eval_dataset, dataclasses.replace(method, inferences=4), "another method"),
-        (kept[-1], None, method, "another data and another inputs"),
-        (dataclasses.replace(kept[-1], rows=renamed), eval_dataset, method, "another files"),
-    ):
-        with pytest.raises(OtherBench, match=what):
-            bench(subjects, data, method=other, earlier=earlier)
 
 
 @pytest.mark.slow
@@ -400,7 +399,7 @@ def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
     write_results(out, part)
     (tmp_path / ".results.json.bench").mkdir()
     done = edge_af(*arguments)
-    assert "going on: 1 of 2 rows" in done.stderr, done.stderr
+    assert "continuing: 1 of 2 rows" in done.stderr, done.stderr
     again = read_results(out)
     assert again.is_complete and again.rows[0] == first and max(again.rows[1].latency_raw_us) < 10**9
     write_results(out, part)
@@ -415,7 +414,7 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
     subjects = subjects_of([exports / "attend-fusion/attend-fusion-int8.tflite"])
     method = Method(inferences=6, warm_up=1, rounds=3)
     calls = 0
-    real = run.run_worker
+    real = local.run_worker
 
     def crashing(job, **options):
         nonlocal calls
@@ -425,8 +424,8 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
         return real(job, **({**options, "command": command} if calls == 3 else options))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_worker", crashing)
-        row = bench(subjects, None, method=method).rows[0]
+        patch.setattr(local, "run_worker", crashing)
+        row = run_bench(subjects, None, method=method).rows[0]
     assert row.status == "crashed" and row.reason.startswith("in round 2: SIGILL") and calls == 3
     assert row.rounds == [2] and row.latency_ms is not None
 
@@ -434,7 +433,7 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
 @pytest.mark.slow
 def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkeypatch: pytest.MonkeyPatch):
     """Real processes that really die and hang, in the place of two workers."""
-    real = run.run_worker
+    real = local.run_worker
     bodies = {
         "attend-fusion-fp32.onnx": "import ctypes; ctypes.string_at(0)",
         "attend-fusion-int8.tflite": "import time; time.sleep(600)",
@@ -447,8 +446,8 @@ def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkey
         job = dataclasses.replace(job, method=dataclasses.replace(job.method, timeout_seconds=2))
         return real(job, **{**options, "command": [sys.executable, "-c", f"import sys; sys.stdin.read(); {body}"]})
 
-    monkeypatch.setattr(run, "run_worker", some_misbehave)
-    results = bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
+    monkeypatch.setattr(local, "run_worker", some_misbehave)
+    results = run_bench(subjects_of([exports / "attend-fusion"]), None, method=SHORT)
     rows = {row.file: row for row in results.rows}
     assert {name: row.status for name, row in rows.items()} == {
         "attend-fusion-fp32.onnx": "crashed",

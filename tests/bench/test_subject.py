@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from benches import run_bench
 from click.testing import CliRunner
 
-from edge_af.bench.run import bench
 from edge_af.bench.subject import sensitivity_of, subjects_of
 from edge_af.cli import cli
 from edge_af.data.dataset import Dataset
@@ -60,7 +60,7 @@ def test_a_folder_made_of_links_is_an_export_like_any_other(
         (folder / path.name).symlink_to(f"../blobs/{digest}")
     subjects = subjects_of([folder, folder / "attend-fusion-int8.tflite"])
     assert len(subjects) == 4 and {subject.artifact for subject in subjects} == {"snapshot"}
-    rows = bench(subjects, eval_dataset, method=Method(inferences=3, warm_up=1, packed=True)).rows
+    rows = run_bench(subjects, eval_dataset, method=Method(inferences=3, warm_up=1, packed=True)).rows
     assert all(row.status == "ok" and row.gap_at_20 is not None for row in rows)
     for command in (
         ["eval", folder / "attend-fusion-int8.onnx", "--data", eval_dataset.folder],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_dataset import REPOSITORY
 
-from edge_af.bench.run import STANDARD
+from edge_af.bench.request import STANDARD
 from edge_af.bench.subject import subjects_of
 from edge_af.bench.suite import read_suite
 from edge_af.errors import EdgeAfError
@@ -35,7 +35,7 @@ from edge_af.errors import EdgeAfError
 def test_a_suite_that_says_something_else_is_refused(exports: Path, tmp_path: Path, text: str, message: str):
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(EdgeAfError, match=re.escape(message)):
-        read_suite(tmp_path / "s.yaml").choose(subjects_of([exports]), tmp_path / "s.yaml")
+        read_suite(tmp_path / "s.yaml").choose(subjects_of([exports]))
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.yaml")), ids=lambda path: path.name)

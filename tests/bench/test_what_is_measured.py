@@ -9,16 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benches import interrupt_after, run_bench
 from tiny_export import export_tiny
 
-from edge_af.bench import run
+from edge_af.bench import local
 from edge_af.bench.accuracy import Judge
-from edge_af.bench.run import bench
 from edge_af.bench.subject import subjects_of
 from edge_af.data.dataset import Dataset
 from edge_af.machine import conditions
@@ -42,35 +41,24 @@ def other_exports(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     return export_tiny("attend-fusion", tmp_path_factory.mktemp("exports") / "other", dataset, config=config)
 
 
-def interrupted_after(calls: int) -> tuple[list[Results], Callable[[Results], None]]:
-    kept: list[Results] = []
-
-    def save(results: Results) -> None:
-        kept.append(results)
-        if len(kept) == calls:
-            raise KeyboardInterrupt
-
-    return kept, save
-
-
 @pytest.mark.slow
 def test_nothing_kept_of_another_file_is_measured_in_its_place(
     own_exports: Path, other_exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):
     """Exported anew between the interruption and going on, every file has the old one's name and place."""
-    folder, scratch = own_exports / "attend-fusion", tmp_path / "scratch"
-    kept, save = interrupted_after(3)
+    folder, out = own_exports / "attend-fusion", tmp_path / "r.json"
+    kept, on_saved = interrupt_after(5)
     with pytest.raises(KeyboardInterrupt):
-        bench(subjects_of([folder]), eval_dataset, method=METHOD, scratch=scratch, save=save)
+        run_bench(subjects_of([folder]), eval_dataset, method=METHOD, out=out, on_saved=on_saved)
     shutil.rmtree(folder)
     shutil.copytree(other_exports, folder)
-    anew = bench(subjects_of([folder]), eval_dataset, method=METHOD, scratch=scratch)
-    clean = bench(subjects_of([other_exports]), eval_dataset, method=METHOD)
+    anew = run_bench(subjects_of([folder]), eval_dataset, method=METHOD, out=out, overwrite=True)
+    clean = run_bench(subjects_of([other_exports]), eval_dataset, method=METHOD)
     figures = [(row.sha256, row.gap_at_20, row.gap_at_20_interval, row.weight_bytes) for row in anew.rows]
     assert figures == [(row.sha256, row.gap_at_20, row.gap_at_20_interval, row.weight_bytes) for row in clean.rows]
     assert {row.gap_at_20 for row in anew.rows}.isdisjoint(row.gap_at_20 for row in kept[-1].rows)
     # The other way round: one of the files is the same still, and so are its figures.
-    assert anew.is_complete and not scratch.exists()
+    assert anew.is_complete and not (tmp_path / ".r.json.bench").exists()
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
@@ -81,19 +69,19 @@ def test_a_file_that_is_replaced_is_no_row_of_the_one_before(
     path = own_exports / f"attend-fusion/attend-fusion-fp32.{suffix}"
     other = other_exports / path.name
     subjects = subjects_of([path])
-    real = run.run_worker
+    real = local.run_worker
 
     def replacing(job, **options):
-        if job.path == str(path) and not job.pack_only:
+        if job.path == str(path) and job.task != "pack":
             if when == "before it is loaded":
                 shutil.copy(other, path)
             else:
                 # Written to in place, a file that is mapped may crash the process: a row that failed, too.
-                threading.Timer(1.5, lambda: other.replace(path)).start()
+                threading.Timer(1.5, lambda: Path(shutil.copy(other, path.with_suffix(".new"))).replace(path)).start()
         return real(job, **options)
 
-    monkeypatch.setattr(run, "run_worker", replacing)
-    (row,) = bench(subjects, None, method=Method(inferences=10**9, seconds=3.0, warm_up=1)).rows
+    monkeypatch.setattr(local, "run_worker", replacing)
+    (row,) = run_bench(subjects, None, method=Method(inferences=10**9, seconds=3.0, warm_up=1)).rows
     assert row.status == "failed" and "was replaced or changed" in (row.reason or "")
 
 
@@ -102,22 +90,22 @@ def test_weights_packed_of_a_file_that_is_replaced_meanwhile_are_not_kept(
     own_exports: Path, other_exports: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = own_exports / "attend-fusion/attend-fusion-fp32.onnx"
-    original, real = path.read_bytes(), run.run_worker
+    original, real = path.read_bytes(), local.run_worker
 
     def replacing(job, **options):
         if job.path == str(path):
-            shutil.copy(other_exports / path.name, path) if job.pack_only else path.write_bytes(original)
+            shutil.copy(other_exports / path.name, path) if job.task == "pack" else path.write_bytes(original)
         return real(job, **options)
 
-    monkeypatch.setattr(run, "run_worker", replacing)
-    results = bench(subjects_of([path]), None, method=METHOD)
+    monkeypatch.setattr(local, "run_worker", replacing)
+    results = run_bench(subjects_of([path]), None, method=METHOD)
     assert results.rows[0].status == "ok" and any("was replaced or changed" in text for text in results.warnings)
 
 
 def test_a_bench_killed_while_intervals_are_computed_is_not_complete(
     exports: Path, eval_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    subjects, scratch = subjects_of([exports / "attend-fusion"], ("litert",)), tmp_path / "scratch"
+    subjects, out = subjects_of([exports / "attend-fusion"], ("litert",)), tmp_path / "r.json"
     kept: list[Results] = []
 
     def killed(*arguments: object) -> None:
@@ -125,10 +113,10 @@ def test_a_bench_killed_while_intervals_are_computed_is_not_complete(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Judge, "judged", killed)
-        bench(subjects, eval_dataset, method=METHOD, scratch=scratch, save=kept.append)
+        run_bench(subjects, eval_dataset, method=METHOD, out=out, on_saved=kept.append)
     assert all(row.rounds == [4, 4] and row.gap_at_20 is not None for row in kept[-1].rows)
     assert not kept[-1].is_complete
-    whole = bench(subjects, eval_dataset, method=METHOD, scratch=scratch, earlier=kept[-1])
+    whole = run_bench(subjects, eval_dataset, method=METHOD, out=out)
     assert whole.is_complete and all(row.gap_at_20_interval for row in whole.rows)
     assert [row.latency_raw_us for row in whole.rows] == [row.latency_raw_us for row in kept[-1].rows]
 
@@ -171,7 +159,7 @@ def test_a_finished_bench_is_replaced_only_when_asked(exports: Path, tmp_path: P
         assert out.read_bytes() != finished and read_results(out).is_complete
     out.write_text("a shopping list")
     done = edge_af(*arguments)
-    assert done.returncode == 2 and "holds something else" in done.stderr and out.read_text() == "a shopping list"
+    assert done.returncode == 2 and "is not a results file" in done.stderr and out.read_text() == "a shopping list"
 
 
 def test_the_limits_of_groups_around_the_own_one_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -212,8 +200,8 @@ def test_the_limits_of_groups_around_the_own_one_count(tmp_path: Path, monkeypat
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux ends children with their parent")
 def test_what_reads_memory_ends_with_the_bench():
     code = (
-        "import os, sys; from edge_af.bench.bandwidth import measure_apart; from edge_af.subprocesses import environment;"
-        "print(flush=True); measure_apart([1], [10**7] * 500, environment())"
+        "import os, sys; from edge_af.bench.bandwidth import measure_apart;"
+        "print(flush=True); measure_apart([1], [10**7] * 500)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment())
     assert parent.stdout is not None

@@ -17,7 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from edge_af.bench.process import WORKER, run_worker
-from edge_af.bench.worker import Job, latency_of, measure
+from edge_af.bench.rows import latency_of
+from edge_af.bench.worker import Job, measure
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph, Node
 from edge_af.export.to_tflite import write_tflite
@@ -32,7 +33,7 @@ SHORT = Method(inferences=20, seconds=2.0, warm_up=3, timeout_seconds=120)
 
 
 def job(path: Path | str, runtime: str = "onnxruntime", data: Dataset | None = None, method: Method = SHORT) -> Job:
-    return Job(str(path), runtime, 1, str(data.folder) if data else None, 0.25, method, -1)
+    return Job(str(path), runtime, 1, str(data.folder) if data else None, 0.25, method)
 
 
 def stand_in(body: str) -> list[str]:
@@ -52,10 +53,8 @@ def test_a_real_worker_finds_everything(
     exports: Path, eval_dataset: Dataset, tmp_path: Path, runtime: str, suffix: str
 ):
     path = exports / f"attend-fusion/attend-fusion-int8.{suffix}"
-    wanted = dataclasses.replace(job(path, runtime, eval_dataset), outcomes=str(tmp_path / "outcomes.npz"))
+    wanted = job(path, runtime, eval_dataset)
     found = run_worker(wanted)
-    kept = load_outcomes(tmp_path / "outcomes.npz")
-    assert kept.best.shape == (eval_dataset.videos, 20) and found["f1_macro"] >= 0
     assert (found["status"], found["reason"]) == ("ok", None)
     assert found["latency_ms"]["n"] == len(found["latency_raw_us"]) == 20
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p90"] <= found["latency_ms"]["p99"]
@@ -64,8 +63,11 @@ def test_a_real_worker_finds_everything(
     assert list(found["memory"]) == ["before_load", "after_load", "after_run"]
     after = found["memory"]["after_run"]
     assert after["file_backed"] + after["anonymous"] <= after["resident"] <= after["peak"]
-    assert found["videos"] == eval_dataset.videos and 0 <= found["gap_at_20"] <= 1
-    assert found["f1_threshold"] == 0.25
+    scored = run_worker(dataclasses.replace(wanted, task="score", outcomes=str(tmp_path / "outcomes.npz")))
+    kept = load_outcomes(tmp_path / "outcomes.npz")
+    assert kept.best.shape == (eval_dataset.videos, 20) and scored["f1_macro"] >= 0
+    assert scored["videos"] == eval_dataset.videos and 0 <= scored["gap_at_20"] <= 1
+    assert scored["f1_threshold"] == 0.25 and "gap_at_20" not in found
 
 
 def test_without_data_there_is_latency_and_no_accuracy(exports: Path):
@@ -192,9 +194,12 @@ def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(ex
         from pathlib import Path
         resource.setrlimit(resource.RLIMIT_DATA, (900_000_000,) * 2)
         from edge_af.records.results import Method, write_results
-        from edge_af.bench.run import bench
+        from edge_af.bench.local import LocalBackend
+        from edge_af.bench.request import BenchRequest
+        from edge_af.bench.session import bench
         from edge_af.bench.subject import subjects_of
-        found = bench(subjects_of([Path(sys.argv[1])]), None, method=Method(inferences=5, warm_up=1))
+        request = BenchRequest(method=Method(inferences=5, warm_up=1))
+        found = bench(subjects_of([Path(sys.argv[1])]), request, LocalBackend())
         write_results(Path(sys.argv[2]), found)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(folder), str(tmp_path / "r.json")]
@@ -288,4 +293,4 @@ ROW = dict(
 
 def test_a_job_survives_its_way_through_json():
     original = job("a b.onnx", method=Method(seconds=None))
-    assert Job.from_json(json.dumps(json.loads(original.as_json()))) == original
+    assert Job.from_dict(json.loads(original.as_json())) == original

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.data.prepare import PrepareOptions, prepare
-from edge_af.data.synth import MARKER, Stream, SynthOptions, make_videos, make_world, synthesise
+from edge_af.data.synth import MARKER, Stream, SynthOptions, make_videos, make_world, synthesize
 from edge_af.data.vocabulary import read_vocabulary
 from edge_af.errors import EdgeAfError
 
@@ -30,7 +30,7 @@ def _hash(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth") / "small"
-    synthesise(folder, SMALL)
+    synthesize(folder, SMALL)
     return folder
 
 
@@ -38,14 +38,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     """Both parts of the default size, prepared."""
     folder = tmp_path_factory.mktemp("synth")
-    synthesise(folder / "made")
+    synthesize(folder / "made")
     for part in ("train", "eval"):
         prepare([str(folder / "made" / part)], folder / part, PrepareOptions(dtype="float32"))
     return open_dataset(folder / "train"), open_dataset(folder / "eval")
 
 
 def test_the_bytes_are_the_same_each_time(small: Path, tmp_path: Path) -> None:
-    synthesise(tmp_path / "again", SMALL)
+    synthesize(tmp_path / "again", SMALL)
     assert _hash(tmp_path / "again") == _hash(small)
 
 
@@ -63,12 +63,12 @@ def test_random_numbers_are_the_generators_raw_output() -> None:
 
 
 def test_another_seed_is_another_world(small: Path, tmp_path: Path) -> None:
-    synthesise(tmp_path / "other", SynthOptions(videos_train=600, videos_eval=100, classes=40, seed=4))
+    synthesize(tmp_path / "other", SynthOptions(videos_train=600, videos_eval=100, classes=40, seed=4))
     assert _hash(tmp_path / "other") != _hash(small)
 
 
 def test_the_number_of_evaluation_videos_does_not_change_the_training_videos(small: Path, tmp_path: Path) -> None:
-    synthesise(tmp_path / "other", SynthOptions(videos_train=600, videos_eval=7, classes=40, seed=3))
+    synthesize(tmp_path / "other", SynthOptions(videos_train=600, videos_eval=7, classes=40, seed=3))
     assert _hash(tmp_path / "other" / "train") == _hash(small / "train")
     assert _hash(tmp_path / "other" / "eval") != _hash(small / "eval")
 
@@ -76,12 +76,12 @@ def test_the_number_of_evaluation_videos_does_not_change_the_training_videos(sma
 def test_an_output_folder_in_use_is_refused(small: Path, tmp_path: Path) -> None:
     before = _hash(small)
     with pytest.raises(EdgeAfError, match="--overwrite"):
-        synthesise(small, SMALL)
+        synthesize(small, SMALL)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("mine")
     with pytest.raises(EdgeAfError, match=r"mine\.txt"):
-        synthesise(tmp_path / "letters", SMALL, overwrite=True)
-    synthesise(small, SMALL, overwrite=True)
+        synthesize(tmp_path / "letters", SMALL, overwrite=True)
+    synthesize(small, SMALL, overwrite=True)
     assert _hash(small) == before
 
 
@@ -94,24 +94,24 @@ def test_overwrite_spares_what_only_looks_like_a_made_up_data_set(tmp_path: Path
         (real / name).write_bytes(b"took days to download")
     before = _hash(real)
     with pytest.raises(EdgeAfError, match=r"eval/eval00\.tfrecord"):
-        synthesise(real, tiny, overwrite=True)
+        synthesize(real, tiny, overwrite=True)
     assert _hash(real) == before
 
     made = tmp_path / "made"
-    synthesise(made, tiny)
+    synthesize(made, tiny)
     # A real file among our own, then one in place of our own.
     other = made / "train" / "train0093.tfrecord"
     other.write_bytes(b"real")
     with pytest.raises(EdgeAfError, match=r"train/train0093\.tfrecord"):
-        synthesise(made, tiny, overwrite=True)
+        synthesize(made, tiny, overwrite=True)
     other.rename(made / "train" / "train00.tfrecord")
     with pytest.raises(EdgeAfError, match=r"train/train00\.tfrecord"):
-        synthesise(made, tiny, overwrite=True)
+        synthesize(made, tiny, overwrite=True)
     assert (made / "train" / "train00.tfrecord").read_bytes() == b"real"
     for odd in ("[]", '{"files": 3}', "{"):
         (made / MARKER).write_text(odd)
         with pytest.raises(EdgeAfError, match=r"which --overwrite would delete|cannot read"):
-            synthesise(made, tiny, overwrite=True)
+            synthesize(made, tiny, overwrite=True)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benches import run_bench
 from tiny_export import CONFIGS, export_tiny
 
 from edge_af.bench.subject import subjects_of
@@ -18,12 +19,12 @@ from edge_af.compare.limits import read_budget_file
 from edge_af.data.dataset import Dataset
 from edge_af.emulation import counts, setup
 from edge_af.emulation import latency_model as model
-from edge_af.emulation.bench import bench_emulated
+from edge_af.emulation.backend import EmulatedBackend
 from edge_af.emulation.boards import BOARDS, parse_emulated
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
 from edge_af.records.comparison import FAILED, PASSED, UNKNOWN
-from edge_af.records.results import DOES_NOT_FIT, OK, Instructions, read_results
+from edge_af.records.results import DOES_NOT_FIT, OK, Instructions, Method, read_results
 from edge_af.report.page import page
 from edge_af.report.text import markdown_table, table
 from edge_af.runtime import load
@@ -65,7 +66,7 @@ def test_a_fleet_may_hold_boards_that_are_not_there(tmp_path: Path):
     fleet = tmp_path / "fleet.yaml"
     fleet.write_text("targets: ['emulated:pi5', 'emulated:pi5:512MiB', 'emulated:pi4:8GiB']\n")
     members = read_fleet(fleet)
-    assert [member.target.label for member in members] == ["emulated:pi5", "emulated:pi5:512MiB", "emulated:pi4"]
+    assert [member.label for member in members] == ["emulated:pi5", "emulated:pi5:512MiB", "emulated:pi4"]
     assert members[1].out(Path("r.json")).name == "r-emulated-pi5-512MiB.json"
 
 
@@ -176,11 +177,10 @@ def test_scores_and_counts_are_those_of_the_board(system, exports: Path, eval_da
     found = {}
     subjects = subjects_of([exports / "fc-late-fusion-int8.tflite", exports / "fc-late-fusion-fp32.onnx"], ())
     for key in ("pi4", "pi5"):
-        results = bench_emulated(
-            parse_emulated(f"emulated:{key}"), subjects, eval_dataset,
-            timeout_seconds=300, quick=True, suite=None, fresh=False, out=tmp_path / f"{key}.json",
-        )  # fmt: skip
-        assert results.device.emulator and not list(tmp_path.glob(".*.emulated"))
+        backend = EmulatedBackend(parse_emulated(f"emulated:{key}"))
+        out = tmp_path / f"{key}.json"
+        results = run_bench(subjects, eval_dataset, method=Method(timeout_seconds=300), backend=backend, out=out)
+        assert results.device.emulator and len([*tmp_path.iterdir()]) == len(found) // 2 + 1
         for row in results.rows:
             assert row.status == OK and row.instructions is not None
             assert row.latency_ms is None and row.peak_memory_bytes is None and row.modelled_latency_ms is not None

@@ -12,7 +12,7 @@ import pytest
 from small_networks import CLASSES, CONFIGS, random_network
 from torch import nn
 
-from edge_af.artifacts import check_file, manifest_of, read_manifest
+from edge_af.artifacts import check_file, checked_files, read_manifest
 from edge_af.cli import cli
 from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
@@ -61,7 +61,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
     visual, audio = dataset.features(slice(0, 3))
     for file in manifest.files:
         path = check_file(out, file)
-        assert manifest_of(path) == (manifest, file)
+        assert list(checked_files(path.parent, name=path.name)) == [(manifest, file)]
         assert path.stat().st_size == file.size_bytes
         integer = file.precision == "int8"
         assert (file.integer_layers, file.float_layers) == ((layers, 0) if integer else (0, layers))
@@ -74,7 +74,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
         assert scores.shape == (3, CLASSES)
     # Every file lists its path relative to its folder, so that the folder can move.
     shutil.move(out, tmp_path / "moved")
-    assert manifest_of(tmp_path / "moved" / f"{model}-int8.onnx") is not None
+    assert list(checked_files(tmp_path / "moved", name=f"{model}-int8.onnx"))
 
 
 @pytest.mark.slow

@@ -113,12 +113,13 @@ def test_memory_that_can_be_had_is_bounded_by_every_limit(tmp_path: Path, monkey
     assert 10**9 < int(done.stdout) < 3 * 10**9
 
 
-def test_reading_memory_has_a_speed():
+def test_reading_memory_has_a_speed(monkeypatch: pytest.MonkeyPatch):
     found = measure_bandwidth(2, 10**7)
     assert (found.threads, found.buffer_bytes) == (2, 10**7) and 1e8 < found.bytes_per_s < 1e13
-    apart = measure_apart([1, 2], [10**6], environment())
+    apart = measure_apart([1, 2], [10**6])
     assert [(one.threads, one.buffer_bytes) for one in apart] == [(1, 10**6), (2, 10**6)]
-    assert measure_apart([1], [10**6], {"PYTHONHOME": "/nowhere"}) == []
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    assert measure_apart([1], [10**6]) == []
 
 
 def test_one_buffer_lies_beyond_the_cache_if_there_is_room(monkeypatch: pytest.MonkeyPatch):

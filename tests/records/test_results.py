@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from small_dataset import REPOSITORY
 
+from edge_af.bench.rows import disagreements
 from edge_af.errors import EdgeAfError
 from edge_af.machine.conditions import Conditions, conditions
 from edge_af.machine.device import Device, this_device
@@ -28,7 +29,6 @@ from edge_af.records.results import (
     Round,
     Row,
     Sensitivity,
-    disagreements,
     dump_results,
     read_results,
     schema,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benches import run_bench
 from loopback_phone import LoopbackPhone
 from tiny_export import export_tiny
 
@@ -19,8 +20,9 @@ from edge_af.metrics import evaluate
 from edge_af.records.results import Method, Results
 from edge_af.report.rows import caveats
 from edge_af.runtime import load, score_all
-from edge_af.targets import AdbTarget, adb, android
-from edge_af.targets.android import bench_on_phone
+from edge_af.targets import adb, adb_backend
+from edge_af.targets.adb import AdbTarget
+from edge_af.targets.adb_backend import AdbBackend
 
 METHOD = Method(inferences=2, seconds=None, warm_up=1, rounds=1, timeout_seconds=120)
 
@@ -28,16 +30,14 @@ METHOD = Method(inferences=2, seconds=None, warm_up=1, rounds=1, timeout_seconds
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch: pytest.MonkeyPatch, eval_dataset: Dataset) -> None:
     """The evaluation set in three batches, the last one short."""
-    monkeypatch.setattr(android, "VIDEOS", eval_dataset.videos // 2 - 1)
+    monkeypatch.setattr(adb_backend, "VIDEOS", eval_dataset.videos // 2 - 1)
 
 
 def bench(
     phone: LoopbackPhone, path: Path, dataset: Dataset, program: Path | None = None, **options: object
 ) -> Results:
-    return bench_on_phone(
-        AdbTarget(), subjects_of([path], ("litert",)), dataset,
-        benchmark_model=program or phone.program(), **{"method": METHOD, **options},
-    )  # fmt: skip
+    backend = AdbBackend(AdbTarget(), program or phone.program())
+    return run_bench(subjects_of([path], ("litert",)), dataset, backend=backend, **{"method": METHOD, **options})
 
 
 def gap_here(file: Path, dataset: Dataset) -> float:
@@ -71,7 +71,7 @@ def test_integer_inputs_and_outputs(phone: LoopbackPhone, dataset: Dataset, eval
     file = folder / "fc-late-fusion-int8.tflite"
     results = bench(phone, file, eval_dataset, batches=(8, 1))
     several, row = results.rows
-    assert several.status == "failed" and "one video an inference" in (several.reason or "") and results.is_complete
+    assert several.status == "failed" and "one video per inference" in (several.reason or "") and results.is_complete
     assert row.gap_at_20 == pytest.approx(gap_here(file, eval_dataset), abs=1e-6)
 
 
@@ -114,7 +114,7 @@ def test_latency_is_kept_where_there_are_no_scores(
 def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_dataset: Dataset, tmp_path: Path):
     """What was measured and scored is kept, and with the phone back the same command goes on."""
     kept: list[Results] = []
-    marks, scratch, folder = phone.folder / "calls", tmp_path / "scratch", exports / "attend-fusion"
+    marks, out, folder = phone.folder / "calls", tmp_path / "r.json", exports / "attend-fusion"
     # The second file's second batch.
     program = phone.program(
         f'case "$*" in *--output_filepath*) echo x >>{marks}; [ "$(wc -l <{marks})" != 5 ] || {{ touch {phone.folder}/slow; '
@@ -129,13 +129,13 @@ def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_datas
     thread = threading.Thread(target=unplug, daemon=True)
     thread.start()
     with pytest.raises(adb.Gone):
-        bench(phone, folder, eval_dataset, program, scratch=scratch, save=kept.append)
+        bench(phone, folder, eval_dataset, program, out=out, on_saved=kept.append)
     thread.join()
     begun = kept[-1]
     assert [row.gap_at_20 is not None for row in begun.rows] == [True, False] and not begun.is_complete
     phone.plug()
-    results = bench(phone, folder, eval_dataset, program, earlier=begun, scratch=scratch)
-    assert results.is_complete and results.created == begun.created and not scratch.exists()
+    results = bench(phone, folder, eval_dataset, program, out=out)
+    assert results.is_complete and results.created == begun.created and len([*tmp_path.iterdir()]) == 1
     assert [row.rounds_ms for row in results.rows] == [row.rounds_ms for row in begun.rows]
     assert len(marks.read_text().split()) == 5 + 3 and all(row.gap_at_20_interval for row in results.rows)
 
@@ -147,4 +147,4 @@ def test_data_that_does_not_fit_is_refused_first(exports: Path, eval_dataset: Da
         label_values=eval_dataset.label_values[:0],
     )
     with pytest.raises(EdgeAfError, match="no accuracy to measure"):
-        bench_on_phone(AdbTarget(), subjects_of([exports]), unlabelled)
+        run_bench(subjects_of([exports]), unlabelled, method=METHOD, backend=AdbBackend(AdbTarget()))

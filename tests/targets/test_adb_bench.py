@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benches import run_bench
 from click.testing import CliRunner, Result
 from loopback import LoopbackBoard, Started, wait_for
 from loopback_phone import LoopbackPhone
 
+from edge_af.bench.backend import TargetOptions
 from edge_af.bench.subject import subjects_of
 from edge_af.cli import cli
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.records.results import Method, Results, read_results
-from edge_af.targets import AdbTarget, adb, parse_target
-from edge_af.targets.android import bench_on_phone
+from edge_af.targets import adb, open_backend
+from edge_af.targets.adb import AdbTarget
+from edge_af.targets.adb_backend import AdbBackend
 
 METHOD = Method(inferences=4, seconds=None, warm_up=2, rounds=2, timeout_seconds=120)
 FILES = f"{adb.FOLDER}/files"
@@ -35,8 +38,8 @@ HOSTILE = """it's $(touch pwned) `touch pwned` "q" ; touch pwned \\
 
 def bench(phone: LoopbackPhone, path: Path, program: Path | None = None, **options: Any) -> Results:
     """A bench of `path` from this process."""
-    options = {"method": METHOD, **options}
-    return bench_on_phone(AdbTarget(), subjects_of([path]), None, benchmark_model=program or phone.program(), **options)
+    backend = AdbBackend(AdbTarget(), program or phone.program(), options.pop("cores", None))
+    return run_bench(subjects_of([path]), backend=backend, **{"method": METHOD, **options})
 
 
 def edge_af(*arguments: object) -> Result:
@@ -184,13 +187,13 @@ def test_a_program_that_does_not_run_there_is_told_before_all_else(
 ):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(EdgeAfError, match="name it with --benchmark-model FILE, or put it on the PATH"):
-        bench_on_phone(AdbTarget(), subjects_of([file_of(exports)]), None)
+        run_bench(subjects_of([file_of(exports)]), method=METHOD, backend=AdbBackend(AdbTarget()))
     # On the PATH: a program for another processor.
     program = tmp_path / "benchmark_model"
     program.write_bytes(b"\x7fELF" + bytes(14) + (183 if os.uname().machine != "aarch64" else 62).to_bytes(2, "little"))
     program.chmod(0o755)
     with pytest.raises(EdgeAfError, match="Take the build for"):
-        bench_on_phone(AdbTarget(), subjects_of([file_of(exports)]), None)
+        run_bench(subjects_of([file_of(exports)]), method=METHOD, backend=AdbBackend(AdbTarget()))
     assert not any(".part" in name for name in phone.adb("shell", f"ls {FILES}").split())
     program.write_text("no program")
     with pytest.raises(EdgeAfError, match=r"not even on an empty model: .*not found"):
@@ -220,10 +223,10 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
 
     thread = threading.Thread(target=unplug, daemon=True)
     thread.start()
-    folder, scratch = exports / "attend-fusion", tmp_path / "scratch"
+    folder, out = exports / "attend-fusion", tmp_path / "r.json"
     program = slow(phone)
     with pytest.raises(adb.Gone, match=r"does not answer any more: unplugged[^!]*the same command goes on"):
-        bench(phone, folder, program, scratch=scratch, save=kept.append)
+        bench(phone, folder, program, out=out, on_saved=kept.append)
     thread.join()
     begun = kept[-1]
     assert [row.status for row in begun.rows if row.runtime == "litert"] == ["ok"] and not begun.is_complete
@@ -235,8 +238,13 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
         bench(phone, folder, program)
     phone.plug()
     no_longer_slow(phone)
-    results = bench(phone, folder, program, earlier=begun, scratch=scratch)
-    assert results.is_complete and results.continued and results.created == begun.created and not scratch.exists()
+    results = bench(phone, folder, program, out=out)
+    assert (
+        results.is_complete
+        and results.continued
+        and results.created == begun.created
+        and len([*tmp_path.iterdir()]) == 1
+    )
     old = next(row for row in begun.rows if row.status == "ok")
     new = next(row for row in results.rows if row.sha256 == old.sha256)
     assert new.rounds_ms is not None and old.rounds_ms is not None and new.rounds_ms[:1] == old.rounds_ms
@@ -268,7 +276,7 @@ def test_ctrl_c_ends_both_sides(phone: LoopbackPhone, exports: Path, tmp_path: P
     assert "rows are kept in" in news and not begun.is_complete and is_quiet(phone)
     no_longer_slow(phone)
     done = phone.bench("--benchmark-model", phone.folder / "other_model", where=arguments)
-    assert done.returncode == 0 and "going on: 3 of 4 rows" in done.stderr, done.stderr
+    assert done.returncode == 0 and "continuing: 3 of 4 rows" in done.stderr, done.stderr
     results = read_results(out)
     assert results.is_complete and results.created == begun.created and results.rows[1].rounds == [2, 2]
 
@@ -375,16 +383,17 @@ def test_a_phone_a_board_and_this_machine_on_one_page(
     "text", ["adb:", "adb:-s", "adb:a ", "adb: a", "adb:a;b", "adb:a\nb", "adb:$(x)", "ADB", "adb://x"]
 )
 def test_what_is_no_phone(text: str):
-    with pytest.raises(EdgeAfError, match=r"a target is ssh://\[user@\]host\[:port\], adb\[:SERIAL\] or emulated:"):
-        parse_target(text)
+    with pytest.raises(EdgeAfError, match=r"target is .*adb\[:SERIAL\]"):
+        open_backend(text, TargetOptions())
 
 
 def test_options_of_phones_are_refused_elsewhere(exports: Path):
     for arguments, message in (
-        (("--cores", "big"), "--cores is about a --target adb"),
-        (("--cores", "big", "--target", "ssh://pi"), "--cores is about a --target adb"),
-        (("--offline", "--target", "adb"), "--offline is about a --target ssh://"),
+        (("--cores", "big"), "--cores needs a --target"),
+        (("--cores", "big", "--target", "ssh://pi"), "--cores does not apply to the target ssh://pi"),
+        (("--offline", "--target", "adb"), "--offline does not apply to the target adb"),
+        (("--cores", "big", "--target", "emulated:pi5"), "--cores does not apply to the target emulated:pi5"),
     ):
         done = edge_af("bench", file_of(exports), *arguments)
-        assert done.exit_code == 2 and message in done.output
-    assert "adb: the doctor goes to machines with Python" in str(edge_af("doctor", "--target", "adb").exception)
+        assert message in str(done.exception)
+    assert "adb: the doctor examines machines with Python" in str(edge_af("doctor", "--target", "adb").exception)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edge_af.bench.rows import latency_of_rounds
 from edge_af.records.results import Round
 from edge_af.targets.adb import Ended
-from edge_af.targets.benchmark_model import found_of, latency_of, parse
+from edge_af.targets.benchmark_model import found_of, parse
 
 NEWER = """INFO: STARTING!
 INFO: Log parameter values verbosely: [0]
@@ -91,7 +92,7 @@ def test_what_is_no_measurement(ended: Ended, status: str, reason: str):
 
 def test_rounds_are_put_together_without_inventing_percentiles():
     rounds = [Round(10, 2.0, 1.0, p95=4.0), Round(30, 4.0, 3.0, p95=6.0), Round(10, 2.0, 2.0, p95=5.0)]
-    latency = latency_of(rounds)
+    latency = latency_of_rounds(rounds)
     assert (latency.p50, latency.p95, latency.mean, latency.n) == (2.0, 5.0, 3.2, 50)
     assert latency.p90 is None and latency.p99 is None
-    assert latency_of([*rounds, Round(1, 2.0, 2.0)]).p95 is None
+    assert latency_of_rounds([*rounds, Round(1, 2.0, 2.0)]).p95 is None

@@ -39,7 +39,7 @@ def test_the_boards_own_pip_makes_it_once_even_over_a_broken_connection(
     board.drop()
     status, _, news = started.end()
     assert status == 0, news
-    assert "making an environment" in news and "the connection broke; trying again" in news
+    assert "setting up an environment" in news and "the connection broke; trying again" in news
     results = read_results(tmp_path / "r.json")
     assert {row.status for row in results.rows} == {"ok"} and len(results.rows) == 4
     assert results.device.versions["edge-af"] and "torch" not in results.device.versions

@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from benches import run_bench
 from loopback_phone import LoopbackPhone
 
 from edge_af.bench.subject import subjects_of
@@ -23,9 +24,8 @@ from edge_af.files import sha256_file
 from edge_af.metrics import evaluate
 from edge_af.records.results import Method
 from edge_af.runtime import load, score_all
-from edge_af.targets import AdbTarget
-from edge_af.targets.adb import Ended
-from edge_af.targets.android import bench_on_phone
+from edge_af.targets.adb import AdbTarget, Ended
+from edge_af.targets.adb_backend import AdbBackend
 from edge_af.targets.benchmark_model import found_of, options
 
 pytestmark = pytest.mark.slow
@@ -98,9 +98,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_it_is_told_and_understood_as_it_is(phone: LoopbackPhone, exports: Path, command: list[str]):
     program = phone.program(f'exec {" ".join(command)} "$@"')
-    results = bench_on_phone(
-        AdbTarget(), subjects_of([exports]), None, threads=(1, 2), method=METHOD, benchmark_model=program, cores="big"
-    )
+    backend = AdbBackend(AdbTarget(), program, "big")
+    results = run_bench(subjects_of([exports]), threads=(1, 2), method=METHOD, backend=backend)
     rows = [row for row in results.rows if row.runtime == "litert"]
     assert len(rows) == 8
     for row in rows:
@@ -115,9 +114,8 @@ def test_its_scores_are_the_files(phone: LoopbackPhone, exports: Path, command: 
     """Both networks, FP32 and INT8, as the ARM kernels of that build score them, against LiteRT here."""
     program = phone.program(f'exec {" ".join(command)} "$@"')
     method = dataclasses.replace(METHOD, rounds=1, inferences=1)
-    results = bench_on_phone(
-        AdbTarget(), subjects_of([exports], ("litert",)), eval_dataset, method=method, benchmark_model=program
-    )
+    backend = AdbBackend(AdbTarget(), program)
+    results = run_bench(subjects_of([exports], ("litert",)), eval_dataset, method=method, backend=backend)
     labels = eval_dataset.labels(slice(None))
     assert len(results.rows) == 4 and results.is_complete
     for row in results.rows:
@@ -129,7 +127,11 @@ def test_its_scores_are_the_files(phone: LoopbackPhone, exports: Path, command: 
 def test_a_file_that_it_refuses(command: list[str], tmp_path: Path):
     (tmp_path / "broken.tflite").write_bytes(b"\x1c\0\0\0TFL3 and no more")
     for name, reason in (("broken.tflite", "Failed to load model"), ("none.tflite", "Failed to load model")):
-        arguments = [f"--graph={tmp_path / name}", "--num_threads=1", *options(METHOD, 2)]
+        arguments = [
+            f"--graph={tmp_path / name}",
+            "--num_threads=1",
+            *options(dataclasses.replace(METHOD, inferences=2)),
+        ]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
         found = found_of(Ended(done.returncode, done.stdout, done.stderr), 300)
         assert found["status"] == "failed" and reason in found["reason"], found

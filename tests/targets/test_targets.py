@@ -18,12 +18,12 @@ import pytest
 from loopback import LoopbackBoard
 
 import edge_af
+from edge_af.bench.backend import TargetOptions
 from edge_af.errors import EdgeAfError
 from edge_af.packages import app_archive, requirement_groups
-from edge_af.targets import SshTarget, agent, parse_target, ssh
-from edge_af.targets import bench as remote
-from edge_af.targets.bench import Upload
-from edge_af.targets.ssh import Connection, RequestRefused
+from edge_af.targets import agent, open_backend, ssh
+from edge_af.targets.ssh import RequestRefused, SshTarget, parse_ssh
+from edge_af.targets.ssh_backend import RemoteBoard, Upload
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from edge_af.targets.ssh import Connection, RequestRefused
     ],
 )
 def test_targets(text: str, target: SshTarget):
-    assert parse_target(text) == target
+    assert parse_ssh(text) == target
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_targets(text: str, target: SshTarget):
 )  # fmt: skip
 def test_what_is_no_target(text: str):
     with pytest.raises(EdgeAfError) as caught:
-        parse_target(text)
+        open_backend(text, TargetOptions())
     assert "ssh://[user@]host[:port]" in str(caught.value) and "secret" not in str(caught.value)
 
 
@@ -122,8 +122,8 @@ def test_a_board_without_a_fitting_python_is_told_so(
 
 def test_a_full_disk_is_seen_before_anything_is_sent(board: LoopbackBoard, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", board.client_environment()["PATH"])
-    with Connection(parse_target(board.target)) as connection, pytest.raises(RequestRefused) as caught:
-        remote._copy(connection, [Upload("0" * 64, 1 << 60, b"")])
+    with RemoteBoard(parse_ssh(board.target), offline=False) as there, pytest.raises(RequestRefused) as caught:
+        there.copy([Upload("0" * 64, 1 << 60, b"")])
     assert caught.value.kind == "disk-full" and "MB are to be copied" in str(caught.value)
 
 
@@ -139,11 +139,11 @@ def test_a_disk_that_fills_up_meanwhile_is_named(make_board: Callable[..., Loopb
         liar = Upload(sha256_of_bytes(content), len(content), content)
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PATH", board.client_environment()["PATH"])
-            with Connection(parse_target(board.target)) as connection:
-                remote._copy(connection, [liar])
+            with RemoteBoard(parse_ssh(board.target), offline=False) as there:
+                there.copy([liar])
                 more = os.urandom(1_500_000)
                 with pytest.raises(RequestRefused, match="MB are free there"):
-                    remote._copy(connection, [Upload(sha256_of_bytes(more), len(more), more)])
+                    there.copy([Upload(sha256_of_bytes(more), len(more), more)])
     finally:
         subprocess.run(["umount", "-l", small], check=True)
 
@@ -159,16 +159,16 @@ def test_a_copy_that_was_cut_off_goes_on_where_it_was(board: LoopbackBoard, monk
 
     send = ssh.send
     monkeypatch.setattr(ssh, "send", lambda process, data: (sent.append(len(data)), send(process, data)))
-    with Connection(parse_target(board.target)) as connection:
-        remote._copy(connection, [upload])
+    with RemoteBoard(parse_ssh(board.target), offline=False) as there:
+        there.copy([upload])
         assert 1_000_000 < sum(sent) < 1_200_000
         assert (board.cache / "files" / upload.sha256).read_bytes() == content and not part.exists()
         # A part of something else is found out by the hash, and the next try is from the start.
         (board.cache / "files" / upload.sha256).unlink()
         part.write_bytes(bytes(4_000_000))
         with pytest.raises(RequestRefused, match="arrived damaged"):
-            remote._copy(connection, [upload])
-        remote._copy(connection, [upload])
+            there.copy([upload])
+        there.copy([upload])
     assert (board.cache / "files" / upload.sha256).read_bytes() == content
 
 

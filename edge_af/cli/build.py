@@ -1,0 +1,130 @@
+"""Commands made of dataclasses; see `edge_af.options`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Union
+
+import click
+
+from edge_af.options import OTHER, check, flag_of
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` groups the options and ends with an example."""
+
+    def __init__(self, *arguments: Any, example: str = "", groups: dict[str, str] | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._example, self._groups = example, groups or {}
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(context):
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)) is not None:
+                sections.setdefault(self._groups.get(parameter.name or "", OTHER), []).append(record)
+        # The general ones close the list.
+        for heading in sorted(sections, key=lambda heading: heading == OTHER):
+            with formatter.section(heading):
+                formatter.write_dl(sections[heading])
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        if self._example:
+            with formatter.section("Example"):
+                for line in self._example.splitlines():
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+class Parsed(click.ParamType):
+    """An option's text through a function that raises ValueError."""
+
+    def __init__(self, parse: Callable[[str], Any], name: str) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(f"{error}.", parameter, context)
+
+
+def path_argument(metavar: str, *, several: bool = False) -> click.Argument:
+    """Describe a positional argument that is a path."""
+    return click.Argument(
+        ["unnamed"], type=click.Path(path_type=Path), metavar=metavar, nargs=-1 if several else 1, required=True
+    )
+
+
+def verb(
+    options: type[Any], *, example: str, name: str | None = None, **arguments: click.Argument
+) -> Callable[[Callable[..., None]], GroupedCommand]:
+    """Make a click command of a function. Its docstring is the help.
+
+    Args:
+        options: a dataclass, of which the function takes an instance as `options`.
+        example: command lines that work, one per line.
+        name: the command's; the function's otherwise.
+        arguments: the positional arguments, which the function takes under these names.
+    """
+
+    def decorate(function: Callable[..., None]) -> GroupedCommand:
+        fields = dataclasses.fields(options)
+        for argument_name, argument in arguments.items():
+            argument.name, argument.opts = argument_name, [argument_name]
+        hints = typing.get_type_hints(options)
+
+        def callback(**given: Any) -> None:
+            positional = {name: given.pop(name) for name in arguments}
+            made = options(**given)
+            check(made)
+            function(**positional, options=made)
+
+        return GroupedCommand(
+            name or function.__name__,
+            callback=callback,
+            params=[*arguments.values(), *(_parameter(field, hints[field.name]) for field in fields)],
+            help=function.__doc__,
+            example=example,
+            groups={field.name: field.metadata.get("group", OTHER) for field in fields},
+        )
+
+    return decorate
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> click.Option:
+    about = field.metadata
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        hint = next(one for one in typing.get_args(hint) if one is not type(None))
+    several = typing.get_origin(hint) is tuple
+    kind = _click_type(typing.get_args(hint)[0] if several else hint, about)
+    name, required = flag_of(field), field.default is dataclasses.MISSING
+    default = None if required else field.default
+    text = about["help"] + (f"  [default: {about['shown_default']}]" if about["shown_default"] is not None else "")
+    if hint is bool:
+        declared = f"{name}/--no-{name.removeprefix('--')}" if default is True else name
+        return click.Option([declared, field.name], is_flag=True, default=default, help=text)
+    return click.Option(
+        [name, field.name],
+        type=kind,
+        multiple=several,
+        required=required,
+        default=default,
+        show_default=default not in (None, ()),
+        metavar=about.get("metavar"),
+        help=text,
+    )
+
+
+def _click_type(kind: Any, about: typing.Mapping[str, Any]) -> click.ParamType:
+    if "parse" in about:
+        return Parsed(about["parse"], about.get("metavar") or "text")
+    if "choices" in about:
+        return click.Choice(list(about["choices"]))
+    if kind is Path:
+        return click.Path(path_type=Path, dir_okay=not about.get("is_file", False))
+    return click.INT if kind is int else click.FLOAT if kind is float else click.STRING

@@ -1,0 +1,93 @@
+"""Options of commands as dataclass fields that carry their help, unit and check. `edge_af.cli.build` makes commands of them.
+
+```python
+@dataclass(frozen=True)
+class EvalOptions:
+    data: Path = option("Prepared evaluation data.")
+    threads: int = option("Threads of the runtime.", default=1, at_least=1)
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from edge_af.errors import EdgeAfError
+
+T = TypeVar("T")
+
+OTHER = "Options"
+"""Heading of the options without a group."""
+
+
+def option(
+    help: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    flag: str | None = None,
+    group: str = OTHER,
+    shown_default: str | None = None,
+    **check: Any,
+) -> Any:
+    """Describe an option as a dataclass field.
+
+    Args:
+        help: a noun phrase or an imperative, with the unit.
+        default: the option is required without one. A field of a tuple type may be given several times and defaults to ().
+        flag: its name, where it is not the field's.
+        group: the heading that it stands under in `--help`.
+        shown_default: what `--help` says where the default is None or empty.
+        check: `choices`, `at_least`, `at_most`, `above`, `below`, for `check`; for the command line, `is_file` (a file's path,
+            not a folder's), `metavar`, or `parse`, a function that raises ValueError.
+    """
+    about = {"help": help, "flag": flag, "group": group, "shown_default": shown_default, **check}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """Return an option's name on the command line."""
+    return field.metadata.get("flag") or f"--{field.name.replace('_', '-')}"
+
+
+def check(options: Any) -> None:
+    """Refuse options whose values are out of range.
+
+    Raises:
+        EdgeAfError: naming the option, its value and what is allowed.
+    """
+    for field in dataclasses.fields(options):
+        value, about = getattr(options, field.name), field.metadata
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and (rule := _broken_rule(one, about)) is not None:
+                raise EdgeAfError(f"{flag_of(field)} {one}: must be {rule}.")
+
+
+def _broken_rule(value: Any, about: Mapping[str, Any]) -> str | None:
+    if "choices" in about and value not in about["choices"]:
+        return f"one of {', '.join(about['choices'])}"
+    # NaN breaks every rule.
+    rules = (
+        ("at_least", "at least", lambda limit: value >= limit),
+        ("at_most", "at most", lambda limit: value <= limit),
+        ("above", "above", lambda limit: value > limit and math.isfinite(value)),
+        ("below", "below", lambda limit: value < limit),
+    )
+    for name, words, holds in rules:
+        if name in about and not holds(about[name]):
+            return f"{words} {about[name]}"
+    return None
+
+
+def given(options: Any, names: Sequence[str]) -> list[str]:
+    """Return the flags of those of the named fields that differ from their default, for messages."""
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    return [flag_of(fields[name]) for name in names if getattr(options, name) != fields[name].default]
+
+
+def part(options: Any, kind: type[T]) -> T:
+    """Build another dataclass from those of its fields that the options have, too."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(options, name) for name in names if hasattr(options, name)})
