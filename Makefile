@@ -16,7 +16,7 @@ TOOLS_INSTALLED := $(TOOLS)/.installed
 TORTURE_FLAGS ?=
 BASE_REF ?= HEAD~1
 
-.PHONY: lock licenses audit demo test test-slow torture test-emulated test-browser lint install clean compare demo-quick
+.PHONY: lock schemas licenses audit demo test test-slow torture test-emulated test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
@@ -71,6 +71,10 @@ $(INSTALLED): pyproject.toml constraints.txt hashes.txt
 lock: $(TOOLS_INSTALLED)
 	$(TOOLS)/bin/uv pip compile --quiet --universal --no-deps --generate-hashes --no-header --no-annotate --no-emit-package torch \
 		--python-version 3.11 constraints.txt --output-file hashes.txt
+
+# Update docs/schemas from the dataclasses.
+schemas: $(INSTALLED)
+	$(BIN)/python .ci/schemas.py
 
 # Update docs/licenses.md from the installed packages.
 licenses: $(INSTALLED) $(TOOLS_INSTALLED)

@@ -1,14 +1,25 @@
-"""Dataclasses from JSON: every field is checked against its annotation, however deep it lies."""
+"""Dataclasses from JSON and YAML, every field checked against its annotation; and their JSON Schema."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 import types
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 T = TypeVar("T")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+
+
+def one_of(*choices: str) -> msgspec.Meta:
+    """Allow these texts alone, as in `Annotated[str, one_of("a", "b")]`."""
+    return msgspec.Meta(pattern=f"^({'|'.join(map(re.escape, choices))})$")
 
 
 class Mismatch(ValueError):
@@ -20,14 +31,21 @@ def built(kind: type[T], value: Any, *, unknown: bool = False) -> T:
 
     Args:
         kind: the dataclass. Fields may be dataclasses, lists, tuples and dicts of such, and unions with None.
-        value: what JSON gave.
-        unknown: pass over fields that it does not have, instead of refusing them.
+        value: what a parser gave, checked by `edge_af.documents.check_plain`.
+        unknown: ignore fields that it does not have, instead of refusing them.
 
     Raises:
-        Mismatch: a field is missing, unknown or of another type.
+        Mismatch: a field is missing, unknown, of another type or out of range.
     """
-    made: T = _fit(kind, value, "", unknown)
-    return made
+    try:
+        found = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `")
+        where = place.rstrip("`").removeprefix("$").lstrip(".") or "the top level"
+        raise Mismatch(f"{where}: {text[0].lower()}{text[1:]}") from None
+    if not unknown and (odd := _unknown_field(kind, value)) is not None:
+        raise Mismatch(f"{odd.lstrip('.')}: there is no such field")
+    return found
 
 
 @cache
@@ -35,86 +53,21 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _fit(wanted: Any, value: Any, where: str, unknown: bool) -> Any:
-    """`value` as what `wanted` promises: dataclasses built, lists that stand for tuples turned into tuples."""
-    if wanted is Any:
-        return value
-    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        if isinstance(value, wanted):
-            return value
-        return _build(wanted, value, where, unknown)
+def _unknown_field(wanted: Any, value: Any, where: str = "") -> str | None:
+    """Return the place of the first field in a value that fits which no dataclass has."""
     origin, args = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return _fit_one_of(args, value, where, unknown)
-    if origin is Literal and value in args and type(value) in map(type, args):
-        return value
-    if origin in (list, tuple) and isinstance(value, list | tuple):
-        kinds = [args[0]] * len(value) if origin is list or args[-1] is ... else args
-        if len(kinds) == len(value):
-            fitted = [
-                _fit(one, inner, f"{where}[{at}]", unknown)
-                for at, (one, inner) in enumerate(zip(kinds, value, strict=True))
-            ]
-            return fitted if origin is list else tuple(fitted)
-    if origin is dict and isinstance(value, dict):
-        return {
-            _fit(args[0], key, where, unknown): _fit(args[1], inner, f"{where}.{key}", unknown)
-            for key, inner in value.items()
-        }
-    if isinstance(wanted, type) and _is(value, wanted):
-        return value
-    name = origin.__name__ if origin in (dict, list) else getattr(wanted, "__name__", str(wanted))
-    raise Mismatch(f"{where.lstrip('.') or 'the whole'} is {value!r:.60}, not {NAMES.get(name, name)}")
-
-
-NAMES = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "dict": "an object",
-    "list": "a list",
-}
-"""What a type is called in a message."""
-
-
-def _is(value: Any, wanted: type) -> bool:
-    """Whether a value is of a plain type. A whole number passes for a float; true and false pass for no number."""
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, wanted) and (wanted is not int or not isinstance(value, bool))
-
-
-def _fit_one_of(kinds: tuple[Any, ...], value: Any, where: str, unknown: bool) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    others = [kind for kind in kinds if kind is not type(None)]
-    for kind in others[:-1]:
-        try:
-            return _fit(kind, value, where, unknown)
-        except Mismatch:
-            continue
-    return _fit(others[-1], value, where, unknown)
-
-
-def _build(kind: Any, value: Any, where: str, unknown: bool) -> Any:
-    if not isinstance(value, dict):
-        raise Mismatch(f"{where.lstrip('.') or 'the whole'} is {value!r:.60}, not an object")
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    if not unknown and (other := next((name for name in value if name not in fields), None)) is not None:
-        raise Mismatch(f"{where}.{other}".lstrip(".") + " is no field that is known")
-    needed = [
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    if lacking := next((name for name in needed if name not in value), None):
-        raise Mismatch(f"{where}.{lacking}".lstrip(".") + " is missing")
-    hints = _hints(kind)
-    return kind(
-        **{
-            name: _fit(hints[name], inner, f"{where}.{name}", unknown)
-            for name, inner in value.items()
-            if name in fields
-        }
-    )
+    inner: list[tuple[Any, Any, str]] = []
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+        hints = _hints(wanted)
+        for name, one in value.items():
+            if name not in hints:
+                return f"{where}.{name}"
+            inner.append((hints[name], one, f"{where}.{name}"))
+    elif origin in (Union, types.UnionType):
+        inner = [(one, value, where) for one in args if dataclasses.is_dataclass(one) or get_origin(one) is not None]
+    elif origin in (list, tuple) and isinstance(value, list):
+        kinds = args if origin is tuple and args[-1] is not ... else [args[0]] * len(value)
+        inner = [(one, item, f"{where}[{at}]") for at, (one, item) in enumerate(zip(kinds, value, strict=False))]
+    elif origin is dict and isinstance(value, dict):
+        inner = [(args[1], item, f"{where}.{name}") for name, item in value.items()]
+    return next(filter(None, (_unknown_field(*one) for one in inner)), None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from edge_af.typed import Mismatch, built
+from edge_af.typed import Mismatch, Positive, built, one_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Outer:
     maybe: Inner | None = None
     either: int | str = 0
     anything: Any = None
+    positive: Positive = 1
+    choice: Annotated[str, one_of("a", "b.")] = "a"
 
 
 def test_what_was_written_comes_back() -> None:
@@ -39,22 +41,27 @@ def test_what_was_written_comes_back() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": True}, "count is True, not a whole number"),
-        ({"count": 1.0}, "count is 1.0, not a whole number"),
-        ({"inner": {"name": "x", "share": "y"}}, "inner.share is 'y', not a number"),
-        ({"inner": {"name": "x", "share": float("nan")}}, "inner.share is nan, not a number"),
-        ({"inner": {}}, "inner.name is missing"),
-        ({"inner": []}, r"inner is \[\], not an object"),
-        ({"inner": None}, "inner is None, not an object"),
-        ({"other": 1}, "other is no field that is known"),
-        ({"kind": "c"}, "kind is 'c'"),
-        ({"kind": ["a"]}, "kind is"),
-        ({"more": [{"name": "x"}, {"name": 3}]}, r"more\[1\].name is 3, not text"),
-        ({"pair": [1]}, r"pair is \[1\]"),
-        ({"pair": [1, None]}, r"pair\[1\] is None"),
-        ({"by_name": {"k": 1}}, "by_name.k is 1, not an object"),
-        ({"maybe": {"name": None}}, "maybe.name is None, not text"),
-        ({"either": None}, "either is None, not text"),
+        ({"count": True}, "count: expected `int`, got `bool`"),
+        ({"count": 1.5}, "count: expected `int`, got `float`"),
+        ({"inner": {"name": "x", "share": "y"}}, "inner.share: expected `float`, got `str`"),
+        ({"inner": {}}, "inner: object missing required field `name`"),
+        ({"inner": []}, "inner: expected `object`, got `array`"),
+        ({"inner": None}, "inner: expected `object`, got `null`"),
+        ({"other": 1}, "other: there is no such field"),
+        ({"inner": {"name": "x", "other": 1}}, "inner.other: there is no such field"),
+        ({"more": [{"name": "x", "other": 1}]}, r"more\[0\].other: there is no such field"),
+        ({"by_name": {"k": {"name": "x", "other": 1}}}, "by_name.k.other: there is no such field"),
+        ({"maybe": {"name": "x", "other": 1}}, "maybe.other: there is no such field"),
+        ({"kind": "c"}, "kind: invalid enum value 'c'"),
+        ({"kind": ["a"]}, "kind: expected `str`, got `array`"),
+        ({"more": [{"name": "x"}, {"name": 3}]}, r"more\[1\].name: expected `str`, got `int`"),
+        ({"pair": [1]}, "pair: expected `array` of length 2"),
+        ({"pair": [1, None]}, r"pair\[1\]: expected `int`, got `null`"),
+        ({"by_name": {"k": 1}}, r"by_name\[...\]: expected `object`, got `int`"),
+        ({"maybe": {"name": None}}, "maybe.name: expected `str`, got `null`"),
+        ({"either": None}, r"either: expected `int \| str`, got `null`"),
+        ({"positive": 0}, "positive: expected `int` >= 1"),
+        ({"choice": "c"}, "choice: expected `str` matching regex"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.bench.request import PlannedRow
-from edge_af.records.results import OK, Bandwidth, Latency, Round, Row, row_from_dict
+from edge_af.records.results import OK, Bandwidth, Latency, Round, Row
 from edge_af.runtime.probe import weight_bytes
+from edge_af.typed import built
 
 ROUNDS_AGREE = 1.1
 """Largest ratio of the slowest round's median to the fastest round's that raises no warning."""
@@ -40,7 +41,8 @@ def row_of(item: PlannedRow, found: dict[str, Any]) -> Row:
         "weight_bytes": weight_bytes(subject.path),
     }
     latencies = ("latency_raw_us", "latency_ms", "round")
-    return row_from_dict({**about, **{name: value for name, value in found.items() if name not in latencies}})
+    fields = {name: value for name, value in found.items() if name not in latencies}
+    return built(Row, {**about, **fields}, unknown=True)
 
 
 def add_round(row: Row, found: dict[str, Any], round_: int) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, checked_files, read_manifest
@@ -12,10 +12,10 @@ from edge_af.console import warn
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
-from edge_af.records.results import Sensitivity, schema
-from edge_af.records.schema import violation
+from edge_af.records.results import Sensitivity
 from edge_af.runtime import RUNTIME_OF_SUFFIX, runtime_of
 from edge_af.runtime.probe import check_model_file
+from edge_af.typed import Mismatch, built
 
 SENSITIVITY = "sensitivity.json"
 
@@ -123,11 +123,10 @@ def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise EdgeAfError(f"{path}: not a sensitivity file of schema_version 1. Make it again, or remove it.")
         about = {"artifact": subject.artifact, "model": subject.model, "preset": subject.preset}
-        full = [{**row, **about} for row in rows]
-        if wrong := violation(full, {**schema(), **schema()["properties"]["sensitivity"]}):
-            raise EdgeAfError(f"{path}: not a sensitivity file of ours: rows{wrong}.")
-        names = [field.name for field in fields(Sensitivity)]
-        found += [Sensitivity(**{name: row[name] for name in names}) for row in full]
+        try:
+            found += [built(Sensitivity, {**row, **about}, unknown=True) for row in rows]
+        except Mismatch as error:
+            raise EdgeAfError(f"{path}: not a sensitivity file of ours: rows: {error}.") from None
     return found
 
 

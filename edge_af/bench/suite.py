@@ -30,40 +30,16 @@ from edge_af.bench.subject import Subject
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
 from edge_af.records.results import Method
-from edge_af.records.schema import violation
+from edge_af.typed import Mismatch, Positive, built
 
-_NAMES = {"type": "array", "items": {"type": "string"}}
-_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}}
-_METHOD = {
-    "inferences": {"type": "integer", "minimum": 1},
-    "seconds": {"type": ["number", "null"], "minimum": 0},
-    "rounds": {"type": "integer", "minimum": 1},
-    "warm_up": {"type": "integer", "minimum": 0},
-    "timeout_seconds": {"type": "number", "minimum": 1},
-    "packed": {"type": "boolean"},
-}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["name", "networks"],
-    "properties": {
-        "name": {"type": "string"},
-        "networks": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["model"],
-                "properties": {"model": {"type": "string"}, "preset": {"type": "string"}},
-            },
-        },
-        "precisions": _NAMES,
-        "recipes": _NAMES,
-        "runtimes": _NAMES,
-        "threads": _COUNTS,
-        "batch": _COUNTS,
-        "devices": _NAMES,
-        "method": {"type": "object", "properties": _METHOD},
-    },
-}
+
+@dataclass(frozen=True)
+class SuiteNetwork:
+    """A network to compare."""
+
+    model: str
+    preset: str | None = None
+    """None for any."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +47,17 @@ class Suite:
     """What is compared. An empty list of names stands for any."""
 
     name: str
-    networks: list[dict[str, str]]
-    """Each with `model`, and `preset` where it matters."""
+    networks: list[SuiteNetwork]
+    """The first ones are looked for first."""
     precisions: list[str] = field(default_factory=list)
     recipes: list[str] = field(default_factory=list)
     runtimes: list[str] = field(default_factory=list)
-    threads: list[int] = field(default_factory=lambda: [1])
-    batch: list[int] = field(default_factory=lambda: [1])
+    threads: list[Positive] = field(default_factory=lambda: [1])
+    batch: list[Positive] = field(default_factory=lambda: [1])
     devices: list[str] = field(default_factory=list)
     """Kinds of machine, as `uname -m` names them."""
     method: dict[str, Any] = field(default_factory=dict)
     """Fields of `Method`."""
-    path: Path | None = None
-    """The file that it was read from, for messages."""
 
     def method_from(self, standard: Method) -> Method:
         """The standard method with what the suite says otherwise."""
@@ -99,28 +73,27 @@ class Suite:
         Raises:
             EdgeAfError: the machine is none that it is meant for, or there is no file for one of its combinations.
         """
-        where = self.path or self.name
         runs_on = machine or platform.machine()
         if self.devices and runs_on not in self.devices:
             which = "this machine" if machine is None else "the target"
-            raise EdgeAfError(f"{where}: meant for {' and '.join(self.devices)}; {which} is {runs_on}.")
+            raise EdgeAfError(f"suite {self.name}: meant for {' and '.join(self.devices)}; {which} is {runs_on}.")
         chosen: list[Subject] = []
         for network in self.networks:
-            of_network = [one for one in subjects if one.model == network["model"]]
-            of_network = [one for one in of_network if network.get("preset") in (None, one.preset)]
+            of_network = [one for one in subjects if one.model == network.model]
+            of_network = [one for one in of_network if network.preset in (None, one.preset)]
             of_network = [one for one in of_network if not self.recipes or one.recipe in (None, *self.recipes)]
             for runtime in self.runtimes or sorted({one.runtime for one in of_network}):
                 for precision in self.precisions or list(dict.fromkeys(one.precision for one in of_network)):
                     found = [one for one in of_network if (one.runtime, one.precision) == (runtime, precision)]
                     if not found and self.precisions and self.runtimes:
-                        name = " ".join(network.values())
+                        name = " ".join(filter(None, (network.model, network.preset)))
                         raise EdgeAfError(
-                            f"{where}: compares {name} in {precision} in {runtime}, and none of the paths holds such a file.\n"
+                            f"suite {self.name}: compares {name} in {precision} in {runtime}; no path holds such a file.\n"
                             "Export it (`edge-af export`), or take it out of the suite."
                         )
                     chosen += [one for one in found if one not in chosen]
         if not chosen:
-            raise EdgeAfError(f"{where}: none of the paths holds a file that this suite compares.")
+            raise EdgeAfError(f"suite {self.name}: none of the paths holds a file that this suite compares.")
         return chosen
 
 
@@ -128,14 +101,11 @@ def read_suite(path: Path) -> Suite:
     """Read a suite.
 
     Raises:
-        EdgeAfError: it is missing, no YAML, or says something that a suite does not; names the place.
+        EdgeAfError: it is missing, not YAML, or has a field that a suite does not have; names the place.
     """
-    value = read_yaml(path, "suite")
-    if wrong := violation(value, SCHEMA):
-        raise EdgeAfError(f"{path}: not a suite: {wrong}.")
-    for inner, allowed in ((value, SCHEMA["properties"]), (value.get("method", {}), _METHOD)):
-        if unknown := [str(name) for name in inner if name not in allowed]:
-            raise EdgeAfError(
-                f"{path}: not a suite: no field is called {unknown[0]!r}; there are {', '.join(allowed)}."
-            )
-    return Suite(**value, path=path)
+    try:
+        suite = built(Suite, read_yaml(path, "suite"))
+        built(Method, {**dataclasses.asdict(Method()), **suite.method})
+    except Mismatch as error:
+        raise EdgeAfError(f"{path}: not a suite: {error}.") from None
+    return suite

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_af.typed import Amount, Count
+
 THERMAL = Path("/sys/class/thermal")
 CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -52,8 +54,8 @@ class Conditions:
     """Of the first core."""
     governor: str | None
     """How the first core's clock is governed."""
-    swap_used_bytes: int | None
-    processor_quota: float | None = None
+    swap_used_bytes: Count | None
+    processor_quota: Amount | None = None
     """How many processors' time the control groups around this process (a container's, say) allow it; None for no limit."""
     thermal_status: str | None = None
     """Android's own word: `none`, or from `light` to `shutdown` how far it slows itself down."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_af.artifacts import versions
 from edge_af.files import package_data
 from edge_af.git import commit_at
+from edge_af.typed import Count, Positive
 
 BOARD = Path("/proc/device-tree/model")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -48,9 +49,9 @@ class Device:
     """The architecture, e.g. `x86_64` or `aarch64`."""
     cpu: str
     """The board's name (`Raspberry Pi 5 Model B Rev 1.0`) where the firmware gives one, else the processor's."""
-    cores: int
+    cores: Positive
     """That this process may use."""
-    memory_bytes: int | None
+    memory_bytes: Count | None
     kernel: str
     python: str | None
     """None where there is none, as on a phone."""
@@ -61,7 +62,7 @@ class Device:
     """The processor's instruction sets that matter to inference, as the kernel names them."""
     affinity: list[int] | None = None
     """Numbers of the cores that this process, and so the measured ones, may use."""
-    last_level_cache_bytes: int | None = None
+    last_level_cache_bytes: Count | None = None
     system: str | None = None
     """Of a phone: its system, as in `Android 16, API 36`."""
     soc: str | None = None

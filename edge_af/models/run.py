@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from edge_af.artifacts import TrainingData
 from edge_af.data import MOST_CLASSES
@@ -87,6 +87,13 @@ class Split:
             raise Mismatch(f"held_out {self.held_out} and seed {self.seed} split nothing")
 
 
+_HINTS = get_type_hints(Run)
+_WithoutConfig = dataclasses.make_dataclass(
+    "_WithoutConfig", [(one.name, _HINTS[one.name], one) for one in dataclasses.fields(Run) if one.name != "config"]
+)
+"""A run as `run.json` has it: which kind of config it holds depends on the model's name beside it."""
+
+
 def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> None:
     """Make `run` with the weights of `network` what the folder holds.
 
@@ -145,7 +152,8 @@ def load_run(folder: str | Path) -> Run:
         raise EdgeAfError(f"{path}: not a run of schema_version {SCHEMA_VERSION}. Train again with this edge-af.")
     try:
         config = config_from_dict(value.pop("model", None), value.pop("config", None))
-        run = built(Run, {**value, "config": config})
+        stored: Any = built(_WithoutConfig, value)
+        run = Run(config=config, **vars(stored))
         _ = run.data, run.split
     except (Mismatch, EdgeAfError) as error:
         raise EdgeAfError(f"{path}: not a run of ours ({error}). Train again, or copy the folder again.") from None

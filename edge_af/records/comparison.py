@@ -7,14 +7,14 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edge_af.files import package_data, write_atomic
+from edge_af.files import write_atomic
 from edge_af.machine.conditions import Conditions
 from edge_af.machine.device import Device
 from edge_af.records.results import Data, Delta
+from edge_af.typed import Amount, Count, Positive, one_of
 
 SCHEMA_VERSION = 1
 
@@ -25,21 +25,24 @@ EXIT_STATUS = {PASSED: 0, FAILED: 1, INVALID: 2, UNKNOWN: 3}
 
 SLOWER, NOT_SLOWER, FASTER, CANNOT_TELL = "slower", "not slower", "faster", "cannot tell"
 
+Status = Annotated[str, one_of(PASSED, FAILED, INVALID, UNKNOWN)]
+Verdict = Annotated[str, one_of(SLOWER, NOT_SLOWER, FASTER, CANNOT_TELL)]
+
 
 @dataclass(frozen=True)
 class FileFacts:
     """Of one file. None is what could not be found out."""
 
-    size_bytes: int
-    weight_bytes: int | None
+    size_bytes: Count
+    weight_bytes: Count | None
     """Of the constants, all of which an inference reads."""
     operators: dict[str, int]
     """By type, as the file has them."""
-    multiply_adds: int | None
+    multiply_adds: Count | None
     """Of the matrix products, for one video."""
     integer_share: float | None
     """Of the weights, those that integer kernels were seen to read at export."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Count | None
     """High-water mark of a process that loads the file and runs it, the runtime among it."""
     gap_at_20: float | None = None
     f1_micro: float | None = None
@@ -49,12 +52,12 @@ class FileFacts:
 class Relative:
     """What the candidate may be worse by than its base. Shares: 0.05 is 5 %."""
 
-    max_slowdown: float = 0.05
-    max_growth: float = 0.01
+    max_slowdown: Amount = 0.05
+    max_growth: Amount = 0.01
     """Of file bytes, weight bytes and multiply-adds."""
-    max_memory_growth: float = 0.10
+    max_memory_growth: Amount = 0.10
     """Of the process's high-water mark, which itself differs by up to 6 % from process to process."""
-    max_gap_drop: float = 0.002
+    max_gap_drop: Amount = 0.002
     """GAP@20 lost, in absolute terms."""
     min_agreement: float | None = None
     """See `edge_af.compare.agreement`; its own limits when None."""
@@ -93,14 +96,14 @@ class Look:
     error: float
     """The probability that the interval was made for, on either side."""
     ratio: Interval
-    verdict: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Timing:
     """Candidate against base."""
 
-    verdict: str
+    verdict: Verdict
     """`slower`, `not slower`, `faster`, `cannot tell`."""
     reason: str | None
     """Why it cannot be told; None if it can."""
@@ -109,11 +112,11 @@ class Timing:
     """Candidate's time over base's; None if there were too few generations for one."""
     noise: Interval | None
     """The same of a second process of the base over the first."""
-    generations: int
-    rounds: int
+    generations: Count
+    rounds: Count
     seconds: float
     budget_seconds: float
-    clock: str
+    clock: Annotated[str, one_of("cpu", "wall")]
     """`cpu`: the processor time of the process; `wall` with several threads, and where a file waits for something."""
     base_ms: float | None
     """The fastest inference of a round, median over all; by `clock`."""
@@ -136,7 +139,7 @@ class Check:
 
     name: str
     """`runs`, `agreement`, `time`, `size_bytes` and so on; with the pattern before it if it is of the budget file."""
-    status: str
+    status: Status
     verdict: str
     """In a few words."""
     base: float | None = None
@@ -180,14 +183,14 @@ class Comparison:
     commit: str | None
     """Of edge-af, where it runs from its repository."""
     device: Device
-    threads: int
+    threads: Positive
     cores: list[int]
     """That the timed processes could run on, those of a generation on the same; empty for any."""
     seed: int
-    budget_seconds: float
+    budget_seconds: Amount
     """For timing all pairs."""
     relative: Relative
-    inputs: str
+    inputs: Annotated[str, one_of("videos", "random")]
     """What was timed: `videos` of the evaluation set, or `random` values."""
     data: Data | None
     pairs: list[PairResult]
@@ -219,14 +222,6 @@ def worst(statuses: Iterable[str]) -> str:
     """The weightiest: a gate that failed, then what could not be compared, then what could not be told."""
     found = set(statuses)
     return next((status for status in (FAILED, INVALID, UNKNOWN) if status in found), PASSED)
-
-
-@cache
-def schema() -> dict[str, Any]:
-    """The JSON Schema of `compare.json`."""
-    text = package_data("records", "compare.schema.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
 
 
 def dump(comparison: Comparison) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from edge_af.documents import DocumentError, parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors
-from edge_af.records.comparison import Comparison, FileFacts, Interval, schema
-from edge_af.records.schema import violation
+from edge_af.records.comparison import Comparison, FileFacts, Interval, Status, Verdict
+from edge_af.typed import Amount, Mismatch, Positive, built
 
 SCHEMA_VERSION = 1
 """Of a line."""
@@ -30,15 +30,15 @@ class Entry:
     commit: str | None
     """Of the candidate, or what it was called."""
     device: str
-    threads: int
+    threads: Positive
     pair: str
     base_sha256: str
     candidate_sha256: str
-    status: str
-    checks: dict[str, str]
+    status: Status
+    checks: dict[str, Status]
     """Each check's status by its name."""
-    max_slowdown: float
-    verdict: str | None
+    max_slowdown: Amount
+    verdict: Verdict | None
     """The clock's; None where it did not come to timing."""
     ratio: Interval | None
     candidate: FileFacts | None
@@ -133,20 +133,7 @@ def _entry(line: bytes) -> Entry | str:
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
         return f"schema_version {str(version)[:20]}; this edge-af reads {SCHEMA_VERSION}"
-    definitions = schema()["$defs"]
-    if wrong := violation(value, {"$ref": "#/$defs/history", "$defs": definitions}):
-        return f"is not of `edge-af compare --history`: {wrong}"
-    ratio, candidate = value["ratio"], value["candidate"]
-    plain = {name: value[name] for name in definitions["history"]["required"] if name != "schema_version"}
-    return Entry(
-        **{
-            **plain,
-            "ratio": Interval(**_known(ratio, Interval)) if ratio is not None else None,
-            "candidate": FileFacts(**_known(candidate, FileFacts)) if candidate is not None else None,
-        }
-    )
-
-
-def _known(value: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """The fields of a dataclass; a file may hold more."""
-    return {field.name: value[field.name] for field in dataclasses.fields(kind)}
+    try:
+        return built(Entry, value, unknown=True)
+    except Mismatch as error:
+        return f"is not of `edge-af compare --history`: {error}"

@@ -1,4 +1,4 @@
-"""What a bench leaves behind: `results.json`, as frozen dataclasses. Its schema is `results.schema.json` beside this file."""
+"""What a bench leaves behind: `results.json`, as frozen dataclasses. `docs/schemas` has its JSON Schema."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 from edge_af.errors import EdgeAfError
-from edge_af.files import package_data, read_json, write_atomic
+from edge_af.files import read_json, write_atomic
 from edge_af.machine.conditions import Conditions
 from edge_af.machine.device import Device
 from edge_af.machine.memory import MemoryReading
-from edge_af.records.schema import violation
+from edge_af.typed import Amount, Count, Mismatch, Positive, built, one_of
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
@@ -24,6 +23,7 @@ READABLE = (1, 2)
 
 OK, MISSING_RUNTIME, CRASHED, TIMEOUT, FAILED = "ok", "missing-runtime", "crashed", "timeout", "failed"
 DOES_NOT_FIT = "does-not-fit"
+STATUSES = (OK, MISSING_RUNTIME, DOES_NOT_FIT, CRASHED, TIMEOUT, FAILED)
 """What became of a row. Anything but `ok` has a `reason`; `does-not-fit` has `needed_bytes` and `available_bytes` as well."""
 
 
@@ -36,7 +36,7 @@ class Latency:
     """None where only a tool's summary is known, which does not have it; p99 likewise."""
     p99: float | None
     mean: float
-    n: int
+    n: Positive
     p95: float | None = None
 
 
@@ -48,7 +48,7 @@ LEAST_FOR_MEDIAN = 20
 class Round:
     """What a tool that keeps no raw values says of a round: milliseconds of one inference."""
 
-    n: int
+    n: Positive
     mean: float
     p50: float
     p5: float | None = None
@@ -72,26 +72,26 @@ class Instructions:
     """What one inference of one video executes on one thread, as counted under emulation, with Python's call of the
     runtime."""
 
-    instructions: int
-    dot_product: int
+    instructions: Count
+    dot_product: Count
     """SDOT, UDOT and their kin."""
-    dot_product_macs: int
+    dot_product_macs: Count
     """Multiply-adds that those do: 16 for a whole vector."""
-    integer_multiply: int
+    integer_multiply: Count
     """Of integer vectors: SMLAL, MLA, MUL, SQRDMULH and their kin."""
-    integer_multiply_macs: int
-    float_multiply_add: int
+    integer_multiply_macs: Count
+    float_multiply_add: Count
     """FMLA, FMADD and their kin."""
-    float_multiply_add_macs: int
-    vector: int
+    float_multiply_add_macs: Count
+    vector: Count
     """All on vector and floating-point registers but loads and stores; those above are among them."""
-    loads: int
-    stores: int
-    loaded_bytes: int
-    stored_bytes: int
-    memory_read_bytes: int
+    loads: Count
+    stores: Count
+    loaded_bytes: Count
+    stored_bytes: Count
+    memory_read_bytes: Count
     """Fetched by a cache as large as the board's last one: 16 ways, least recently used out first."""
-    memory_written_bytes: int
+    memory_written_bytes: Count
     """Written back by it."""
 
 
@@ -99,9 +99,9 @@ class Instructions:
 class Modelled:
     """A figure from a model, with its band. Never measured."""
 
-    value: float
-    low: float
-    high: float
+    value: Amount
+    low: Amount
+    high: Amount
 
 
 @dataclass(frozen=True)
@@ -118,21 +118,21 @@ class Row:
     recipe: str | None
     cpu: str | None
     """The kind of processor the file was made for, `x86-64` or `arm64`; None if for any."""
-    threads: int
-    status: str
+    threads: Positive
+    status: Annotated[str, one_of(*STATUSES)]
     reason: str | None
     """Why it is not `ok`; of an `ok` row, why it has no accuracy in spite of the data."""
-    params: int
+    params: Count
     """Trainable parameters of the network as trained."""
-    classes: int
-    size_bytes: int
+    classes: Positive
+    size_bytes: Count
     sha256: str | None = None
     """Of the file, by which a later bench knows it again."""
-    batch: int = 1
+    batch: Positive = 1
     """Videos an inference."""
-    weight_bytes: int | None = None
+    weight_bytes: Count | None = None
     """Of the constants in the file, all of which an inference reads."""
-    integer_share: float | None = None
+    integer_share: Amount | None = None
     """Of the network's multiplications, those that were seen to run in integer kernels at export; None if not known."""
     kernels: str | None = None
     """What the runtime multiplies with here: types of activations and weights, then the instructions, as in `U8S8 AVX-512
@@ -182,7 +182,7 @@ class Row:
     ties_share: float | None = None
     """Of all videos' 20 best scores, those that another of them equals."""
     videos: int | None = None
-    multiply_adds: int | None = None
+    multiply_adds: Count | None = None
     """Of the network's matrix products, for one video; told of emulated rows."""
     instructions: Instructions | None = None
     """Of an emulated row."""
@@ -211,8 +211,8 @@ class Data:
     """The evaluation set."""
 
     name: str
-    videos: int
-    classes: int
+    videos: Positive
+    classes: Positive
     fingerprint: str | None = None
     """By which a later bench knows the videos again."""
 
@@ -231,20 +231,20 @@ class Baseline:
 class Method:
     """How each row is measured."""
 
-    inferences: int = 1024
+    inferences: Positive = 1024
     """Timed inferences (MLPerf's single-stream minimum) over all rounds, or fewer if `seconds` pass first."""
     seconds: float | None = 10.0
     """Of timed inferences over all rounds; None for no limit."""
-    warm_up: int = 32
+    warm_up: Count = 32
     """Inferences before the timed ones of a round, or fewer if `warm_up_seconds` pass first."""
     warm_up_seconds: float = 1.0
-    batch: int = 256
+    batch: Positive = 256
     """Videos scored at a time for accuracy; one at a time where a video's scores would depend on the others'."""
     timeout_seconds: float = 600.0
     """After which a row's process is stopped."""
     packed: bool = False
     """Whether weights were packed for this processor beforehand and are mapped from a file."""
-    rounds: int = 1
+    rounds: Positive = 1
     """How often the whole table is gone through, each row in a fresh process with its part of the inferences."""
 
 
@@ -262,10 +262,10 @@ class Tool:
 class Bandwidth:
     """What reading memory from end to end, again and again, reaches on this machine."""
 
-    threads: int
-    buffer_bytes: int
+    threads: Positive
+    buffer_bytes: Positive
     """Read over and over. The largest lies beyond the caches; the others are as large as the rows' weights."""
-    bytes_per_s: float
+    bytes_per_s: Amount
     """Of the fastest pass: a limit is not to be beaten by a measurement that was held up."""
 
 
@@ -280,7 +280,7 @@ class Sensitivity:
     recipe: str
     precision: str
     layer: str
-    weight_bytes: int
+    weight_bytes: Count
     snr_db: float | None
     """Signal to quantisation noise at the logits; None where there is no noise."""
     gap_at_20_drop: float | None
@@ -322,12 +322,12 @@ class Results:
     """When it began, ISO 8601, UTC."""
     device: Device
     quick: bool
-    inputs: str
+    inputs: Annotated[str, one_of("videos", "random")]
     """What latency was measured on: `videos` of the evaluation set, or `random` values."""
     data: Data | None
     baseline: Baseline
     method: Method
-    rows_planned: int
+    rows_planned: Count
     """More than `rows` holds: the bench was interrupted."""
     rows: list[Row]
     commit: str | None = None
@@ -368,14 +368,6 @@ class Results:
         return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
 
-@cache
-def schema() -> dict[str, Any]:
-    """The JSON Schema of `results.json`."""
-    text = package_data("records", "results.schema.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
 def write_results(path: Path, results: Results) -> None:
     """Write `results.json` atomically."""
     write_atomic(path, dump_results(results))
@@ -405,79 +397,20 @@ def read_results(path: Path) -> Results:
         )
     if version == 1:
         value = _from_version_1(value)
-    if found := violation(value, schema()):
-        raise EdgeAfError(f"{path}: not a results file of `edge-af bench`: {found}.")
-    conditions, gallery = value["conditions"], value["gallery"]
-    return Results(
-        **{
-            **_known(Results, value),
-            "device": Device(**_known(Device, value["device"])),
-            "data": Data(**_known(Data, value["data"])) if value["data"] else None,
-            "baseline": Baseline(**_known(Baseline, value["baseline"])),
-            "method": Method(**_known(Method, value["method"])),
-            "rows": [row_from_dict(row) for row in value["rows"]],
-            "conditions": {when: Conditions(**_known(Conditions, conditions[when])) for when in ("before", "after")}
-            if conditions
-            else None,
-            "bandwidth": [Bandwidth(**_known(Bandwidth, one)) for one in value["bandwidth"]],
-            "sensitivity": [Sensitivity(**_known(Sensitivity, one)) for one in value["sensitivity"]],
-            "gallery": Gallery(gallery["seed"], [_gallery_video(video) for video in gallery["videos"]])
-            if gallery
-            else None,
-            "tool": Tool(**_known(Tool, value["tool"])) if value.get("tool") else None,
-        }
-    )
+    try:
+        found = built(Results, value, unknown=True)
+        if found.conditions is not None and not {"before", "after"} <= set(found.conditions):
+            raise Mismatch("conditions: object missing `before` or `after`")
+    except Mismatch as error:
+        raise EdgeAfError(f"{path}: not a results file of `edge-af bench`: {error}.") from None
+    return found
 
 
 def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
-    """What version 1 did not hold yet, as not known. Its rows were measured in one round, one video at a time."""
+    """Drop what only later versions have. Version 1's rows were measured in one round, one video at a time."""
     method = value.get("method")
+    later = ("commit", "suite", "continued", "conditions", "warnings", "bandwidth", "sensitivity", "gallery")
     return {
-        **value,
-        "schema_version": SCHEMA_VERSION,
+        **{name: inner for name, inner in value.items() if name not in later},
         "method": {**method, "rounds": 1, "packed": False} if isinstance(method, dict) else method,
-        "commit": None,
-        "suite": None,
-        "continued": [],
-        "conditions": None,
-        "warnings": [],
-        "bandwidth": [],
-        "sensitivity": [],
-        "gallery": None,
     }
-
-
-def _gallery_video(value: dict[str, Any]) -> GalleryVideo:
-    predictions = {
-        key: [Prediction(**_known(Prediction, one)) for one in found] for key, found in value["predictions"].items()
-    }
-    return GalleryVideo(value["id"], value["labels"], predictions)
-
-
-def row_from_dict(value: dict[str, Any]) -> Row:
-    """A row of the JSON, of the types that the schema promises."""
-    latency, memory, delta = value.get("latency_ms"), value.get("memory"), value.get("gap_at_20_delta")
-    rounds = value.get("rounds_ms")
-    instructions, modelled = value.get("instructions"), value.get("modelled_latency_ms")
-    return Row(
-        **{
-            **_known(Row, value),
-            "latency_ms": Latency(**_known(Latency, latency)) if latency else None,
-            "memory": {
-                when: MemoryReading(**_known(MemoryReading, reading))
-                for when, reading in memory.items()
-                if when in ("before_load", "after_load", "after_run")
-            }
-            if memory
-            else None,
-            "rounds_ms": [Round(**_known(Round, one)) for one in rounds] if rounds else None,
-            "gap_at_20_delta": Delta(**_known(Delta, delta)) if delta else None,
-            "instructions": Instructions(**_known(Instructions, instructions)) if instructions else None,
-            "modelled_latency_ms": Modelled(**_known(Modelled, modelled)) if modelled else None,
-        }
-    )
-
-
-def _known(kind: type[Any], value: dict[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: inner for name, inner in value.items() if name in names}

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from edge_af.bench.backend import TargetOptions
 from edge_af.bench.request import BenchRequest
@@ -32,19 +31,24 @@ from edge_af.bench.subject import Subject
 from edge_af.console import prefix_lines
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_yaml
-from edge_af.records.schema import violation
 from edge_af.targets import open_backend
+from edge_af.typed import Mismatch, built
 
-_MEMBER: dict[str, Any] = {
-    "type": ["string", "object"],
-    "required": ["target"],
-    "properties": {"target": {"type": "string"}, "offline": {"type": "boolean"}},
-}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["targets"],
-    "properties": {"targets": {"type": "array", "items": _MEMBER}},
-}
+
+@dataclass(frozen=True)
+class FleetEntry:
+    """A target as a fleet file names it."""
+
+    target: str
+    offline: bool | None = None
+    """None: as the command line says."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A fleet file."""
+
+    targets: list[str | FleetEntry]
 
 
 @dataclass(frozen=True)
@@ -78,18 +82,17 @@ def read_fleet(path: Path, options: TargetOptions = TargetOptions()) -> list[Mem
     Raises:
         EdgeAfError: it is missing, not YAML, names no target or one twice, or has an unknown field.
     """
-    value = read_yaml(path, "fleet")
-    if wrong := violation(value, SCHEMA):
-        raise EdgeAfError(f"{path}: not a fleet: {wrong}.")
+    try:
+        entries = built(Fleet, read_yaml(path, "fleet")).targets
+    except Mismatch as error:
+        raise EdgeAfError(f"{path}: not a fleet: {error}.") from None
     members = []
-    for index, entry in enumerate(value["targets"]):
-        fields: dict[str, Any] = {"target": entry} if isinstance(entry, str) else entry
-        if unknown := set(fields) - set(_MEMBER["properties"]):
-            raise EdgeAfError(f"{path}: targets[{index}]: there is no field {min(unknown)!r}.")
-        address = fields["target"]
-        is_phone = address.startswith("adb")
+    for index, entry in enumerate(entries):
+        one = FleetEntry(entry) if isinstance(entry, str) else entry
+        address, is_phone = one.target, one.target.startswith("adb")
+        offline = options.offline and address.startswith("ssh") if one.offline is None else one.offline
         own = TargetOptions(
-            offline=fields.get("offline", options.offline and address.startswith("ssh")),
+            offline=offline,
             benchmark_model=options.benchmark_model if is_phone else None,
             cores=options.cores if is_phone else None,
         )

@@ -23,11 +23,11 @@ from edge_af.errors import EdgeAfError
         ),
         ("name: x\nnetworks: [{model: absent}]\n", "none of the paths"),
         ("name: x\nnetworks: [{model: attend-fusion}]\ndevices: [pdp11]\n", "meant for pdp11; this machine is"),
-        ("name: x\nnetworks: attend-fusion\n", "networks: 'attend-fusion' where array"),
-        ("name: x\nnetworks: [{model: attend-fusion}]\nthread: [1]\n", "no field is called 'thread'"),
-        ("name: x\nnetworks: [{model: attend-fusion}]\nmethod: {run: 1}\n", "no field is called 'run'"),
-        ("networks: []\n", "has no 'name'"),
-        ("- 1\n", "where object is expected"),
+        ("name: x\nnetworks: attend-fusion\n", "networks: expected `array`, got `str`"),
+        ("name: x\nnetworks: [{model: attend-fusion}]\nthread: [1]\n", "thread: there is no such field"),
+        ("name: x\nnetworks: [{model: attend-fusion}]\nmethod: {run: 1}\n", "run: there is no such field"),
+        ("networks: []\n", "missing required field `name`"),
+        ("- 1\n", "expected `object`, got `array`"),
         ("a: [", "cannot read this suite"),
         ("!!python/object/apply:os.system ['true']", "cannot read this suite"),
     ],
@@ -41,7 +41,7 @@ def test_a_suite_that_says_something_else_is_refused(exports: Path, tmp_path: Pa
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_suites_of_the_repository_are_read(path: Path):
     suite = read_suite(path)
-    assert suite.name == path.stem and {network["model"] for network in suite.networks} == {
+    assert suite.name == path.stem and {network.model for network in suite.networks} == {
         "attend-fusion",
         "fc-late-fusion",
     }

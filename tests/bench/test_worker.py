@@ -26,8 +26,8 @@ from edge_af.files import sha256_file
 from edge_af.machine import memory
 from edge_af.machine.memory import MemoryReading, read_memory, reset_peak
 from edge_af.metrics.bootstrap import load_outcomes
-from edge_af.records.results import Method, read_results, row_from_dict, schema
-from edge_af.records.schema import violation
+from edge_af.records.results import Method, Row, read_results
+from edge_af.typed import built
 
 SHORT = Method(inferences=20, seconds=2.0, warm_up=3, timeout_seconds=120)
 
@@ -279,8 +279,8 @@ def test_what_a_kernel_does_not_tell_costs_no_row(
     measure(job(exports / "attend-fusion/attend-fusion-fp32.onnx"), found.update)
     assert found["latency_ms"]["n"] == 20 and found["peak_memory_bytes"] is None
     reading = found["memory"]["after_run"]
-    assert violation(reading, {**schema(), **schema()["$defs"]["reading"]}) is None
-    assert row_from_dict({**ROW, "memory": found["memory"]}).memory == {
+    assert built(MemoryReading, reading) == MemoryReading(None, resident, None, None)
+    assert built(Row, {**ROW, "memory": found["memory"]}).memory == {
         when: MemoryReading(None, resident, None, None) for when in ("before_load", "after_load", "after_run")
     }
 

@@ -59,10 +59,10 @@ def test_ctrl_c_ends_all_of_them(board: LoopbackBoard, exports: Path, tmp_path: 
     [
         ("targets: [", "cannot read this fleet"),
         ("targets: []", "names no target"),
-        ("hosts: []", "has no 'targets'"),
+        ("hosts: []", "missing required field `targets`"),
         ("targets: [pi]", "targets[0]: --target 'pi'"),
-        ("targets: [3]", "targets[0]: 3 where string or object"),
-        ("targets: [{target: 'ssh://a', of-line: true}]", "targets[0]: there is no field 'of-line'"),
+        ("targets: [3]", "targets[0]: expected `str | object`, got `int`"),
+        ("targets: [{target: 'ssh://a', of-line: true}]", "of-line: there is no such field"),
         ("targets: ['ssh://a', 'ssh://b', 'ssh://a']", "names a more than once"),
     ],
 )
