@@ -120,8 +120,8 @@ def _fc_layers(stream: AttendStream, x: Tensor) -> Tensor:
     return torch.relu(stream.norm2(stream.fc2(stream.dropout(x))))
 
 
-def _initialised_at_random(network: Any, prior: Tensor, generator: torch.Generator) -> None:
-    networks.initialise(network, prior, generator)
+def _initialized_at_random(network: Any, prior: Tensor, generator: torch.Generator) -> None:
+    networks.initialize(network, prior, generator)
     for block in network.modules():
         if isinstance(block, FeatureAttention):
             nn.init.normal_(block.out.weight, std=block.out.in_features**-0.5, generator=generator)
@@ -136,7 +136,7 @@ class Variant:
     name: str
     config: AttendFusionConfig = OWN
     stream: type[AttendStream] = AttendStream
-    initialise: Callable[..., None] = networks.initialise
+    initialize: Callable[..., None] = networks.initialize
     seed: int = 0
 
 
@@ -159,7 +159,7 @@ VARIANTS = (
     Variant("norm", "none", stream=NoNorm),
     Variant("activation", "GELU", stream=Gelu),
     Variant("residual", "none", stream=WithoutResidual),
-    Variant("start", "last projection at random", initialise=_initialised_at_random),
+    Variant("start", "last projection at random", initialize=_initialized_at_random),
 )
 
 
@@ -170,7 +170,7 @@ def tried(variant: Variant, dataset: Dataset) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(networks, "AttendStream", variant.stream),
-        patch("edge_af.train.loop.initialise", variant.initialise),
+        patch("edge_af.train.loop.initialize", variant.initialize),
         # Another seed is another start and order, and not other videos to choose on.
         patch("edge_af.train.loop.split", lambda videos, share, seed: split(videos, share, 0)),
     ):

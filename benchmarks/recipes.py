@@ -72,7 +72,7 @@ class Row:
     fp32_latency_ms_p50: float
     """Of FP32, measured in turns with this file."""
     speedup: float
-    """Median, over pairs of neighbouring turns, of FP32's time by this file's."""
+    """Median, over pairs of neighboring turns, of FP32's time by this file's."""
 
 
 @dataclass(frozen=True)

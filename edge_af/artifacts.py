@@ -27,7 +27,7 @@ CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "ar
 
 @dataclass(frozen=True)
 class Gate:
-    """What a quantised file was seen to lose on real videos, and was allowed to."""
+    """What a quantized file was seen to lose on real videos, and was allowed to."""
 
     data: str
     """The dataset's folder name."""
@@ -50,7 +50,7 @@ class ArtifactFile:
     precision: str
     """`fp32`, `fp16`, `int8` or `int4`."""
     recipe: str | None
-    """How it was quantised; None for FP32."""
+    """How it was quantized; None for FP32."""
     size_bytes: int
     sha256: str
     cpu: str | None = None

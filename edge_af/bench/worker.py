@@ -42,7 +42,7 @@ INPUT_VIDEOS = 256
 """Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""
 
 FEATURE_RANGE = (-2.0, 2.0)
-"""Of YouTube-8M's features after dequantisation; what random inputs are drawn from."""
+"""Of YouTube-8M's features after dequantization; what random inputs are drawn from."""
 
 
 @dataclass(frozen=True)

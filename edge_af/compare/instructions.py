@@ -9,7 +9,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.records.comparison import FAILED, PASSED, UNKNOWN, Check
 
 AT_LEAST = ("dot_product", "dot_product_macs")
-"""Fewer of them: a layer left the kernels that it is quantised for."""
+"""Fewer of them: a layer left the kernels that it is quantized for."""
 
 
 def check_instructions(

@@ -15,7 +15,7 @@ observations.
 
 *The ratio* is exp of the weighted mean m over the generations, with weights w ∝ 1 / (e² + `LAYOUT`²), e being a generation's
 own standard error: those that fell into a busy second count for little. Weights depend on how far rounds are apart and not on
-what they say, so that they favour neither side. How sure m is, is taken from the generations as they
+what they say, so that they favor neither side. How sure m is, is taken from the generations as they
 came, not from the e: the variance is Σ w² (y − m)² / (1 − w)² for Σ w = 1 (MacKinnon & White 1985, HC3), with Student's t of
 1 / Σ w² − 1 degrees of freedom (Kish's effective number of observations, less one).
 """
@@ -77,11 +77,11 @@ def weighted_interval(figures: Sequence[LogRatio], error: float) -> Interval:
     values = np.array([figure.value for figure in figures])
     weights = 1 / (np.array([figure.error for figure in figures]) ** 2 + LAYOUT**2)
     weights /= weights.sum()
-    centre = float(weights @ values)
-    variance = float((weights**2 * (values - centre) ** 2 / (1 - weights) ** 2).sum())
+    center = float(weights @ values)
+    variance = float((weights**2 * (values - center) ** 2 / (1 - weights) ** 2).sum())
     freedom = max(1.0, 1 / float((weights**2).sum()) - 1)
     reach = student_quantile(1 - error, freedom) * math.sqrt(variance)
-    return Interval(centre, centre - reach, centre + reach)
+    return Interval(center, center - reach, center + reach)
 
 
 def decide(ratio: Interval, max_slowdown: float) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_af.data.dataset import Dataset
 
 BLOCK = 256
-"""Neighbouring videos that are read together: 512 KB of visual features, enough for a disk to stream."""
+"""Neighboring videos that are read together: 512 KB of visual features, enough for a disk to stream."""
 
 MIX = 64
 """Blocks shuffled together, so that a batch holds videos from up to `MIX` places."""
@@ -45,7 +45,7 @@ def split(videos: int, held_out: float, seed: int) -> tuple[NDArray[np.int64], N
 def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
     """The rows in an epoch's order.
 
-    Blocks of neighbours are shuffled, then the videos of `MIX` blocks among themselves: random enough for training,
+    Blocks of neighbors are shuffled, then the videos of `MIX` blocks among themselves: random enough for training,
     and still mostly sequential reading where the dataset is larger than memory.
     """
     random = np.random.default_rng([seed, 1, epoch])

@@ -91,7 +91,7 @@ class ParsedVideos:
     """(sum of label_counts,): ascending within a video, each once."""
 
 
-def dequantise(codes: NDArray[Any]) -> NDArray[np.float64]:
+def dequantize(codes: NDArray[Any]) -> NDArray[np.float64]:
     """Bytes, or averages of bytes, as the features they stand for."""
     return codes * STEP + LOWEST
 
@@ -220,7 +220,7 @@ def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tup
             codes = np.frombuffer(b"".join(kept.tolist()), np.uint8).reshape(-1, length)
             starts = np.cumsum(frames[good]) - frames[good]
             sums = np.add.reduceat(codes, starts, axis=0, dtype=np.int64)
-            block[good] = dequantise(sums / frames[good, None])
+            block[good] = dequantize(sums / frames[good, None])
         blocks.append(block)
     label_counts = np.diff(labels.row_splits.numpy())
     return _checked(ids.values.numpy(), id_counts, blocks, labels.values.numpy(), label_counts, good, limits)

@@ -5,7 +5,7 @@ grow source file by source file. After each one they are brought onto the disk a
 (`journal.jsonl`: first what was asked for, then what each source gave). A conversion that was interrupted at any moment
 cuts the arrays back to the journal's last whole line and goes on from there; the result is the same, byte for byte.
 
-Features are stored as float16 unless told otherwise. YouTube-8M's features are averages over frames of values quantised to
+Features are stored as float16 unless told otherwise. YouTube-8M's features are averages over frames of values quantized to
 8 bits in steps of 4/255 = 0.0157; float16 holds numbers up to 2 to within 0.0005 (0.001 just above 2), which is at most
 a sixteenth of such a step. Largest error found over 902 videos of YouTube-8M 2018 (three validate shards), prepared with
 `--dtype float16` and with `--dtype float32` and compared: 0.00097 visual, 0.00093 audio.

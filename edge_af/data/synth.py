@@ -9,7 +9,7 @@ What is in it, so that a classifier has something to learn and something to miss
   and go together.
 * In every place there are groups of three classes that look the same and sound different: `Harbour parade (drums)`,
   `Harbour parade (flute)`, `Harbour parade (bells)`.
-* A video is the sum of its labels' signatures at various strengths, of some that are seen or heard but not labelled, and of
+* A video is the sum of its labels' signatures at various strengths, of some that are seen or heard but not labeled, and of
   noise, all times a contrast (a volume) of its own. Undoing that takes more than a linear model.
 * A video is shot in one of a few styles. A style turns the sign of some visual features of the signatures and leaves a
   mark of its own; a place prefers a style. A linear model can only use the average over the styles.
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from edge_af.console import Progress
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
-from edge_af.data.examples import LOWEST, STEP, dequantise
+from edge_af.data.examples import LOWEST, STEP, dequantize
 from edge_af.data.tfrecord import masked_crc32c
 from edge_af.files import read_json, staged_folder, write_atomic, write_json
 from edge_af.options import check, option
@@ -50,7 +50,7 @@ STRAY = 0.12
 """Share of the labels that are drawn from everywhere instead of the video's place."""
 LABELS = (0.19, 0.26, 0.22, 0.14, 0.09, 0.06, 0.04)
 """Share of the videos with 1, 2, 3, … labels: 3.0 on average, as in YouTube-8M."""
-UNLABELLED = 2
+UNLABELED = 2
 """Classes that a video shows, and others that it plays, without having their label."""
 
 SHARED, OWN = 0.62, 0.48
@@ -133,7 +133,7 @@ class SyntheticVideos:
     labels: NDArray[np.int64]
     """(n, len(LABELS)), -1 where there are fewer."""
     seen: NDArray[np.int64]
-    """(n, UNLABELLED) classes that show, and `heard` those that sound, without being labels."""
+    """(n, UNLABELED) classes that show, and `heard` those that sound, without being labels."""
     heard: NDArray[np.int64]
     style: NDArray[np.int64]
     """(n,)"""
@@ -247,8 +247,8 @@ def make_videos(world: World, options: SynthOptions, partition: str) -> Syntheti
     any_style = np.minimum((draw.uniform(videos) * STYLES).astype(np.int64), STYLES - 1)
     return SyntheticVideos(
         labels=labels,
-        seen=classes_of(UNLABELLED, 0.5),
-        heard=classes_of(UNLABELLED, 0.5),
+        seen=classes_of(UNLABELED, 0.5),
+        heard=classes_of(UNLABELED, 0.5),
         style=np.where(draw.uniform(videos) < PREFERRED, topic % STYLES, any_style),
         strength=np.stack([0.5 + draw.uniform(videos, most), 0.3 + 1.4 * draw.uniform(videos, most)]),
         gain=GAIN[0] + draw.uniform(2, videos) * (GAIN[1] - GAIN[0]),
@@ -261,13 +261,13 @@ def make_features(
     """Features of the videos `rows` as bytes of the grid: visual (n, 1024) and audio (n, 128), uint8."""
     labels, style = videos.labels[rows], videos.style[rows]
     blocks = []
-    for side, signatures, unlabelled in ((0, world.visual, videos.seen[rows]), (1, world.audio, videos.heard[rows])):
+    for side, signatures, unlabeled in ((0, world.visual, videos.seen[rows]), (1, world.audio, videos.heard[rows])):
         values = np.zeros((len(labels), signatures.shape[1]))
         for slot in range(labels.shape[1]):
             has = np.flatnonzero(labels[:, slot] >= 0)
             values[has] += videos.strength[side, rows][has, slot, None] * signatures[labels[has, slot]]
-        for slot in range(UNLABELLED):
-            values += 0.6 * signatures[unlabelled[:, slot]]
+        for slot in range(UNLABELED):
+            values += 0.6 * signatures[unlabeled[:, slot]]
         values *= SIGNAL
         if side == 0:
             values *= world.turns[style]
@@ -335,8 +335,8 @@ def _own_files(out: Path) -> list[str]:
 def _examples(
     ids: list[bytes], labels: NDArray[np.int64], visual: NDArray[np.uint8], audio: NDArray[np.uint8]
 ) -> Iterator[bytes]:
-    """Serialised `Example`s, the features in a fixed order (a protobuf map has none of its own)."""
-    grid = dequantise(np.arange(256)).astype("<f4")
+    """Serialized `Example`s, the features in a fixed order (a protobuf map has none of its own)."""
+    grid = dequantize(np.arange(256)).astype("<f4")
     for video_id, row, rgb, sound in zip(ids, labels, grid[visual], grid[audio], strict=True):
         numbers = b"".join(_varint(label) for label in np.sort(row[row >= 0]).tolist())
         features = (

@@ -1,4 +1,4 @@
-"""The backend of an emulated board: accuracy and instruction counts as on the board, and a modelled latency.
+"""The backend of an emulated board: accuracy and instruction counts as on the board, and a modeled latency.
 
 Scoring goes in parts of a minute, each in a process of its own whose scores are kept, and so are counts: an interrupted
 bench continues where it stopped.
@@ -23,7 +23,7 @@ from edge_af.bench.subject import Subject
 from edge_af.data.dataset import Dataset
 from edge_af.emulation.boards import Board, parse_emulated
 from edge_af.emulation.counts import GUEST, build_plugin, count, guest_job
-from edge_af.emulation.latency_model import modelled_latency
+from edge_af.emulation.latency_model import modeled_latency
 from edge_af.emulation.setup import System, find_system
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, sha256_json, unchanged, write_json
@@ -34,7 +34,7 @@ from edge_af.runtime.kernels import kernels
 from edge_af.runtime.multiply_adds import multiply_adds
 
 NO_LATENCY = (
-    "Emulated: nothing was timed, and memory was not measured. Counts and scores are the board's; latency is modelled."
+    "Emulated: nothing was timed, and memory was not measured. Counts and scores are the board's; latency is modeled."
 )
 
 
@@ -88,7 +88,7 @@ class EmulatedBackend:
                 found = count(job, board, self._system, on_stage)
             write_json(kept, found)
         counted = found.get("instructions")
-        modelled = modelled_latency(Instructions(**counted), board.profile) if counted else None
+        modeled = modeled_latency(Instructions(**counted), board.profile) if counted else None
         return Measured(
             {
                 "kernels": kernels(
@@ -99,7 +99,7 @@ class EmulatedBackend:
                 ),
                 "multiply_adds": multiply_adds(subject.path, method.timeout_seconds),
                 **found,
-                "modelled_latency_ms": dataclasses.asdict(modelled) if modelled else None,
+                "modelled_latency_ms": dataclasses.asdict(modeled) if modeled else None,
             },
             conditions(),
         )

@@ -27,7 +27,7 @@ from typing import Any
 
 from edge_af.emulation.boards import BOARDS, Profile, read_profile
 from edge_af.files import package_data, read_yaml
-from edge_af.records.results import Instructions, Modelled
+from edge_af.records.results import Instructions, Modeled
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def bound_cycles(counts: Instructions, core: Core) -> float:
     return max(parts)
 
 
-def modelled_latency(counts: Instructions, profile: Profile) -> Modelled | None:
+def modeled_latency(counts: Instructions, profile: Profile) -> Modeled | None:
     """Milliseconds of one inference, with its band; None for a board that there are no published figures of."""
     board = next((key for key, name in BOARDS.items() if read_profile(name).name == profile.name), None)
     kind = "fp32" if counts.float_multiply_add > counts.dot_product + counts.integer_multiply else "int8"
@@ -84,15 +84,15 @@ def modelled_latency(counts: Instructions, profile: Profile) -> Modelled | None:
         return None
     cycles = bound_cycles(counts, CORES[profile.core])
     read = counts.memory_read_bytes + counts.memory_written_bytes
-    return modelled(cycles, read, profile, fits()[board, kind])
+    return modeled(cycles, read, profile, fits()[board, kind])
 
 
-def modelled(cycles: float, memory_bytes: float, profile: Profile, fit: Fit) -> Modelled:
+def modeled(cycles: float, memory_bytes: float, profile: Profile, fit: Fit) -> Modeled:
     """The model's arithmetic, in milliseconds, at the board's highest clock."""
     compute = cycles / (fit.efficiency * max(profile.clock_ghz) * 1e6)
     slowest, fastest = (memory_bytes / (speed * 1e6) for speed in profile.read_gb_per_s_one_core)
     low, high = max(compute / fit.spread, fastest), compute * fit.spread + slowest
-    return Modelled(*(float(f"{value:.3g}") for value in (math.sqrt(low * high), low, high)))
+    return Modeled(*(float(f"{value:.3g}") for value in (math.sqrt(low * high), low, high)))
 
 
 @cache
@@ -129,16 +129,16 @@ class Trial:
     network: str
     fitted: bool
     published_ms: float
-    modelled_ms: Modelled
+    modeled_ms: Modeled
 
     @property
     def error(self) -> float:
         """Relative: +0.2 is 20 % too slow."""
-        return self.modelled_ms.value / self.published_ms - 1
+        return self.modeled_ms.value / self.published_ms - 1
 
     @property
     def in_band(self) -> bool:
-        return self.modelled_ms.low <= self.published_ms <= self.modelled_ms.high
+        return self.modeled_ms.low <= self.published_ms <= self.modeled_ms.high
 
 
 def trials() -> list[Trial]:
@@ -149,7 +149,7 @@ def trials() -> list[Trial]:
         for network, latency in figures.items():
             facts = _published()["networks"][network]
             size = facts["params"] * 1e6 * (_published()["float_bytes"][board] if kind == "fp32" else 1)
-            value = modelled(_cycles(network, board, kind), size, profile, fits()[board, kind])
+            value = modeled(_cycles(network, board, kind), size, profile, fits()[board, kind])
             found.append(Trial(board, kind, network, is_fitted(network), latency, value))
     return sorted(found, key=lambda trial: not trial.fitted)
 
@@ -186,10 +186,10 @@ def main() -> None:
     lines += [
         f"| {b} | {k} | {fit.figures} | {fit.efficiency:.2f} | {fit.spread:.2f} |" for (b, k), fit in fits().items()
     ]
-    lines += ["", "| board | format | network | fitted on | published, ms | modelled, ms | error | in band |"]
+    lines += ["", "| board | format | network | fitted on | published, ms | modeled, ms | error | in band |"]
     lines += ["|---|---|---|---|---:|---:|---:|---|"]
     for one in trials():
-        band = f"{one.modelled_ms.value:g} [{one.modelled_ms.low:g}, {one.modelled_ms.high:g}]"
+        band = f"{one.modeled_ms.value:g} [{one.modeled_ms.low:g}, {one.modeled_ms.high:g}]"
         lines.append(
             f"| {one.board} | {one.kind} | {one.network} | {'yes' if one.fitted else 'no'} | {one.published_ms:g} | {band} | "
             f"{one.error:+.0%} | {'yes' if one.in_band else 'no'} |"

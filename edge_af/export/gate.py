@@ -1,4 +1,4 @@
-"""The accuracy gate: what a quantised file may lose of GAP@20, measured on the file itself."""
+"""The accuracy gate: what a quantized file may lose of GAP@20, measured on the file itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_af.runtime import load, score_all
 
 @dataclass(frozen=True)
 class GateData:
-    """Labelled videos, and how much GAP@20 a file may lose on them."""
+    """Labeled videos, and how much GAP@20 a file may lose on them."""
 
     dataset: Dataset
     rows: NDArray[np.int64]
@@ -67,7 +67,7 @@ def hold(
         What was measured, and the plan of the file as it is now.
 
     Raises:
-        GateFailed: the loss is too large, and only a file with nothing quantised would be left to try.
+        GateFailed: the loss is too large, and only a file with nothing quantized would be left to try.
     """
     kept: list[str] = []
     lost: list[float] = []

@@ -1,6 +1,6 @@
 """A graph in memory: ONNX's nodes and names, with the weights as numpy arrays beside them.
 
-Clean-up, ranges, quantisation and the lowering to TFLite all work on this. Weights stay views of the trained parameters
+Clean-up, ranges, quantization and the lowering to TFLite all work on this. Weights stay views of the trained parameters
 until a pass changes them, so that a network of 341 million parameters is not copied at every step, as ONNX's own
 protobuf messages would have it.
 """
@@ -187,6 +187,6 @@ def save_onnx(graph: Graph, path: Path) -> None:
     size = sum(array.nbytes for array in graph.constants.values())
     if size > PROTOBUF_LIMIT - ROOM:
         raise EdgeAfError(
-            f"{path.name}: {size:,} bytes of weights; a single ONNX file holds at most 2 GB. Quantise more: --int8 or --int4."
+            f"{path.name}: {size:,} bytes of weights; a single ONNX file holds at most 2 GB. Quantize more: --int8 or --int4."
         )
     path.write_bytes(to_onnx(graph).SerializeToString(deterministic=True))

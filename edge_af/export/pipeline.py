@@ -50,7 +50,7 @@ from edge_af.export.sensitivity import (
     write_sensitivity,
 )
 from edge_af.export.to_onnx import quantize_graph
-from edge_af.export.to_tflite import NOTHING_QUANTISED, write_tflite
+from edge_af.export.to_tflite import NOTHING_QUANTIZED, write_tflite
 from edge_af.export.trace import trace
 from edge_af.files import check_utf8_name, sha256_file, staged_folder
 from edge_af.models.run import Run
@@ -118,11 +118,11 @@ def export_network(
         calibration: needed if a recipe has static activations and there is no `ranges_file`, or rounds by `gptq`, or
             corrects biases.
         ranges_file: the `ranges.json` of an earlier export of this network, in place of finding them.
-        gate: what each quantised file may lose on which videos.
+        gate: what each quantized file may lose on which videos.
         sensitivity_videos: videos that each layer's sensitivity is measured on, of the gate's or else of the
             calibration's; 0, or neither of those: it is not.
-        cpu: the kind of processor that quantised ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
-        integer_io: give quantised TFLite files INT8 inputs and outputs; all their layers must be static then.
+        cpu: the kind of processor that quantized ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
+        integer_io: give quantized TFLite files INT8 inputs and outputs; all their layers must be static then.
         overwrite: replace what `out` holds.
 
     Raises:
@@ -221,7 +221,7 @@ def _that_fit(wanted: list[Wanted], network: nn.Module, gate: GateData | None) -
     large = f"FP32 takes {size / 1e9:.1f} GB, and a single ONNX or TFLite file holds at most 2 GB"
     left = [item for item in wanted if item.recipe is not None]
     if not left:
-        raise EdgeAfError(f"{large}. Export it quantised: --int8 or --int4.")
+        raise EdgeAfError(f"{large}. Export it quantized: --int8 or --int4.")
     if gate is not None:
         raise EdgeAfError(f"{large}; without an FP32 file there is nothing that --max-gap-drop could compare with.")
     warn(f"{large}: it is left out.")
@@ -272,7 +272,7 @@ def _measuring(
 
 
 class Writer:
-    """Writes files of one graph and, where it is told to, measures what each layer's quantisation costs."""
+    """Writes files of one graph and, where it is told to, measures what each layer's quantization costs."""
 
     def __init__(
         self,
@@ -285,7 +285,7 @@ class Writer:
         self._graph, self._ranges, self._quantizer, self._cpu = graph, ranges, quantizer, cpu
         self.sensitivity = sensitivity
         self.rows: list[LayerSensitivity] = []
-        self._plan, self._plan_of = NOTHING_QUANTISED, ("", False, 0)
+        self._plan, self._plan_of = NOTHING_QUANTIZED, ("", False, 0)
 
     def write(self, wanted: list[Wanted], paths: list[Path]) -> list[Written]:
         """Each file, in the order of `paths`."""
@@ -337,7 +337,7 @@ class Writer:
     def _planned(self, item: Wanted) -> Plan:
         key = self._key(item)
         if key != self._plan_of:
-            self._plan, self._plan_of = NOTHING_QUANTISED, key
+            self._plan, self._plan_of = NOTHING_QUANTIZED, key
             if item.recipe is not None:
                 self._plan = plan(
                     self._graph,

@@ -37,7 +37,7 @@ class Execution:
 
 
 def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
-    """Read back the graph as ONNX Runtime optimises it.
+    """Read back the graph as ONNX Runtime optimizes it.
 
     Args:
         path: the ONNX file.
@@ -72,7 +72,7 @@ def tflite_execution(path: Path, layers: list[str]) -> Execution:
     """Read back LiteRT's operators after XNNPACK took its share of them; arguments as for `onnx_execution`.
 
     A layer runs in integers if its weights are INT8 or INT4 and either its input and output are INT8 too, or its input is
-    float and it asks for it to be quantised at run time. Integer weights that are made float first save space and no
+    float and it asks for it to be quantized at run time. Integer weights that are made float first save space and no
     arithmetic, and what becomes of them in a layer that does not ask is each runtime's own choice: neither counts.
     """
     interpreter = interpreter_class()(model_path=str(path), num_threads=1)

@@ -34,7 +34,7 @@ SHARES = tuple(share / 100 for share in range(100, 19, -1))
 LEVELS = 256
 """Of INT8."""
 ROWS = 256
-"""Weight rows quantised at a time, which bounds the memory of intermediate arrays."""
+"""Weight rows quantized at a time, which bounds the memory of intermediate arrays."""
 
 Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
 """Integers (out, in), and scales: (out,), or (out, in / block)."""
@@ -268,7 +268,7 @@ def to_nearest(
     span: Span,
     least_scale: NDArray[np.float64] | float,
 ) -> Rounded:
-    """The weight quantiser of `rounding: nearest`, which needs no data. `rounding.Rounder` does the others.
+    """The weight quantizer of `rounding: nearest`, which needs no data. `rounding.Rounder` does the others.
 
     Raises:
         EdgeAfError: the form asks for another rounding.
@@ -343,11 +343,11 @@ def plan(
     pair_limit: int = NO_PAIR_LIMIT,
     everything: bool = False,
 ) -> Plan:
-    """Quantise a clean graph's layers as a recipe says.
+    """Quantize a clean graph's layers as a recipe says.
 
     Args:
         graph: clean.
-        recipe: what is quantised and how.
+        recipe: what is quantized and how.
         ranges: of the graph's activations; needed if a layer's are static.
         quantizer: makes the integers of each layer's weights.
         pair_limit: largest INT8 weight of layers that run in integers; see `runtime.ort.PAIR_LIMIT`.

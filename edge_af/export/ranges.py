@@ -1,7 +1,7 @@
 """What every activation of the float graph ranges over, found in one pass over training videos.
 
 A tensor's values are counted in bins of width 2^k aligned at zero: bin i holds [i 2^k, (i + 1) 2^k). When the values
-outgrow the bins, k grows and neighbours are added up, which gives exactly the counts that the wider bins would have seen
+outgrow the bins, k grows and neighbors are added up, which gives exactly the counts that the wider bins would have seen
 from the start. So the result does not depend on the order of the videos, nor on how they were cut into batches.
 """
 

@@ -1,4 +1,4 @@
-"""Recipes: YAML files that say what is quantised and how.
+"""Recipes: YAML files that say what is quantized and how.
 
 A recipe's name says what it does, in parts joined by hyphens, each left out where it does not apply:
 
@@ -133,7 +133,7 @@ FORM_KEYS = tuple(one.name for one in dataclasses.fields(Form))
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is quantised and how. Attention's matrix products and softmax, and the sigmoid, always stay in float."""
+    """What is quantized and how. Attention's matrix products and softmax, and the sigmoid, always stay in float."""
 
     name: str
     description: str

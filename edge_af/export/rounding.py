@@ -5,7 +5,7 @@ Rounding each weight to the nearest integer makes the least error in the weights
 GPTQ (Frantar et al. 2022, arXiv:2210.17323) rounds one column after the other so that each column makes up for the errors
 of those before it:
 
-    minimise ‖X e‖² + λ ‖e‖²   over integer ŵ / scale, one column at a time.
+    minimize ‖X e‖² + λ ‖e‖²   over integer ŵ / scale, one column at a time.
 
 With H = XᵀX + λ I = L D Lᵀ, L unit lower triangular, this is Σ Dᵢ (eᵢ + Σ_{k>i} L_ki e_k)²: going from the last column to
 the first, rounding wᵢ + Σ_{k>i} L_ki e_k to the nearest makes every term as small as it can be. That is what the paper

@@ -1,6 +1,6 @@
-"""How much each layer's quantisation costs by itself.
+"""How much each layer's quantization costs by itself.
 
-For every fully connected layer and recipe, that one layer is quantised and all else stays float: the layer is computed
+For every fully connected layer and recipe, that one layer is quantized and all else stays float: the layer is computed
 here, with weights and inputs rounded as the file's kernels round them, and what lies behind it is run in ONNX Runtime. The
 figures are of the logits: their signal-to-noise ratio in dB, where the signal is their variance about each class's mean
 (the mean itself says nothing of a video), and the change of GAP@20 where videos have labels.
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 BEST_SNR_DB = 150.0
 """Stands for no noise at all, and is about what float32 can show."""
 CHANNEL_BLOCK = 256
-"""Inputs that ONNX Runtime's `MatMulNBits` quantises together where the weights' rows are not in blocks."""
+"""Inputs that ONNX Runtime's `MatMulNBits` quantizes together where the weights' rows are not in blocks."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class LayerSensitivity:
     weight_bytes: int
     """Of this layer's weights as the file holds them, without scales."""
     snr_db: float
-    """Of the logits, when only this layer is quantised."""
+    """Of the logits, when only this layer is quantized."""
     gap_at_20_drop: float | None
     """By how much GAP@20 is then lower; None without labels."""
 
 
 class SensitivityTest:
-    """The float network's activations on some videos, and what becomes of its logits if a layer is quantised.
+    """The float network's activations on some videos, and what becomes of its logits if a layer is quantized.
 
     Args:
         graph: clean, its output the sigmoid of a fully connected layer.
@@ -157,7 +157,7 @@ def fake_layer(
         input: its input's name.
         output: its output's, or that of the ReLU which is part of it.
         plan: what becomes of it.
-        format: `onnx` or `tflite`: how an input is quantised at run time differs.
+        format: `onnx` or `tflite`: how an input is quantized at run time differs.
         videos: how many there are.
     """
     made = plan.layers[layer]

@@ -1,16 +1,16 @@
 """A clean graph and a plan to an ONNX graph that ONNX Runtime executes in integers.
 
 Static layers are written with QuantizeLinear and DequantizeLinear around a float Gemm, the form that ONNX Runtime's
-optimiser turns into its `QGemm` kernel:
+optimizer turns into its `QGemm` kernel:
 
     x -Q-> -DQ-> Gemm(weights -DQ->, bias -DQ->) [-> Relu -Q-> -DQ->] -> …
 
-A ReLU behind a layer has to be quantised: with a float output, ONNX Runtime would fuse Gemm and ReLU into the float kernel
-`FusedGemm` over dequantised weights, without a word. Without a ReLU the layer's output stays float, as the head's logits must.
+A ReLU behind a layer has to be quantized: with a float output, ONNX Runtime would fuse Gemm and ReLU into the float kernel
+`FusedGemm` over dequantized weights, without a word. Without a ReLU the layer's output stays float, as the head's logits must.
 
 Dynamic INT8 layers are written as DynamicQuantizeLinear, MatMulInteger and a scaling, which becomes `DynamicQuantizeMatMul`.
 INT4 layers are written as ONNX Runtime's own operator `MatMulNBits`, whose `accuracy_level` says whether it computes in
-integers (4: the input is quantised at run time, a row's block at a time) or in float. Where weights alone are quantised,
+integers (4: the input is quantized at run time, a row's block at a time) or in float. Where weights alone are quantized,
 the float layer reads them through a DequantizeLinear (INT8) or a Cast (FP16).
 """
 
@@ -58,21 +58,21 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
     graph = with_biases(graph, plan)
     constants = dict(graph.constants)
     nodes: list[Node] = []
-    quantised: dict[str, str] = {}
+    quantized: dict[str, str] = {}
     relus = {relu.name: gemm.name for gemm in graph.gemms() if (relu := fused_relu(graph, gemm)) is not None}
     kind = ACTIVATION_TYPE[cpu]
 
     def pair(tensor: str) -> str:
-        """Quantise and dequantise a tensor, once; returns the name of the result."""
-        if tensor not in quantised:
-            quantised[tensor] = f"{tensor}.dequantized"
+        """Quantize and dequantize a tensor, once; returns the name of the result."""
+        if tensor not in quantized:
+            quantized[tensor] = f"{tensor}.dequantized"
             nodes.extend(_pair(tensor, plan.tensors[tensor], kind, constants))
-        return quantised[tensor]
+        return quantized[tensor]
 
     for node in graph.nodes:
-        # Whoever reads a tensor that was quantised reads it behind the pair: a second, float reader would keep the
+        # Whoever reads a tensor that was quantized reads it behind the pair: a second, float reader would keep the
         # layer in front of it from running in integers.
-        read = replace(node, inputs=tuple(quantised.get(name, name) for name in node.inputs))
+        read = replace(node, inputs=tuple(quantized.get(name, name) for name in node.inputs))
         layer = plan.layers.get(node.name)
         if layer is None:
             nodes.append(read)
@@ -97,7 +97,7 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
 
 
 def weight_name(layer: str) -> str:
-    """The name of a layer's changed weights in the written graph, by which they are found again in an optimised one."""
+    """The name of a layer's changed weights in the written graph, by which they are found again in an optimized one."""
     return f"{layer}.weight.quantized"
 
 
@@ -175,12 +175,12 @@ def _dynamic(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[No
     # MatMulInteger has no transposed form: weights lie (in, out) here.
     constants[weight_name(own)] = np.ascontiguousarray(layer.weight.T)
     constants[f"{own}.weight.scale"] = layer.weight_scale
-    quantised = (f"{own}.input.quantized", f"{own}.input.scale", f"{own}.input.zero_point")
+    quantized = (f"{own}.input.quantized", f"{own}.input.scale", f"{own}.input.zero_point")
     return [
-        Node("DynamicQuantizeLinear", f"{own}.input.quantize", (data,), quantised),
-        Node("MatMulInteger", own, (quantised[0], weight_name(own), quantised[2]), (f"{own}.sums",)),
+        Node("DynamicQuantizeLinear", f"{own}.input.quantize", (data,), quantized),
+        Node("MatMulInteger", own, (quantized[0], weight_name(own), quantized[2]), (f"{own}.sums",)),
         Node("Cast", f"{own}.cast", (f"{own}.sums",), (f"{own}.sums.float",), {"to": 1}),
-        Node("Mul", f"{own}.scales", (quantised[1], f"{own}.weight.scale"), (f"{own}.scale",)),
+        Node("Mul", f"{own}.scales", (quantized[1], f"{own}.weight.scale"), (f"{own}.scale",)),
         Node("Mul", f"{own}.scaled", (f"{own}.sums.float", f"{own}.scale"), (f"{own}.product",)),
         Node("Add", f"{own}.biased", (f"{own}.product", bias), node.outputs),
     ]

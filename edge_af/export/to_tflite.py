@@ -27,14 +27,14 @@ NO_INPUT = -1
 LONGEST_SUM, MOST_PARTS = 1024, 16
 """Of float layers: products that are added up one after the other, and parts that a layer is made of."""
 
-NOTHING_QUANTISED = Plan(layers={}, tensors={})
+NOTHING_QUANTIZED = Plan(layers={}, tensors={})
 
 
-def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTISED, *, integer_io: bool = False) -> None:
-    """Write a clean graph as a TFLite file: FP32, or quantised as `plan` says; `integer_io`: with INT8 inputs and outputs.
+def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTIZED, *, integer_io: bool = False) -> None:
+    """Write a clean graph as a TFLite file: FP32, or quantized as `plan` says; `integer_io`: with INT8 inputs and outputs.
 
     A layer with static activations becomes FULLY_CONNECTED on INT8, one with dynamic activations the hybrid form that
-    quantises its float input row by row at run time; where weights alone are quantised, DEQUANTIZE makes them float
+    quantizes its float input row by row at run time; where weights alone are quantized, DEQUANTIZE makes them float
     first. TFLite has no kernel from an INT8 input to a float output: a static layer whose output the plan leaves in float
     becomes hybrid too.
 
@@ -260,7 +260,7 @@ def _integer_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, o
 
 
 def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, activation: int) -> None:
-    """A static recipe's layer whose output stays in float: it quantises its input at run time, with the weights' scales as
+    """A static recipe's layer whose output stays in float: it quantizes its input at run time, with the weights' scales as
     a multiplication of their own.
 
     FULLY_CONNECTED on a float input can hold a scale for each output feature only in recent runtimes; older ones, such as

@@ -5,7 +5,7 @@ Definitions follow the evaluation code of the google/youtube-8m repository (`eva
 macro-averaged over the classes that occur.
 
 Equal scores are broken the same way each time: within a video the lower class index wins; across videos the pooled pairs
-are put in an order drawn once from a fixed seed before a stable sort, so that a tie favours neither labels nor non-labels.
+are put in an order drawn once from a fixed seed before a stable sort, so that a tie favors neither labels nor non-labels.
 """
 
 from __future__ import annotations

@@ -151,16 +151,16 @@ class WithScores(nn.Module):
 
 
 def build(config: ModelConfig, classes: int) -> AttendFusion | FCLateFusion:
-    """The network of a config, with PyTorch's initialisation; see `initialise`."""
+    """The network of a config, with PyTorch's initialization; see `initialize`."""
     if isinstance(config, AttendFusionConfig):
         return AttendFusion(config, classes)
     return FCLateFusion(config, classes)
 
 
-def initialise(network: AttendFusion | FCLateFusion, prior: Tensor, generator: torch.Generator) -> None:
+def initialize(network: AttendFusion | FCLateFusion, prior: Tensor, generator: torch.Generator) -> None:
     """Start training from the prior: every video's scores are the classes' frequencies.
 
-    Hidden layers: He's normal initialisation. Classifier: weights near zero, bias at the log-odds of the prior; with
+    Hidden layers: He's normal initialization. Classifier: weights near zero, bias at the log-odds of the prior; with
     PyTorch's own start the first epochs go into unlearning some 2,000 false positives a video. The attention's last
     projection starts at zero, so that the block starts as the identity: a random one costs more than the attention gives.
 

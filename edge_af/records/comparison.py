@@ -65,7 +65,7 @@ class Relative:
 
 @dataclass(frozen=True)
 class Interval:
-    """A centre between two bounds: of differences of logarithms, or of ratios."""
+    """A center between two bounds: of differences of logarithms, or of ratios."""
 
     value: float
     low: float

@@ -96,7 +96,7 @@ class Instructions:
 
 
 @dataclass(frozen=True)
-class Modelled:
+class Modeled:
     """A figure from a model, with its band. Never measured."""
 
     value: Amount
@@ -186,7 +186,7 @@ class Row:
     """Of the network's matrix products, for one video; told of emulated rows."""
     instructions: Instructions | None = None
     """Of an emulated row."""
-    modelled_latency_ms: Modelled | None = None
+    modelled_latency_ms: Modeled | None = None
     """Of an emulated row, which has no latency: from its instructions, and what is published of the board."""
 
     @property
@@ -271,7 +271,7 @@ class Bandwidth:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantising one layer alone does, as an export's `sensitivity.json` has it."""
+    """What quantizing one layer alone does, as an export's `sensitivity.json` has it."""
 
     artifact: str
     model: str
@@ -282,7 +282,7 @@ class Sensitivity:
     layer: str
     weight_bytes: Count
     snr_db: float | None
-    """Signal to quantisation noise at the logits; None where there is no noise."""
+    """Signal to quantization noise at the logits; None where there is no noise."""
     gap_at_20_drop: float | None
 
 

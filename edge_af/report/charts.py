@@ -285,7 +285,7 @@ def _memory(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Seq
     note = "The most a process held at once. Files that are mapped can be dropped and read again; what is allocated cannot."
     if any(row["bare"] for row in rows):
         note += " Upright tick: the same with an empty model."
-    present = [(title, colour) for title, colour in PARTS.values() if any(part["part"] == title for part in parts)]
+    present = [(title, color) for title, color in PARTS.values() if any(part["part"] == title for part in parts)]
     return [Chart(name, title, note, described, memory_spec(title, described, present), {"rows": rows, "parts": parts})]
 
 
@@ -317,7 +317,7 @@ def memory_parts(line: Line, peak: int) -> dict[str, int]:
 
 
 def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) -> None:
-    """A chart for each network, format and recipe whose layers were quantised one at a time; adds facets."""
+    """A chart for each network, format and recipe whose layers were quantized one at a time; adds facets."""
     groups: dict[tuple[str, ...], list[Sensitivity]] = {}
     for results in many:
         for one in results.sensitivity:
@@ -361,7 +361,7 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
             Chart(
                 f"chart-sensitivity-{number}",
                 title,
-                "Each layer quantised alone: how far the signal stands above the noise at the logits. Most sensitive first; "
+                "Each layer quantized alone: how far the signal stands above the noise at the logits. Most sensitive first; "
                 "shorter is worse.",
                 described,
                 sensitivity_spec(title, described, rows),

@@ -1,4 +1,4 @@
-"""What was counted under emulation and the latency modelled from it, in a table of its own: nothing there was timed."""
+"""What was counted under emulation and the latency modeled from it, in a table of its own: nothing there was timed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edge_af.records.results import Instructions, Row
 from edge_af.report.markdown import aligned
 from edge_af.report.rows import Column, Line, megabytes, quantity
 
-MODELLED = "Modelled latency"
+MODELED = "Modeled latency"
 
 
 def _counted(pick: Callable[[Instructions], float]) -> Callable[[Row], float | None]:
@@ -28,7 +28,7 @@ def _dot_share(row: Row) -> float | None:
 COUNTED_COLUMNS = (
     Column(
         "modelled_latency_ms",
-        MODELLED,
+        MODELED,
         "ms",
         lambda row: row.modelled_latency_ms.value if row.modelled_latency_ms is not None else None,
         quantity,
@@ -46,7 +46,7 @@ COUNTED_COLUMNS = (
 """The latency first, since what is further right may be off the screen."""
 EXPLAINED = (
     "One inference on one thread, counted under emulation. From memory: what a cache as large as the board's last one fetches. "
-    "Modelled latency: from these counts and what is published of the board, with its band; not measured "
+    "Modeled latency: from these counts and what is published of the board, with its band; not measured "
     "(docs/emulated-arm.md)."
 )
 
@@ -57,10 +57,10 @@ def is_counted(lines: Sequence[Line]) -> bool:
 
 
 def counted_cells(line: Line) -> list[str]:
-    """A counted row's figures; the modelled latency with its band."""
+    """A counted row's figures; the modeled latency with its band."""
     cells = [column.text(line.row) or "–" for column in COUNTED_COLUMNS]
-    if (modelled := line.row.modelled_latency_ms) is not None:
-        cells[0] += f" [{quantity(modelled.low)}, {quantity(modelled.high)}]"
+    if (modeled := line.row.modelled_latency_ms) is not None:
+        cells[0] += f" [{quantity(modeled.low)}, {quantity(modeled.high)}]"
     return cells
 
 

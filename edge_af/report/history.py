@@ -33,7 +33,7 @@ STYLES = {
     BAD: ("triangle-up", "var(--part-anonymous)"),
     OPEN: ("diamond", "var(--soft)"),
 }
-"""Of a point, by what was said of it: its shape, which alone tells them apart, and its colour."""
+"""Of a point, by what was said of it: its shape, which alone tells them apart, and its color."""
 _OF_VERDICT = {SLOWER: BAD, FASTER: BETTER, NOT_SLOWER: HELD, CANNOT_TELL: OPEN}
 _OF_STATUS = {PASSED: HELD, UNKNOWN: OPEN}
 LEAST_SPAN = 0.02
@@ -195,7 +195,7 @@ def _span(rows: Sequence[Datum], is_ratio: bool) -> tuple[float, float]:
 
 
 def _place(at: int, entry: Entry) -> Datum:
-    """Which entry it is, and where it stands: each has a place of its own, labelled by commit and day."""
+    """Which entry it is, and where it stands: each has a place of its own, labeled by commit and day."""
     label = " ".join((_short(entry.commit) or "no commit").split())
     return {"id": at, "place": f"{at}\n{label}\n{entry.created[5:10]}"}
 

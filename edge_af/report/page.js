@@ -8,17 +8,17 @@
   const views = [];
 
   const theme = document.getElementById("theme");
-  const colour = (name) => {
+  const color = (name) => {
     if (name) root.dataset.theme = name;
     else delete root.dataset.theme;
   };
   // Some browsers keep nothing for a page that is opened from a file.
   try {
     theme.value = localStorage.getItem("edge-af-theme") || "";
-  } catch { /* the system's colours */ }
-  colour(theme.value);
+  } catch { /* the system's colors */ }
+  color(theme.value);
   theme.addEventListener("change", () => {
-    colour(theme.value);
+    color(theme.value);
     try {
       localStorage.setItem("edge-af-theme", theme.value);
     } catch { /* for this visit only */ }

@@ -1,6 +1,6 @@
 """How the page's charts are drawn: Vega specifications without their data.
 
-Every expression in them is read by Vega's interpreter and never made into code, which the page's policy would forbid. Colours
+Every expression in them is read by Vega's interpreter and never made into code, which the page's policy would forbid. Colors
 are the page's own variables, light or dark: nothing is drawn anew when they change.
 """
 
@@ -22,7 +22,7 @@ def scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) -
     networks = list(dict.fromkeys(row["network"] for row in rows))
     runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
     hollow = {row["runtime"]: row["hollow"] for row in rows}
-    colour = {"scale": "precision", "field": "precision"}
+    color = {"scale": "precision", "field": "precision"}
     return {
         **_frame(title, described),
         "height": 360,
@@ -138,7 +138,7 @@ def scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) -
                         "x": {"scale": "x", "field": "x"},
                         "y": {"scale": "y", "field": "low"},
                         "y2": {"scale": "y", "field": "high"},
-                        "stroke": colour,
+                        "stroke": color,
                         "strokeWidth": {"value": 1},
                         "strokeOpacity": {"value": 0.5},
                     }
@@ -154,9 +154,9 @@ def scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) -
                         "y": {"scale": "y", "field": "y"},
                         "shape": {"scale": "shape", "field": "network"},
                         "size": {"signal": "datum.front ? 150 : 100"},
-                        "stroke": colour,
+                        "stroke": color,
                         "strokeWidth": {"value": 2.2},
-                        "fill": [{"test": "datum.hollow", "value": "var(--paper)"}, colour],
+                        "fill": [{"test": "datum.hollow", "value": "var(--paper)"}, color],
                         "opacity": {"signal": "datum.front ? 1 : 0.55"},
                         "tooltip": {"signal": "datum.text + (datum.front ? '. On the front.' : '. Dominated.')"},
                         "description": {"signal": "datum.text + (datum.front ? ', on the front' : ', dominated')"},
@@ -278,7 +278,7 @@ def latency_spec(title: str, described: str, rows: Sequence[Datum]) -> dict[str,
 
 
 def memory_spec(title: str, described: str, present: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """A bar a row, of the parts that are present, each a title and a colour."""
+    """A bar a row, of the parts that are present, each a title and a color."""
     return {
         **_frame(title, described),
         "signals": [*_WIDTH, *_bands(44)],
@@ -292,7 +292,7 @@ def memory_spec(title: str, described: str, present: Sequence[tuple[str, str]]) 
                 "name": "part",
                 "type": "ordinal",
                 "domain": [title for title, _ in present],
-                "range": [colour for _, colour in present],
+                "range": [color for _, color in present],
             },
         ],
         "axes": [{"orient": "bottom", "scale": "x", "title": "MB", "grid": True, "tickCount": 6}],
@@ -385,7 +385,7 @@ def history_spec(
         axis: of the figure.
         described: what is to be seen in it.
         span: from where to where the axis of the figure goes.
-        styles: each mark's shape and colour.
+        styles: each mark's shape and color.
         is_ratio: whether the figure is a change against the base.
     """
     at = {"x": {"scale": "x", "field": "place"}}
@@ -413,7 +413,7 @@ def history_spec(
                         **at,
                         "y": {"scale": "y", "field": "low"},
                         "y2": {"scale": "y", "field": "high"},
-                        "stroke": {"scale": "colour", "field": "mark"},
+                        "stroke": {"scale": "color", "field": "mark"},
                         "strokeWidth": {"value": 1.5},
                     }
                 },
@@ -461,7 +461,7 @@ def history_spec(
             },
             {"name": "y", "range": "height", "nice": True, "zero": False, "domain": list(span)},
             {"name": "shape", "type": "ordinal", "domain": domain, "range": [shape for shape, _ in styles.values()]},
-            {"name": "colour", "type": "ordinal", "domain": domain, "range": [one for _, one in styles.values()]},
+            {"name": "color", "type": "ordinal", "domain": domain, "range": [one for _, one in styles.values()]},
         ],
         "axes": [
             {
@@ -479,7 +479,7 @@ def history_spec(
                 **_TITLE_ABOVE,
             },
         ],
-        "legends": [{"shape": "shape", "fill": "colour"}],
+        "legends": [{"shape": "shape", "fill": "color"}],
         "marks": [
             *below,
             {
@@ -491,7 +491,7 @@ def history_spec(
                         **at,
                         "y": {"scale": "y", "field": "y"},
                         "shape": {"scale": "shape", "field": "mark"},
-                        "fill": {"scale": "colour", "field": "mark"},
+                        "fill": {"scale": "color", "field": "mark"},
                         "stroke": {"value": "var(--paper)"},
                         "size": {"value": 110},
                         "tooltip": {"field": "text"},
@@ -541,7 +541,7 @@ def _bands(step: int) -> list[dict[str, Any]]:
 
 
 def _band_texts() -> list[dict[str, Any]]:
-    def text(source: str, x: dict[str, Any], align: str, colour: str, limit: str) -> dict[str, Any]:
+    def text(source: str, x: dict[str, Any], align: str, color: str, limit: str) -> dict[str, Any]:
         return {
             "type": "text",
             "from": {"data": "rows"},
@@ -553,7 +553,7 @@ def _band_texts() -> list[dict[str, Any]]:
                     "text": {"field": source},
                     "align": {"value": align},
                     "baseline": {"value": "top"},
-                    "fill": {"value": colour},
+                    "fill": {"value": color},
                     "fontSize": {"value": 12.5},
                     "limit": {"signal": limit},
                     "tooltip": {"field": "text"},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Generic, TypeVar
 
-from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, MODELLED, counted_cells, is_counted
+from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, MODELED, counted_cells, is_counted
 from edge_af.report.rows import (
     F1,
     GAP,
@@ -175,7 +175,7 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
         if column is GAP and any(gap_to_fp32(line) is not None for line in lines):
             found.append(Shown("ΔGAP", "to own FP32", _delta_cell, more_first=True))
     if is_counted(lines):
-        found.append(Shown(MODELLED, "ms, not measured", _modelled_cell))
+        found.append(Shown(MODELED, "ms, not measured", _modeled_cell))
         found += [_shown(column, lines, bars=False, is_more=False) for column in COUNTED_COLUMNS[1:]]
     for column in MORE_COLUMNS:
         more_first = column.unit == "a second" or not (column.unit or column.key in ("ties_share", "f1_threshold"))
@@ -200,7 +200,7 @@ def _shown(column: Column, lines: Sequence[Line], bars: bool = True, is_more: bo
 
 
 def cell_of(
-    value: float, text: str, below: str = "", share: float | None = None, colour: str = "", style: str = ""
+    value: float, text: str, below: str = "", share: float | None = None, color: str = "", style: str = ""
 ) -> str:
     """A `td`.
 
@@ -209,11 +209,11 @@ def cell_of(
         text: what it says.
         below: a smaller line under it.
         share: of the column's largest, drawn as a bar; no bar when None.
-        colour: the bar's style class.
+        color: the bar's style class.
         style: the cell's.
     """
     small = f"<small>{escape(below)}</small>" if below else ""
-    bar = "" if share is None else f'<i class="{colour}" aria-hidden="true" style="width:{100 * share:.2f}%"></i>'
+    bar = "" if share is None else f'<i class="{color}" aria-hidden="true" style="width:{100 * share:.2f}%"></i>'
     classes = f' class="{style}"' if style else ""
     return f'<td{classes} data-value="{value!r}">{escape(text)}{small}{bar}</td>'
 
@@ -235,12 +235,12 @@ def _delta_cell(line: Line) -> str:
     return ABSENT if delta is None else cell_of(delta, signed(delta), gap_interval(line))
 
 
-def _modelled_cell(line: Line) -> str:
-    modelled = line.row.modelled_latency_ms
-    if modelled is None:
+def _modeled_cell(line: Line) -> str:
+    modeled = line.row.modelled_latency_ms
+    if modeled is None:
         return ABSENT
     value, _, band = counted_cells(line)[0].partition(" ")
-    return cell_of(modelled.value, value, band)
+    return cell_of(modeled.value, value, band)
 
 
 def _row_head(line: Line) -> str:
@@ -259,5 +259,5 @@ def _order(precision: str) -> int:
 
 
 def precision_class(line: Line) -> str:
-    """The style class that colours a precision; one class for those without a colour of their own."""
+    """The style class that colors a precision; one class for those without a color of their own."""
     return line.row.precision if line.precision in PRECISIONS else "other"

@@ -11,7 +11,7 @@ from edge_af.records.comparison import FAILED, FASTER, INVALID, PASSED, UNKNOWN,
 from edge_af.report.markdown import escape
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
-_COLOURS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
+_COLORS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
 _BYTES = ("size_bytes", "weight_bytes", "peak_memory_bytes")
 _HEADINGS = ("check", "base", "candidate", "limit", "result")
 _TITLES = {
@@ -42,13 +42,13 @@ def table(comparison: Comparison) -> str:
     """The table for a terminal."""
     lines = []
     for pair in comparison.pairs:
-        mark = styled(MARKS[pair.status], fg=_COLOURS[pair.status], bold=True)
+        mark = styled(MARKS[pair.status], fg=_COLORS[pair.status], bold=True)
         lines += [f"{pair.name}: {mark}"]
         rows = [_HEADINGS, *(_cells(pair, check) for check in pair.checks)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         for row, check in zip(rows, [None, *pair.checks], strict=True):
             cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
-            color = _COLOURS[check.status] if check is not None and check.status != PASSED else None
+            color = _COLORS[check.status] if check is not None and check.status != PASSED else None
             end = styled(row[4], fg=color) if color is not None else row[4]
             lines.append("  " + "  ".join([*cells, end]).rstrip())
         lines += [f"  {note}" for note in _notes(pair)]

@@ -70,5 +70,5 @@ def check_labels(dataset: Dataset) -> None:
     if len(dataset.label_values) == 0:
         raise EdgeAfError(
             f"{dataset.folder}: none of its {dataset.videos:,} videos has a label, so there is no accuracy to measure.\n"
-            "Use labelled videos, such as YouTube-8M's validation partition: its test partition is published without."
+            "Use labeled videos, such as YouTube-8M's validation partition: its test partition is published without."
         )

@@ -57,7 +57,7 @@ class LiteRtScorer:
     """A TFLite file, ready to score. See `edge_af.runtime.Scorer`."""
 
     runtime = "litert"
-    # Hybrid layers quantise their input row by row.
+    # Hybrid layers quantize their input row by row.
     max_batch: int | None = None
 
     def __init__(self, path: Path, threads: int) -> None:

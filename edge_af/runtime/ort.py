@@ -88,7 +88,7 @@ def quiet_options() -> Any:
 
 
 PACKED = "packed.onnx"
-"""In the folder of packed weights: the graph as onnxruntime optimised it, its weights in a file beside it."""
+"""In the folder of packed weights: the graph as onnxruntime optimized it, its weights in a file beside it."""
 SAME_SCORES = 1e-5
 """How far scores from packed weights may be from the file's: another order of the same sums."""
 
@@ -132,7 +132,7 @@ class OnnxScorer:
 
 
 def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
-    """Write the optimised graph to `folder`, its weights beside it both as they were and as the kernels want them.
+    """Write the optimized graph to `folder`, its weights beside it both as they were and as the kernels want them.
 
     Raises:
         EdgeAfError: scores from the packed weights are not those of the file.

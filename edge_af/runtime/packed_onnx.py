@@ -24,7 +24,7 @@ _CHUNK = 1 << 24
 
 
 def align_packed(model: Path, data: Path) -> None:
-    """Rewrite an optimised ONNX file and the file of its weights with every tensor and packed weight aligned.
+    """Rewrite an optimized ONNX file and the file of its weights with every tensor and packed weight aligned.
 
     Args:
         model: the ONNX file; all its initializers outside it lie in `data`.

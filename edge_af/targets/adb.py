@@ -35,7 +35,7 @@ LONG_SECONDS = 1800.0
 _ENDED = "edge-af-ended"
 _STATES = {
     "unauthorized": "it has not allowed this computer. Unlock it and confirm `Allow USB debugging`; where it does not ask,\n"
-    "take back the authorisations in its developer options, and plug it in again",
+    "take back the authorizations in its developer options, and plug it in again",
     "authorizing": "it is asking whether to allow this computer. Unlock it and confirm `Allow USB debugging`",
     "offline": "adb sees it, and it does not answer (offline). Plug it in again, or: adb reconnect offline",
     "no permissions": "this account may not use its USB port. On Debian: apt install android-sdk-platform-tools-common,\n"

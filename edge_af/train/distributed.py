@@ -129,7 +129,7 @@ class BatchNormOverRanks(nn.BatchNorm1d):
         x32 = x.float()
         count = len(x) * self.size
         mean = SumOverRanks.apply(x32.sum(0)) / count
-        # From centred values: the difference of two large sums would lose what is small.
+        # From centered values: the difference of two large sums would lose what is small.
         variance = SumOverRanks.apply(((x32 - mean) ** 2).sum(0)) / count
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum

@@ -28,7 +28,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.files import LOCK, check_utf8_name, explain_os_errors, files_below, lock_output, write_atomic
-from edge_af.models.networks import build, count_params, initialise
+from edge_af.models.networks import build, count_params, initialize
 from edge_af.models.presets import ModelConfig
 from edge_af.models.run import METRICS, RUN, WEIGHTS, Run, load_run, save_run
 from edge_af.models.sizes import training_flops
@@ -136,7 +136,7 @@ def train(
         preset: the name of that shape, for the record.
         out: the run folder to make.
         options: see `TrainOptions`.
-        teacher: a run whose scores are learnt beside the labels (Hinton et al. 2015, arXiv:1503.02531, for labels that do
+        teacher: a run whose scores are learned beside the labels (Hinton et al. 2015, arXiv:1503.02531, for labels that do
             not exclude each other: each class's probability is a target of its own).
         resume: go on from the checkpoint in `out`, if there is one.
         group: the processes that train together, each of which makes this call; see `distributed.joined`.
@@ -211,7 +211,7 @@ def _train(
             return run
 
     network = build(config, dataset.classes)
-    initialise(network, prior_of(dataset, job.rows), torch.Generator().manual_seed(options.seed))
+    initialize(network, prior_of(dataset, job.rows), torch.Generator().manual_seed(options.seed))
     network.to(job.compute.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     forward = together(network, group)

@@ -310,9 +310,9 @@ def _vouch(path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
-    quantised = [exports / f"{model}/{model}-int8.onnx" for model in ("attend-fusion", "fc-late-fusion")]
+    quantized = [exports / f"{model}/{model}-int8.onnx" for model in ("attend-fusion", "fc-late-fusion")]
     small = exports / "attend-fusion/attend-fusion-fp32.onnx"
-    results = run_bench(subjects_of([*quantised, small]), None, method=SHORT)
+    results = run_bench(subjects_of([*quantized, small]), None, method=SHORT)
     assert (results.baseline.model, results.baseline.precision) == ("attend-fusion", "fp32")
     with pytest.raises(EdgeAfError, match="no such folder"):
         open_dataset(exports / "absent")

@@ -73,8 +73,8 @@ def test_eval_of_a_run_folder_is_that_of_its_fp32_export(exports: Path, eval_dat
     )
     assert found["runtime"] == "torch" and found["params"] == exported["params"]
     assert found["gap_at_20"] == pytest.approx(exported["gap_at_20"], abs=1e-4)
-    labelled = json.loads(run("predict", tmp_path, eval_dataset.folder, "--videos", 1, "--json"))
-    assert len(labelled[0]["labels"]) == 3
+    labeled = json.loads(run("predict", tmp_path, eval_dataset.folder, "--videos", 1, "--json"))
+    assert len(labeled[0]["labels"]) == 3
 
 
 def test_eval_without_a_manifest_goes_on_and_says_so(artifact: Path, eval_dataset: Dataset, tmp_path: Path):

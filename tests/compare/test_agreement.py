@@ -1,4 +1,4 @@
-"""Networks that do the same thing agree, whatever quantising did to them; those that do something else do not."""
+"""Networks that do the same thing agree, whatever quantizing did to them; those that do something else do not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_same_agree(scores: np.ndarray):
     assert disorder(scores, scores) is None
 
 
-def test_noise_of_the_size_of_quantisation_passes(scores: np.ndarray):
+def test_noise_of_the_size_of_quantization_passes(scores: np.ndarray):
     logits = np.log(scores / (1 - scores)) + np.random.default_rng(1).normal(size=scores.shape).astype(np.float32) * 0.3
     assert agreement(scores, 1 / (1 + np.exp(-logits))) > 0.95
 

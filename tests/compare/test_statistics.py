@@ -29,13 +29,13 @@ def test_students_quantiles_are_those_of_the_tables(probability: float, freedom:
     assert student_quantile(probability, freedom) == pytest.approx(expected, rel=3e-4)
 
 
-def drawn(random: np.random.Generator, count: int, noise: float = 0.01, centre: float = 0.0) -> list[LogRatio]:
+def drawn(random: np.random.Generator, count: int, noise: float = 0.01, center: float = 0.0) -> list[LogRatio]:
     """Generations of a machine that is busy now and then: what a load's memory does, and rounds that are apart for a while.
 
     A generation's own error is only an estimate of its noise, as from three rounds.
     """
     scale = noise * np.where(random.random(count) < 0.4, random.exponential(8, count), 0.5)
-    value = centre + 0.008 * random.normal(size=count) + scale * random.normal(size=count)
+    value = center + 0.008 * random.normal(size=count) + scale * random.normal(size=count)
     estimate = scale * np.sqrt(random.chisquare(2, count) / 2)
     return [LogRatio(*pair) for pair in zip(value.tolist(), estimate.tolist(), strict=True)]
 

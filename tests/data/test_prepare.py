@@ -54,7 +54,7 @@ def test_video_level_round_trip(tmp_path: Path, records: Any, packed: bool, key:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("key", ["id", "video_id"])
-def test_frame_level_is_dequantised_and_averaged(tmp_path: Path, records: Any, packed: bool, key: str) -> None:
+def test_frame_level_is_dequantized_and_averaged(tmp_path: Path, records: Any, packed: bool, key: str) -> None:
     random = np.random.default_rng(1)
     rgb = [random.integers(0, 256, (frames, 1024), dtype=np.uint8) for frames in (1, 7, 300)]
     audio = [random.integers(0, 256, (len(frames), 128), dtype=np.uint8) for frames in rgb]

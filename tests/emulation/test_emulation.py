@@ -88,13 +88,13 @@ def test_counts_are_the_differences_between_marks():
             counts.parse_counts(broken)
 
 
-def test_a_latency_is_modelled_between_its_bounds():
+def test_a_latency_is_modeled_between_its_bounds():
     profile = parse_emulated("emulated:pi5").profile
-    found = model.modelled_latency(COUNTS, profile)
+    found = model.modeled_latency(COUNTS, profile)
     assert found is not None and found.low < found.value < found.high
     # Less than reading the weights at the highest bandwidth that was published takes no inference.
     assert found.low >= COUNTS.memory_read_bytes / 14.9e6 * 0.999
-    slower = model.modelled_latency(COUNTS, parse_emulated("emulated:pi3").profile)
+    slower = model.modeled_latency(COUNTS, parse_emulated("emulated:pi3").profile)
     assert slower is not None and slower.value > 3 * found.value
     core = model.CORES["Cortex-A76"]
     assert model.bound_cycles(COUNTS, core) == max(12_634_013 / 4, 5_359_316 / 2, 4_571_584 / 2, 5_000_000 / 2)
@@ -192,8 +192,8 @@ def test_scores_and_counts_are_those_of_the_board(system, exports: Path, eval_da
         assert read_results(tmp_path / f"{key}.json").rows[0].instructions == results.rows[0].instructions
         assert (
             "p50" not in markdown_table([results])
-            and "Modelled latency" in markdown_table([results])
-            and "modelled latency" in table([results])
+            and "Modeled latency" in markdown_table([results])
+            and "modeled latency" in table([results])
         )
         assert "ms, not measured" in page([results])
     work = multiply_adds(exports / "fc-late-fusion-int8.tflite")

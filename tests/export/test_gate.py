@@ -25,7 +25,7 @@ RECIPES = {format: (load_recipe("int8-static"),) for format in ("onnx", "tflite"
 
 
 @pytest.fixture(scope="module")
-def labelled(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def labeled(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The dataset with the labels that the network with a broken layer gives in float: its FP32 files' GAP is high."""
     import shutil
 
@@ -69,8 +69,8 @@ def export(out: Path, dataset: Dataset, gate: GateData) -> None:
 
 
 @pytest.mark.slow
-def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labelled: Dataset, tmp_path: Path) -> None:
-    gate = GateData(labelled, np.arange(200, 600), 0.02)
+def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labeled: Dataset, tmp_path: Path) -> None:
+    gate = GateData(labeled, np.arange(200, 600), 0.02)
     export(tmp_path / "out", dataset, gate)
     manifest = read_manifest(tmp_path / "out")
     table = json.loads((tmp_path / "out" / "sensitivity.json").read_text())
@@ -96,13 +96,13 @@ def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labelled: Da
 
 @pytest.mark.slow
 def test_where_nothing_helps_the_export_fails_and_leaves_nothing(
-    dataset: Dataset, labelled: Dataset, tmp_path: Path
+    dataset: Dataset, labeled: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(
         GateFailed, match=r"int8\.(onnx|tflite): loses 0\.\d+ GAP@20 on 400 videos of held-out"
     ) as caught:
         # Less than nothing can be lost: no file ever gains so much.
-        export(tmp_path / "out", dataset, GateData(labelled, np.arange(200, 600), -0.5))
+        export(tmp_path / "out", dataset, GateData(labeled, np.arange(200, 600), -0.5))
     assert caught.value.exit_status == 1
     assert "in float" in str(caught.value)
     assert not list(tmp_path.iterdir())

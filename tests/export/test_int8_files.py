@@ -1,4 +1,4 @@
-"""Quantised files in both runtimes: integer kernels, scores near the float network's, proof that a fall-back is noticed."""
+"""Quantized files in both runtimes: integer kernels, scores near the float network's, proof that a fall-back is noticed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_layers_run_in_integers_and_scores_stay_near(
     mean, largest = (0.06, 0.5) if name == "mixed bits" else (0.02, 0.25)
     assert error.mean() < mean
     assert 0 < error.max() < largest
-    # Of 30 scores a video, hardly two may fall together: the logits are not quantised.
+    # Of 30 scores a video, hardly two may fall together: the logits are not quantized.
     assert min(len(np.unique(row)) for row in found) >= 28
     single = np.concatenate([load(path).score(visual[i : i + 1], audio[i : i + 1]) for i in range(3)])
     if format == "tflite" or name == "static":

@@ -123,7 +123,7 @@ def test_a_concatenation_shares_its_range_with_its_parts(graph: Graph, ranges: R
     made = plan(graph, load_recipe("int8-static"), ranges)
     (concat,) = (node for node in graph.nodes if node.op == "Concat")
     held = [name for name in concat.inputs if name in made.tensors]
-    # What attention adds to is a sum in float, which is quantised behind the concatenation.
+    # What attention adds to is a sum in float, which is quantized behind the concatenation.
     assert len(held) == (0 if any(node.op == "Softmax" for node in graph.nodes) else 2)
     assert {made.tensors[name] for name in (*held, *concat.outputs)} == {made.tensors["concat"]}
 

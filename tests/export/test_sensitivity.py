@@ -1,4 +1,4 @@
-"""One layer quantised: as the real files have it."""
+"""One layer quantized: as the real files have it."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_the_logits_are_those_of_the_real_file(
     visual, audio = dataset.features(rows)
     (exact,) = run_onnx(graph, {"visual": visual, "audio": audio}, [logits_of(graph)])
     for layer in made.layers:
-        # A concatenation's parts share its range in the plan, whether or not the other parts are quantised.
+        # A concatenation's parts share its range in the plan, whether or not the other parts are quantized.
         alone = dataclasses.replace(made, layers={layer: made.layers[layer]})
         path = tmp_path / f"{layer}.{format}"
         write_file(graph, alone, format, path, "x86-64")
         real = score_all(load(path), visual, audio)
         found = sigmoid(table.logits(layer, made, format))
         noise = np.sqrt(np.square(real - sigmoid(exact)).mean())
-        # What is told wrongly is small beside what quantisation does: a value on the edge of two steps falls either way.
+        # What is told wrongly is small beside what quantization does: a value on the edge of two steps falls either way.
         assert np.sqrt(np.square(found - real).mean()) < 0.25 * noise + 1e-5, layer
 
 

@@ -107,7 +107,7 @@ def test_gap_pools_videos_before_ranking():
     assert metrics.gap_at_20(scores, labels) == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
-def test_ties_favour_neither_side():
+def test_ties_favor_neither_side():
     """All scores equal: GAP must be near the share of labels among the pairs, not near 0 or 1."""
     labels = np.tile(np.array([1] + [0] * 19, np.uint8), (500, 1))
     scores = np.full((500, 20), 0.5, np.float32)

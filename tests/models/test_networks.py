@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edge_af.errors import EdgeAfError
-from edge_af.models.networks import AttendFusion, FeatureAttention, build, count_params, initialise
+from edge_af.models.networks import AttendFusion, FeatureAttention, build, count_params, initialize
 from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, config_from_dict, preset
 from edge_af.models.sizes import deployed_bytes, layer_sizes, multiply_adds, param_count, training_flops
 
@@ -17,7 +17,7 @@ TINY = AttendFusionConfig(tokens=4, token_width=8, heads=2, dropout=0.5)
 
 def network_of(config=TINY, classes=12, seed=0):
     network = build(config, classes)
-    initialise(network, torch.full((classes,), 0.1), torch.Generator().manual_seed(seed))
+    initialize(network, torch.full((classes,), 0.1), torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)
     torch.nn.init.normal_(network.head.weight, std=0.3)
     for module in network.modules():
@@ -34,7 +34,7 @@ def features(n, seed=0):
 @pytest.mark.parametrize("model", list(PRESETS))
 def test_a_videos_scores_do_not_depend_on_its_batch(model):
     config = TINY if model == "attend-fusion" else dataclasses.replace(preset(model, "small"), width=16)
-    # In double precision: what rounding leaves is far from what a neighbour's features would do.
+    # In double precision: what rounding leaves is far from what a neighbor's features would do.
     network = network_of(config).double()
     visual, audio = (array.double() for array in features(6))
     with torch.inference_mode():
@@ -96,7 +96,7 @@ def test_both_modalities_reach_the_scores(modality):
 def test_training_starts_from_the_prior():
     prior = torch.linspace(0.001, 0.3, 12)
     network = build(TINY, 12)
-    initialise(network, prior, torch.Generator().manual_seed(0))
+    initialize(network, prior, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         scores = torch.sigmoid(network.eval()(*features(50)))
     torch.testing.assert_close(scores.mean(0), prior, atol=0.01, rtol=0.1)
@@ -105,7 +105,7 @@ def test_training_starts_from_the_prior():
 @pytest.mark.parametrize("ablate", ["none", "attention"])
 def test_training_starts_without_what_stands_between_the_layers(ablate):
     network = build(dataclasses.replace(TINY, ablate=ablate), 12)
-    initialise(network, torch.full((12,), 0.1), torch.Generator().manual_seed(0))
+    initialize(network, torch.full((12,), 0.1), torch.Generator().manual_seed(0))
     hidden = torch.randn(3, TINY.width)
     for stream in ("visual", "audio"):
         assert network.get_submodule(f"{stream}.attention")(hidden).abs().max() == 0

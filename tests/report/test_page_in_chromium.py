@@ -77,11 +77,11 @@ def files(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, s
 
 @pytest.fixture
 def opened(browser: Any, files: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page at the width and in the colours of the test's parameters, its charts drawn; fails on any message."""
+    """The page at the width and in the colors of the test's parameters, its charts drawn; fails on any message."""
     options = getattr(request, "param", {})
     file = files[options.get("page", "results")]
     context = browser.new_context(
-        viewport={"width": options.get("width", 1300), "height": 900}, color_scheme=options.get("colours", "light")
+        viewport={"width": options.get("width", 1300), "height": 900}, color_scheme=options.get("colors", "light")
     )
     context.set_offline(True)
     tab = context.new_page()
@@ -178,7 +178,7 @@ def test_hostile_names_stay_text(opened: Any):
     assert opened.locator("img").count() == 0
 
 
-def test_colours_follow_the_choice(opened: Any):
+def test_colors_follow_the_choice(opened: Any):
     def paper() -> str:
         return opened.evaluate("getComputedStyle(document.body).backgroundColor")
 
@@ -192,10 +192,10 @@ def test_colours_follow_the_choice(opened: Any):
 @pytest.mark.parametrize(
     "opened",
     [
-        {"page": page, "width": width, "colours": colours}
+        {"page": page, "width": width, "colors": colors}
         for page in ("results", "history")
         for width in (360, 1300)
-        for colours in ("light", "dark")
+        for colors in ("light", "dark")
     ],
     indirect=True,
     ids=str,

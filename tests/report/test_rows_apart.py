@@ -8,7 +8,7 @@ import re
 import pytest
 from report_results import LAPTOP, PI, results, row
 
-from edge_af.records.results import Gallery, GalleryVideo, Modelled, Prediction, Results
+from edge_af.records.results import Gallery, GalleryVideo, Modeled, Prediction, Results
 from edge_af.report.counted import counted_titles
 from edge_af.report.gallery import gallery_section
 from edge_af.report.rows import compare, device_titles
@@ -89,10 +89,10 @@ def test_the_historys_axis_is_written_out(is_ratio: bool, expected: str):
     assert spec["axes"][1]["format"] == expected
 
 
-def test_the_modelled_latency_is_the_first_of_what_was_counted():
-    assert counted_titles()[0].startswith("Modelled latency")
-    modelled = row("attend-fusion", "litert", "int8", modelled_latency_ms=Modelled(1.0, 0.5, 2.0))
-    assert modelled.modelled_latency_ms is not None
+def test_the_modeled_latency_is_the_first_of_what_was_counted():
+    assert counted_titles()[0].startswith("Modeled latency")
+    modeled = row("attend-fusion", "litert", "int8", modelled_latency_ms=Modeled(1.0, 0.5, 2.0))
+    assert modeled.modelled_latency_ms is not None
 
 
 def test_kernels_are_named_in_the_table():

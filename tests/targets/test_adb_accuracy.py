@@ -141,10 +141,10 @@ def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_datas
 
 
 def test_data_that_does_not_fit_is_refused_first(exports: Path, eval_dataset: Dataset):
-    unlabelled = dataclasses.replace(
+    unlabeled = dataclasses.replace(
         eval_dataset,
         label_offsets=np.zeros_like(eval_dataset.label_offsets),
         label_values=eval_dataset.label_values[:0],
     )
     with pytest.raises(EdgeAfError, match="no accuracy to measure"):
-        run_bench(subjects_of([exports]), unlabelled, method=METHOD, backend=AdbBackend(AdbTarget()))
+        run_bench(subjects_of([exports]), unlabeled, method=METHOD, backend=AdbBackend(AdbTarget()))

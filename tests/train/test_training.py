@@ -168,7 +168,7 @@ def test_every_epoch_sees_every_video_once_in_another_order():
     assert np.array_equal(np.sort(second), rows)
     assert not np.array_equal(first, second)
     assert np.array_equal(first, epoch_order(rows, 0, 1))
-    # Neighbours must not stay together: the correlation of a row and its place is what shuffling removes.
+    # Neighbors must not stay together: the correlation of a row and its place is what shuffling removes.
     assert abs(np.corrcoef(first, np.arange(len(first)))[0, 1]) < 0.5
 
 
