@@ -22,12 +22,12 @@ FORMATS = {"onnx": "ONNX", "tflite": "TFLite"}
 """A format -> what it is called in text."""
 
 CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
-"""What the kernel calls a machine -> what a manifest calls its kind of processor."""
+"""Kind of processor in a manifest, by the kernel's name of the machine."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a quantized file was seen to lose on real videos, and was allowed to."""
+    """A quantized file's measured loss on real videos, and the loss allowed."""
 
     data: str
     """The dataset's folder name."""
@@ -50,7 +50,7 @@ class ArtifactFile:
     precision: str
     """`fp32`, `fp16`, `int8` or `int4`."""
     recipe: str | None
-    """How it was quantized; None for FP32."""
+    """Recipe name; None for FP32."""
     size_bytes: int
     sha256: str
     cpu: str | None = None
@@ -60,11 +60,11 @@ class ArtifactFile:
     float_layers: int = 0
     """The others."""
     integer_share: float | None = None
-    """Of the bytes of the fully connected layers' weights, the share that integer kernels read; None if it was not recorded."""
+    """Share of the fully connected weight bytes that integer kernels read; None if it was not recorded."""
     undelegated: list[str] = field(default_factory=list)
     """TFLite operators that XNNPACK left to LiteRT's own, slower kernels."""
     io: str = "float32"
-    """What inputs and outputs are: `float32` or `int8`."""
+    """Type of inputs and outputs: `float32` or `int8`."""
     max_difference: float | None = None
     """Largest difference of a score from the trained network's, over the videos tried at export."""
     gate: Gate | None = None
@@ -81,12 +81,12 @@ class Calibration:
     sha256: str
     """Over the features of the chosen videos."""
     method: str
-    """How a range is chosen from what was seen, e.g. `min-max`."""
+    """Method that chooses a range from a histogram, e.g. `min-max`."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is recorded of the data that a network was trained on."""
+    """Record of the data that a network was trained on."""
 
     name: str | None = None
     """The dataset's folder name."""
@@ -97,7 +97,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an export's folder holds."""
+    """Contents of an export folder."""
 
     model: str
     preset: str

@@ -30,13 +30,13 @@ from edge_af.files import atomic_path, explain_os_errors, sha256_file, staged_fo
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 NAMESPACE = "edge-af"
-"""What the signature is for: one that the same key made for another purpose does not pass."""
+"""Purpose of the signature: a signature by the same key for another purpose does not pass."""
 OURS = (MANIFEST, "*.onnx", "*.tflite")
-"""What a bundle may hold, and `--overwrite` replace in the folder that it is unpacked to."""
+"""Files that a bundle may hold, and that `--overwrite` may replace in the folder that it is unpacked to."""
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 24
-"""Of the entries that are read as a whole: a manifest of 4,716 class names has a tenth of it."""
+"""Size limit of the entries that are read whole: a manifest of 4,716 class names needs a tenth of it."""
 _MOST_ENTRIES = 1000
 _LOCAL = struct.Struct("<4s22xHH")
 """A ZIP entry's local header: its signature, and the lengths of the name and of the extra field."""
@@ -47,11 +47,11 @@ _KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ AAAA")
 
 @dataclass(frozen=True)
 class Verified:
-    """What a bundle was found to hold, whole as it was made."""
+    """Contents of a bundle that passed verification."""
 
     manifest: Manifest
     fingerprint: str | None
-    """Of the key that signed it, as `SHA256:…`; None if it is not signed, or there was no `ssh-keygen` to look."""
+    """Fingerprint of the signing key, as `SHA256:…`; None if it is unsigned, or `ssh-keygen` is missing."""
     signer: str | None
     """The name that the signers' file has for that key; None if none was given."""
     is_signed: bool

@@ -1,4 +1,4 @@
-"""What the user sees while work goes on. Everything here goes to standard error: standard output holds results only."""
+"""Messages to the user while work goes on. Everything goes to standard error: standard output holds results only."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _CONTROLS = re.compile("(?!\x1b\\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u
 
 
 def _shown(text: str) -> str:
-    """What a terminal and the log of a CI system may be given, where text from outside was passed on as it came."""
+    """Make text safe for a terminal and the log of a CI system, where text from outside was passed on unchanged."""
     text = _CONTROLS.sub(lambda found: _escaped(found[0]), text)
     # CI systems take for a command: GitHub Actions a line that starts with `::`, or holds `##[`; Azure Pipelines one that
     # holds `##vso[`; TeamCity `##teamcity[`.
@@ -140,7 +140,7 @@ def reader_gone() -> bool:
 
 
 def lost_output() -> OSError | None:
-    """Why results could not be printed; None if they were, or if their reader wanted no more."""
+    """Return why results could not be printed; None if they were, or if their reader wanted no more."""
     return next(iter(_lost), None)
 
 

@@ -1,4 +1,4 @@
-"""What this machine can run, and why not: each runtime is imported and run in a process of its own.
+"""Health check of this machine: each runtime is imported and run in its own process.
 
 A wheel made for a newer processor dies of SIGILL and takes its process with it, so nothing here imports one, nor numpy:
 what is found out about a broken installation must not depend on it.
@@ -40,22 +40,22 @@ RUNS_FILES = ("bench", "eval", "predict")
 
 @dataclass(frozen=True)
 class RuntimeCheck:
-    """What became of importing a runtime and running a layer from 1,152 features to one class in it."""
+    """Outcome of importing a runtime and running a layer from 1,152 features to one class in it."""
 
     runtime: str
     package: str | None
-    """What is installed of `PACKAGES_OF`; None if nothing is."""
+    """Installed package of `PACKAGES_OF`; None if there is none."""
     version: str | None
     status: str
     """As a row's of the results: `ok`, `missing-runtime`, `crashed`, `timeout`, `failed`, `does-not-fit`."""
     reason: str | None
     advice: str | None
-    """What to do about it."""
+    """Advice for the user."""
 
 
 @dataclass(frozen=True)
 class VerbCheck:
-    """Whether a verb works here."""
+    """Outcome of checking a verb."""
 
     verb: str
     works: bool
@@ -71,20 +71,20 @@ class Health:
     device: Device
     conditions: Conditions
     bits: int
-    """Of this Python: 32 is possible on a 64-bit kernel."""
+    """Word size of this Python: 32 is possible on a 64-bit kernel."""
     page_bytes: int
-    """Of a page of memory."""
+    """Size of a memory page."""
     available_memory_bytes: int | None
     memory_limits: dict[str, int]
-    """What each limit on this process leaves it, in bytes."""
+    """Bytes that each limit on this process leaves it."""
     runtimes: list[RuntimeCheck]
     verbs: list[VerbCheck]
     remarks: list[str] = field(default_factory=list)
-    """What to know of this machine before measuring on it, in plain words."""
+    """Remarks about this machine before measuring on it, in plain words."""
 
     @property
     def runs(self) -> bool:
-        """Whether at least one runtime works."""
+        """True if at least one runtime works."""
         return any(check.status == OK for check in self.runtimes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def check_health(timeout_seconds: float = 120.0, on_step: Callable[[str], None] 
 
 
 def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
-    """Why these packages cannot all be imported, in a process of its own; None if they can."""
+    """Return why these packages cannot all be imported, in a process of its own; None if they can."""
     for package in packages:  # To find one costs nothing; to import some takes seconds.
         if not _is_installed(package):
             return f"{package} is not installed"
@@ -170,7 +170,7 @@ def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seco
 
 
 def _advice(status: str, reason: str, name: str, runtime: str, machine: str) -> str | None:
-    """What to do about a runtime that does not run; `name` is its package with the version."""
+    """Advise about a runtime that does not run; `name` is its package with the version."""
     package, _, version = name.partition(" ")
     other = next(suffix for known, suffix in FILES_OF.items() if known != runtime)
     another = f"install another version of it (pip install '{package}!={version}'), or use {other} files"
@@ -227,7 +227,7 @@ def _verbs(runtimes: Sequence[RuntimeCheck], timeout_seconds: float, on_step: Ca
 
 
 def remarks(device: Device, state: Conditions, bits: int, page_bytes: int, libc: str) -> list[str]:
-    """What to know of a machine before measuring on it."""
+    """List remarks about a machine before measuring on it."""
     found = []
     features = set(device.features or ())
     if (wheels := no_wheels(device.machine, bits)) is not None:

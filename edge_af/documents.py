@@ -98,7 +98,7 @@ def check_plain(value: Any, most: int | None = None) -> None:
 
 
 def _wrong_with(value: Any) -> str | None:
-    """What keeps a single value from being used."""
+    """Explain why a single value cannot be used; None if it can."""
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):

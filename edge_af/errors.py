@@ -1,4 +1,4 @@
-"""What can go wrong in a way the user can act on. Each error carries the process's exit status.
+"""Errors that the user can act on. Each carries the process's exit code.
 
 A message is one or two plain lines: what is wrong, where (file, record, field), what to do.
 """

@@ -118,7 +118,7 @@ def check_utf8_name(path: Path) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is no place for a file of its own: a pipe, a device, or another name of an open file."""
+    """Return True if a path cannot hold a file of its own: a pipe, a device, or another name of an open file."""
     place = path.absolute()
     open_file = str(place) in ("/dev/stdout", "/dev/stderr") or place.is_relative_to("/dev/fd")
     return open_file or (path.exists() and not path.is_file())

@@ -28,7 +28,7 @@ def without_git(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What a git command prints, run in `folder`.
+    """Return the output of a git command, run in `folder`.
 
     Raises:
         EdgeAfError: git is not installed, or says no; the message has its own words.

@@ -1,4 +1,4 @@
-"""What another machine needs to run edge-af: this installation as an archive, and the packages it depends on."""
+"""Needs of another machine to run edge-af: this installation as an archive, and the packages it depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import package_data, sha256_json, write_json
 
 PACKAGES_OF = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
-"""What a runtime is installed as; the first is the one to install."""
+"""Packages that provide a runtime; the first is the one to install."""
 PINNED = ("numpy", "onnxruntime", "ai-edge-litert")
 """Packages whose version decides what is measured: a target gets those of the workstation where they are to be had."""
 OLDEST_GLIBC = 17
@@ -32,7 +32,7 @@ class NoWheels(EdgeAfError):
 
 
 def no_wheels(machine: str, bits: int) -> str | None:
-    """Why no runtime can be installed on a 32-bit system; None on others.
+    """Return why no runtime can be installed on a 32-bit system; None on others.
 
     What is said of packages was looked up in November 2026, for Python 3.11 and 3.13.
     """
@@ -139,7 +139,7 @@ def download_wheels(
 
 
 def _download(command: list[str], group: str) -> bool:
-    """Whether pip got a group's wheels; False where there are none and one can do without."""
+    """Return True if pip got a group's wheels; False where there are none and the group is optional."""
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         return True

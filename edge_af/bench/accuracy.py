@@ -1,4 +1,4 @@
-"""What a bench says of accuracy beyond each network's figures: intervals, differences to FP32, and videos to look at."""
+"""Accuracy beyond each network's figures: intervals, differences to FP32, and a gallery of videos."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Judge:
         self._gaps: dict[Path, NDArray[np.float64]] = {}
 
     def path(self, sha256: str | None, f1_threshold: float | None) -> Path:
-        """Where the worker is to leave the outcomes of the file with this SHA-256, on these videos, at this threshold."""
+        """Return where the outcomes of the file with this SHA-256 lie, on these videos, at this threshold."""
         fingerprint = self._dataset.fingerprint() if self._dataset is not None else None
         about = json.dumps([sha256, f1_threshold, fingerprint])
         return self._folder / f"outcomes-{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
 
     def knows(self, row: Row) -> bool:
-        """Whether the outcomes of a row's file are there."""
+        """Return True if the outcomes of a row's file are there."""
         return self._outcomes(row) is not None
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:

@@ -27,7 +27,7 @@ OnScored = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a backend says of its machine when the bench begins."""
+    """Description of a backend's machine when the bench begins."""
 
     device: Device
     conditions: Conditions
@@ -38,14 +38,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one measurement of one row found."""
+    """Findings of one measurement of one row."""
 
     fields: dict[str, Any]
     """Fields of `Row`, `status` and `reason` always among them, and `round` (a `Round`) where no raw latencies are known."""
     conditions: Conditions
-    """Of the machine after it."""
+    """Conditions of the machine after it."""
     remarks: dict[str, float] = field(default_factory=dict)
-    """What disturbed it: a text with a place for the amount, and the amount."""
+    """Disturbances: a text with a place for the amount, and the amount."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Backend(Protocol):
     """
 
     label: str
-    """What messages call it."""
+    """Name in messages."""
     uses_videos: bool
-    """Whether latency is measured on the evaluation set's videos; on random values otherwise."""
+    """True if latency is measured on the evaluation set's videos; on random values otherwise."""
 
     def __enter__(self) -> Self:
         """Connect.

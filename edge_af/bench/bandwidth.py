@@ -1,4 +1,4 @@
-"""How fast this machine reads memory: the limit under which no inference of one video can go.
+"""Memory bandwidth of this machine: the limit that no inference of one video can beat.
 
 Such an inference reads every weight once and does little with it, so that reading them is the least it must take. Measured
 with numpy alone: the maximum over a block of float32 does one vector instruction a cache line or so, and releases Python's
@@ -26,7 +26,7 @@ from edge_af.records.results import Bandwidth
 from edge_af.subprocesses import die_with_parent, environment
 
 SECONDS = 0.4
-"""That each buffer is read for, three passes at least."""
+"""Duration of reading each buffer; three passes at least."""
 
 BLOCK = 2**20
 """Values read by one call: 4 MiB, long enough that Python's own time does not count."""

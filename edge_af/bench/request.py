@@ -1,4 +1,4 @@
-"""What a bench is asked to do, and its plan: the rows that it measures."""
+"""Request and plan of a bench: how to measure, and the rows to measure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = Method(inferences=200, seconds=2.0, packed=True)
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """How to measure, on which data, and where the results go."""
+    """Settings of a bench: method, data, and where the results go."""
 
     dataset: Dataset | None = None
     """The evaluation set; None measures no accuracy, and latency on random values."""

@@ -263,7 +263,7 @@ class _Session:
         self._on_saved(self._results)
 
     def _warnings(self) -> list[str]:
-        """What disturbed rows, and which files have no accuracy."""
+        """List what disturbed rows, and which files have no accuracy."""
         found = []
         for text, (worst, titles) in self._remarks.items():
             which = ", ".join(titles) if len(titles) <= 3 else f"{len(titles)} of {len(self._plan)} rows"

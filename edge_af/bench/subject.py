@@ -1,4 +1,4 @@
-"""What is to be measured: an exported file, or a run, with what its manifest says of it."""
+"""Subjects of a measurement: exported files or runs, with their manifest's facts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Subject:
     trained_on: str | None = None
     """The fingerprint of the data that it was trained on, where that is recorded."""
     integer_share: float | None = None
-    """Of the multiplications, or else of the fully connected layers, those seen to run in integers; None for FP32."""
+    """Share of the multiplications, or else of the fully connected layers, that runs in integers; None for FP32."""
 
     @property
     def title(self) -> str:
@@ -96,7 +96,7 @@ def is_training_data(subject: Subject, dataset: Dataset) -> bool:
 
 
 def training_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> list[str]:
-    """What to say where accuracy is measured on videos that networks were trained on."""
+    """Warn where accuracy is measured on videos that networks were trained on."""
     if dataset is None:
         return []
     names = dict.fromkeys(subject.artifact for subject in subjects if is_training_data(subject, dataset))
@@ -108,7 +108,7 @@ def training_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> l
 
 
 def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
-    """What the exports' `sensitivity.json` say, of the folders that have one.
+    """Read the exports' `sensitivity.json`, from the folders that have one.
 
     Raises:
         EdgeAfError: such a file is none of ours; names the place.

@@ -44,7 +44,7 @@ class SuiteNetwork:
 
 @dataclass(frozen=True)
 class Suite:
-    """What is compared. An empty list of names stands for any."""
+    """Networks to compare, and how. An empty list of names stands for any."""
 
     name: str
     networks: list[SuiteNetwork]
@@ -64,7 +64,7 @@ class Suite:
         return dataclasses.replace(standard, **self.method)
 
     def choose(self, subjects: Sequence[Subject], machine: str | None = None) -> list[Subject]:
-        """Of the files found, those that the suite compares, in its order.
+        """Choose the files that the suite compares, in its order.
 
         Args:
             subjects: the files.

@@ -42,12 +42,12 @@ INPUT_VIDEOS = 256
 """Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""
 
 FEATURE_RANGE = (-2.0, 2.0)
-"""Of YouTube-8M's features after dequantization; what random inputs are drawn from."""
+"""Range of YouTube-8M's features after dequantization; random inputs are drawn from it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker is to do."""
+    """Task of one worker."""
 
     path: str
     runtime: str
@@ -68,7 +68,7 @@ class Job:
     task: str = "measure"
     """`measure`, `pack` (load once, so that the folder of packed weights is made) or `score`."""
     outcomes: str | None = None
-    """Where `score` leaves what the intervals need."""
+    """File where `score` leaves the outcomes, for the intervals."""
     result_fd: int = -1
     """The file descriptor to answer on; set by `edge_af.bench.process.run_worker`."""
 

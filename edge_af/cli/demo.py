@@ -25,7 +25,7 @@ MARK = "DEMO"
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much of everything the demo does."""
+    """Amounts of data and training in the demo."""
 
     videos_train: int
     """Made-up videos to train on."""

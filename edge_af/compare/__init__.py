@@ -1,1 +1,1 @@
-"""Whether a candidate is slower, larger or worse than its base: both measured side by side, now, on this machine."""
+"""Comparison of a candidate with its base, both measured side by side on this machine: is it slower, larger or worse?"""

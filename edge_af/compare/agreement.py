@@ -1,4 +1,4 @@
-"""Whether base and candidate do the same thing at all: a network that is fast because it is wrong is no improvement.
+"""Agreement of base and candidate: a network that is fast because it is wrong is no improvement.
 
 Both score the same videos. Scores become log-odds, log(p / (1 − p)), of which each class's mean over the videos is taken
 off: what classes are frequent is known without looking at a video. *Agreement* is the correlation (Pearson's r) of what is
@@ -19,7 +19,7 @@ SMALLEST = 1e-6
 
 
 def agreement(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Of scores (videos, classes) each; 0 where one of them does not depend on the video, or a score is no number."""
+    """Correlate scores (videos, classes); 0 where one of them does not depend on the video, or holds NaN."""
     if base.shape != candidate.shape or not (np.isfinite(base).all() and np.isfinite(candidate).all()):
         return 0.0
     left, right = _centered(base), _centered(candidate)
@@ -28,7 +28,7 @@ def agreement(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> floa
 
 
 def disorder(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> tuple[str, str] | None:
-    """Why scores (videos, classes) cannot agree, whatever they are of: `base` or `candidate`, and what is wrong with it."""
+    """Explain why scores (videos, classes) cannot agree: `base` or `candidate`, and what is wrong with it."""
     for role, scores in (("base", base), ("candidate", candidate)):
         if not np.isfinite(scores).all():
             return role, "scores what is no number"

@@ -79,7 +79,7 @@ def _build(role: str, tree: Path, inner: Path, out: Path, command: Sequence[str]
 
 
 def _search_path(tree: Path, root: Path) -> str:
-    """Where Python looks first: in the tree itself, and not in an installation that leads to the repository as it is here."""
+    """Return the path that Python searches first: the tree itself, not an installation that leads to the repository."""
     given = [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     moved = [
         tree / entry.resolve().relative_to(root) if entry.resolve().is_relative_to(root) else entry for entry in given

@@ -1,5 +1,5 @@
-"""What needs no clock: a file's bytes, the bytes of weights that an inference reads, its operators and multiply-adds, and the
-memory that its process takes at the most.
+"""Facts that need no clock: a file's bytes, the weight bytes that an inference reads, its operators and MACs, and the peak
+memory of its process.
 
 All but the memory are exact. The high-water mark of a process is the kernel's own count, the lowest of `MEMORY_RUNS` fresh
 processes: what a runtime allocates beside the weights differs from one process to the next (see docs/compare.md).
@@ -23,7 +23,7 @@ from edge_af.runtime.probe import weight_bytes
 
 MEMORY_RUNS = 2
 DEFAULT_F1_THRESHOLD = 0.5
-"""Of a file that no manifest knows."""
+"""F1 threshold of a file without a manifest."""
 
 
 def facts_of(

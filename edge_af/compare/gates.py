@@ -1,4 +1,4 @@
-"""What makes a comparison fail: each gate gives a `Check`, with the figures and a verdict in a few words."""
+"""Gates of a comparison: each gives a `Check` with figures and a short verdict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge_af.records.comparison import (
 from edge_af.records.results import Delta
 
 LEAST_SHARE_DROP = 0.005
-"""Of the integer share: a layer of half a percent of the weights counts."""
+"""Smallest drop of the integer share that fails: a layer with half a percent of the weights counts."""
 
 _KILLED = 9
 _WORDS = {
@@ -58,7 +58,9 @@ def broken(error: BrokenFile) -> Check:
 
 
 def check_agreement(agreement: float, disorder: tuple[str, str] | None, inputs: str, relative: Relative) -> Check:
-    """Whether the candidate does what the base does at all; `disorder` is why it cannot (see `edge_af.compare.agreement`)."""
+    """Check that the candidate computes the same as the base; `disorder` is why it cannot (see
+    `edge_af.compare.agreement`).
+    """
     limit = relative.min_agreement if relative.min_agreement is not None else LEAST_AGREEMENT[inputs]
     if disorder is not None:
         role, what = disorder
@@ -123,7 +125,7 @@ def check_gap(base: FileFacts, candidate: FileFacts, delta: Delta, relative: Rel
 
 
 def check_limits(candidate: FileFacts, pattern: str, limits: Mapping[str, Any]) -> list[Check]:
-    """What the budget file says of a candidate."""
+    """Check a candidate against the budget file."""
     found = []
     for name, limit in limits.items():
         if name == INSTRUCTIONS:  # See `edge_af.compare.instructions`.

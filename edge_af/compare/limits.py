@@ -1,4 +1,4 @@
-"""What a candidate may be: relative to its base, and in absolute figures from a budget file that is kept in the repository.
+"""Limits of a candidate: relative to its base, and absolute ones from a budget file that is kept in the repository.
 
 YAML:
 

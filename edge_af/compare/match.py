@@ -1,4 +1,4 @@
-"""Which file is compared with which."""
+"""Pairs of files to compare."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Side:
     path: Path
     runtime: str
     subject: Subject | None
-    """What its manifest says of it; None where no manifest knows it."""
+    """Its manifest's facts; None where no manifest lists it."""
     problem: str | None = None
-    """Why it is no network to run, where that is plain beforehand."""
+    """Reason why it is not a network that can run, where that is plain beforehand."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matched:
-    """What two folders hold."""
+    """Pairs found in two folders."""
 
     pairs: list[Pair]
     only_base: list[str]

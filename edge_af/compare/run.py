@@ -33,7 +33,7 @@ from edge_af.runtime import check_features
 from edge_af.runtime.accuracy import check_labels
 
 COPIES = 2
-"""Of a file that a loaded one takes in memory, about: itself, and its weights as the kernels want them."""
+"""Memory that a loaded file takes, in copies of the file: itself, and its weights as the kernels want them."""
 
 SAME_BYTES = "base and candidate are the same, byte for byte."
 """Said where it holds of every pair: that what was changed does not show in the files may be no surprise, or a mistake."""
@@ -41,7 +41,7 @@ SAME_BYTES = "base and candidate are the same, byte for byte."
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compare."""
+    """Settings of a comparison."""
 
     relative: Relative = field(default_factory=Relative)
     budget_seconds: float = 100.0
@@ -49,7 +49,7 @@ class Settings:
     threads: int = 1
     seed: int = 0
     timeout_seconds: float = 300.0
-    """Of each step: loading, a block of inferences, scoring."""
+    """Timeout of each step: loading, a block of inferences, scoring."""
     budget_file: BudgetFile | None = None
     worker: tuple[str, ...] = WORKER
 
@@ -198,7 +198,7 @@ class _Session:
         result.checks += self._limits(pair, facts)
 
     def _limits(self, pair: Pair, candidate: FileFacts) -> list[Check]:
-        """What the budget file, if there is one, says of the candidate."""
+        """Check the candidate against the budget file, if there is one."""
         budget, found = self._settings.budget_file, []
         for pattern, limits in budget.limits_of(pair.candidate.path.name) if budget is not None else ():
             found += gates.check_limits(candidate, pattern, limits)
@@ -220,7 +220,7 @@ class _Session:
         return nursery(job, timeout_seconds=self._settings.timeout_seconds, command=self._settings.worker)
 
     def _scores(self, started: Nursery, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What base and candidate score, of the same videos."""
+        """Score the same videos with base and candidate."""
         targets = {"base_to": str(folder / "base.npy"), "candidate_to": str(folder / "candidate.npy")}
         started.order(targets)
         base, candidate = (np.load(target) for target in targets.values())
@@ -265,13 +265,13 @@ class _Building:
 
 
 def _sha256(side: Side) -> str:
-    """Of the file's bytes; where a manifest knows it, they were held against the manifest's when it was found."""
+    """Return the SHA-256 of a file; a manifest's was verified when the file was found."""
     known = side.subject.sha256 if side.subject is not None else None
     return known or sha256_file(side.path)
 
 
 def _gap_delta(base: FileFacts, candidate: FileFacts, base_outcomes: Path, candidate_outcomes: Path) -> Delta:
-    """Of GAP@20, candidate minus base, with a bootstrap over the videos that both were scored on."""
+    """Return the difference in GAP@20, candidate minus base, with a bootstrap over the videos that both scored."""
     difference = resampled_gap(load_outcomes(candidate_outcomes)) - resampled_gap(load_outcomes(base_outcomes))
     low, high = interval(difference)
     return Delta((candidate.gap_at_20 or 0.0) - (base.gap_at_20 or 0.0), low, high)

@@ -1,4 +1,4 @@
-"""What a comparison's times say: from nanoseconds to a ratio with an interval, and from an interval to a verdict.
+"""Statistics of a comparison: from nanoseconds to a ratio with an interval, and from an interval to a verdict.
 
 *A round* gives one figure a process: the fastest of its inferences in that round, in logarithms. Whatever disturbs an
 inference makes it slower, so that the fastest is the least disturbed (Chen & Revels 2016, "Robust benchmarking in noisy
@@ -31,17 +31,17 @@ from numpy.typing import NDArray
 from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER, Interval, LogRatio
 
 LOOKS = ((0.125, 0.05), (0.25, 0.1), (0.5, 0.15), (1.0, 0.7))
-"""When the interval is looked at: after these shares of the budget, each with its share of `ERROR`. They are fixed beforehand:
-looking after every generation and stopping when it suits would find a difference sooner or later where there is none. The
-shares add up to 1, so that all looks together err no more often than `ERROR` (Bonferroni's inequality); the last one
-has the most, and the early ones stop only for what is plain (as in O'Brien & Fleming 1979)."""
+"""Planned looks at the interval: shares of the budget, each with its share of `ERROR`. They are fixed beforehand: stopping
+whenever it suits would find a difference sooner or later where there is none. The shares add up to 1, so all looks
+together err no more often than `ERROR` (Bonferroni's inequality). The last one has the most, and the early ones stop
+only for what is plain (as in O'Brien & Fleming 1979).
+"""
 ERROR = 0.01
 """Probability that a comparison decides wrongly in one direction, over all its looks together."""
 LEAST_GENERATIONS = 8
 """Before which no interval is worth looking at."""
 LAYOUT = 0.01
-"""What a load alone may change of a time, about (docs/compare.md): however still a generation was, it counts for no more than
-this allows."""
+"""Change of a time by the load alone, about (docs/compare.md): no generation counts for more than this allows."""
 
 _OF_MEAN_DEVIATION = math.sqrt(math.pi / 2)
 """A normal distribution's standard deviation in mean absolute ones, and also the median's standard error in the mean's."""
@@ -54,7 +54,7 @@ def round_levels(times: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def generation_figures(times: NDArray[np.int64]) -> tuple[LogRatio, LogRatio]:
-    """What one generation says.
+    """Compute the figures of one generation.
 
     Args:
         times: (3, blocks, inferences) nanoseconds of base, candidate and base again, two blocks a round, two rounds at least.

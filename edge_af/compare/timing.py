@@ -1,4 +1,4 @@
-"""How much slower a candidate is than its base: generations of processes that take turns, until it is plain or time is up."""
+"""Slowdown of a candidate against its base: generations of processes take turns until it is plain or time is up."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from edge_af.machine.device import core_count
 from edge_af.records.comparison import CANNOT_TELL, Interval, LogRatio, Look, Timing
 
 GENERATION_SECONDS = 0.05
-"""Of rounds in a generation at least; as long as its loading took, if that is longer."""
+"""Shortest duration of the rounds in a generation; as long as its loading took, if that is longer."""
 WAITS = 1.05
 """A file that takes this many times its processor time on the clock, in blocks that nobody interrupted, waits for something."""
 
 BUSY = 0.7
-"""Of a core: a process that gets less is told to have been held up."""
+"""Share of a core below which a process is reported as held up."""
 
 
 class _Times:
-    """What the generations so far took, by both clocks."""
+    """Times of the generations so far, by both clocks."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -73,7 +73,7 @@ class _Times:
         return "cpu"
 
     def figures(self, clock: str) -> tuple[list[LogRatio], list[LogRatio]]:
-        """Of each generation, candidate to base and base to itself."""
+        """Return each generation's figures, candidate to base and base to itself."""
         found = [generation_figures(times) for times in (self._cpu if clock == "cpu" else self._wall)]
         return [ratio for ratio, _ in found], [noise for _, noise in found]
 
@@ -201,14 +201,14 @@ def _needed(generations: int, seconds: float) -> str:
 
 
 def _busy(core_share: float | None) -> str:
-    """That the machine was too busy, if it was."""
+    """Say that the machine was too busy, if it was."""
     if core_share is None or core_share > BUSY:
         return ""
     return f"; other processes left it {core_share:.0%} of a core"
 
 
 def _is_within(noise: Interval, max_slowdown: float) -> bool:
-    """Whether the base may well be as fast as itself; if not, whatever this machine does, it would do to the candidate too."""
+    """Return True if the base may well be as fast as itself. Otherwise, what disturbs it disturbs the candidate too."""
     return noise.low <= 1 + max_slowdown and noise.high >= 1 / (1 + max_slowdown)
 
 

@@ -43,7 +43,7 @@ NAMES = ("the base", "the candidate", "the base's second process")
 FIRST_INFERENCES = 3
 """After loading, not timed: a runtime puts work off until then."""
 LEAST_ROUNDS, MOST_ROUNDS = 3, 32
-"""Of a generation."""
+"""Number of rounds in a generation, at least and at most."""
 LEAST_BLOCK, MOST_BLOCK, BLOCK_SECONDS = 3, 8, 0.04
 """Inferences of a block: as many as fit the time. Of eight the first two are not counted: after another process had the
 core it takes some inferences until the weights are back in the caches."""
@@ -57,7 +57,7 @@ AGREEMENT_VIDEOS = 256
 
 @dataclass(frozen=True)
 class PairJob:
-    """What one nursery is for."""
+    """Pair of files of one nursery."""
 
     base: str
     candidate: str

@@ -16,4 +16,4 @@ NO_FEATURE = (
     "features lie between -2 and 2.01 in YouTube-8M: dequantize its 8-bit codes q first, as q·4/255 + 4/512 − 2, or prepare "
     "its TFRecords with `edge-af data prepare`"
 )
-"""What to say of values that are none."""
+"""Message about values that are not features."""

@@ -39,9 +39,11 @@ from edge_af.files import read_json
 from edge_af.typed import Mismatch, built
 
 BLOCK_BYTES = 4 * 2**20
-"""Of an array's file that one hash is over."""
+"""Size of the block that one hash covers, in an array's file."""
 BLOCKS_READ = 64
-"""That are hashed again when a dataset is opened: all of a smaller one, evenly spread ones of a larger one."""
+"""Number of blocks that are hashed again when a dataset is opened: all of a smaller one, evenly spread ones of a larger
+one.
+"""
 
 SCHEMA_VERSION = 1
 INDEX = "index.json"
@@ -56,7 +58,7 @@ ARRAYS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
 """File stem -> (dtypes allowed, shape of one entry)."""
 
 KINDS: dict[type, str] = {int: "a whole number", str: "text", list: "a list"}
-"""What a type is called in a message."""
+"""Names of types in messages."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Dataset:
         return hot
 
     def label_counts(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """How many of the videos (all, or `rows`) carry each class: (classes,) int64."""
+        """Count the videos (all, or `rows`) that carry each class: (classes,) int64."""
         if rows is None:
             return np.bincount(self.label_values, minlength=self.classes).astype(np.int64)
         counts = np.zeros(self.classes, np.int64)
@@ -136,7 +138,7 @@ class Dataset:
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether `folder` looks like a finished prepared dataset."""
+    """Return True if `folder` looks like a finished prepared dataset."""
     return (folder / INDEX).is_file() and (folder / "visual.npy").is_file()
 
 
@@ -213,7 +215,7 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
 
 
 def hashes_of(folder: Path) -> dict[str, Any]:
-    """What `index.json` says of the arrays' files: their sizes and the hashes of their blocks."""
+    """Read the sizes and the block hashes of the arrays' files from `index.json`."""
     found = {}
     for stem in ARRAYS:
         path = folder / f"{stem}.npy"
@@ -225,7 +227,7 @@ def hashes_of(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Hashes:
-    """Of an array's file."""
+    """Hashes of an array's file."""
 
     size_bytes: int
     block_bytes: int

@@ -1,4 +1,4 @@
-"""What `edge-af data info` tells: of a prepared dataset (numpy alone), or of TFRecord files."""
+"""Facts for `edge-af data info`: about a prepared dataset (numpy alone), or about TFRecord files."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ SEQUENCE_RECORDS = 32
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file's records are built."""
+    """Layout of a file's records."""
 
     year: int
     """2018 (key `id`) or 2017 (key `video_id`)."""
@@ -65,12 +65,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a value may be."""
+    """Limits of values."""
 
     classes: int
     """A label lies in [0, classes)."""
     origin: str
-    """Where that number comes from, for messages."""
+    """Origin of that number, for messages."""
     largest: float
     """A feature's largest magnitude."""
 
@@ -122,7 +122,7 @@ def field_names(record: bytes) -> list[str]:
 
 
 def _decode_error() -> type[Exception]:
-    """What protobuf raises for bytes that are no message."""
+    """Return the exception that protobuf raises for damaged bytes."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     error: type[Exception] = DecodeError
@@ -347,7 +347,7 @@ def _explain_frames(message: Any, name: str, length: int) -> str | None:
 
 
 def _kind(feature: Any) -> str:
-    """What a feature holds, in words."""
+    """Name the type of a feature."""
     kind = feature.WhichOneof("kind")
     if kind is None:
         return "empty"

@@ -29,7 +29,7 @@ class SourceResult:
     classes: int | None
     left_out: list[dict[str, Any]]
     vocabulary_sha256: str | None = None
-    """Of the vocabulary that its classes come from, given or found; None for none."""
+    """SHA-256 of the vocabulary that its classes come from, given or found; None for none."""
 
 
 class Journal:

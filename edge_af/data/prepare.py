@@ -45,7 +45,7 @@ from edge_af.options import check, option
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What shapes the prepared dataset, beside the sources."""
+    """Options that shape the prepared dataset, beside the sources."""
 
     classes: int | None = option(
         "Number of classes.",
@@ -238,9 +238,9 @@ class _Classes:
     names: list[str]
     """Empty if not known."""
     origin: str
-    """Where the number comes from, for messages."""
+    """Origin of the number, for messages."""
     vocabulary_sha256: str | None
-    """Of the vocabulary that was used, if any."""
+    """SHA-256 of the vocabulary that was used, if any."""
 
 
 def _resolve_classes(options: PrepareOptions, given: Vocabulary | None, folder: Path, layout: Layout) -> _Classes:

@@ -25,20 +25,20 @@ SPLITS = {
     "training": "train", "train": "train", "evaluation": "eval", "eval": "eval", "validation": "eval", "validate": "eval",
     "val": "eval", "dev": "eval", "test": "test",
 }  # fmt: skip
-"""How the name of a file or a folder begins -> the part of a data set that it belongs to."""
+"""Part of a dataset that a file or folder belongs to, by the beginning of its name."""
 SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![a-z]{{3}})")
 """YouTube-8M's shards are called `train0a` and `validateZ_`: two letters may follow."""
 
 
 @dataclass
 class _Search:
-    """What a search has come across."""
+    """State of a search for TFRecord files."""
 
     files: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     """Files that are no TFRecord files."""
     lost: list[str] = field(default_factory=list)
-    """What may hold TFRecord files and cannot be read, with the reason."""
+    """Places that may hold TFRecord files and cannot be read, with the reason."""
     entered: set[tuple[int, int]] = field(default_factory=set)
     """Device and inode of every folder: a link that leads back to one is not followed again."""
 

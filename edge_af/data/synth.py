@@ -54,12 +54,12 @@ UNLABELED = 2
 """Classes that a video shows, and others that it plays, without having their label."""
 
 SHARED, OWN = 0.62, 0.48
-"""How strong the signature of the place, of the activity, and what is the class's own are in a class's signature."""
+"""Strengths of the signatures of the place, of the activity, and of the class itself within a class's signature."""
 SIGNAL = 0.27
-"""How strong a label's signature is, next to noise of 1."""
+"""Strength of a label's signature, next to noise of 1."""
 STYLES = 4
 STYLE_MARK = 0.5
-"""How strong a style's own mark is, next to noise of 1."""
+"""Strength of a style's own mark, next to noise of 1."""
 TURNED = 0.2
 """Share of the visual features whose sign a style turns."""
 PREFERRED = 0.55
@@ -89,7 +89,7 @@ ACTIVITIES = (  # noqa: SIM905
 ).split()
 SOUNDS = ("drums", "flute", "bells")
 GROUPS_START = (1, 6)
-"""Of a place's classes, by falling frequency, those at 1, 2, 3 and at 6, 7, 8 look the same."""
+"""Ranks of a place's classes, by falling frequency, where groups of three that look the same begin."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SynthOptions:
 
 @dataclass(frozen=True)
 class World:
-    """What all videos of a seed share."""
+    """Constants that all videos of a seed share."""
 
     names: list[str]
     topic: NDArray[np.int64]
@@ -128,7 +128,7 @@ class World:
 
 @dataclass(frozen=True)
 class SyntheticVideos:
-    """What decides the features of a partition's n videos, but for the noise."""
+    """Choices that decide the features of a partition's n videos, except for the noise."""
 
     labels: NDArray[np.int64]
     """(n, len(LABELS)), -1 where there are fewer."""

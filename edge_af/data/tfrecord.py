@@ -65,7 +65,7 @@ class Damage:
     """Its number in the file, counting from 0."""
     reason: str
     rest: bool
-    """Whether the rest of the file is lost with it."""
+    """True if the rest of the file is lost with it."""
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def tensorflow() -> Any:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file is a GZIP stream, by its first bytes.
+    """Return True if a file is a GZIP stream, by its first bytes.
 
     A plain TFRecord whose first record is 35,615 bytes long starts with the same two bytes; its length's checksum tells.
     """
@@ -95,7 +95,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def is_tfrecord(path: Path) -> bool:
-    """Whether a file begins with a record, plain or inside a GZIP stream, whatever the file is called."""
+    """Return True if a file begins with a record, plain or inside a GZIP stream, whatever its name."""
     with path.open("rb") as file:
         head = file.read(12)
     if not head.startswith(GZIP_MAGIC) or _record_length(head) is not None:
@@ -231,7 +231,7 @@ def _tensorflow_reads(
 
 
 def _walk(view: mmap.mmap, offset: int) -> int:
-    """How many records from `offset` on have an intact length field and lie wholly inside the file."""
+    """Count the records from `offset` on that have an intact length field and lie wholly inside the file."""
     whole = 0
     while (end := _end_of_record(view, offset)) is not None:
         whole, offset = whole + 1, end
@@ -246,7 +246,7 @@ def _end_of_record(view: mmap.mmap, offset: int) -> int | None:
 
 
 def _what_is_wrong(view: mmap.mmap, offset: int, *, payload: bool) -> tuple[str, int | None]:
-    """What to say of the record at `offset` that could not be read, and where the next one starts, if that is known."""
+    """Explain why the record at `offset` could not be read, and where the next one starts, if that is known."""
     size = len(view)
     if payload:
         return "its bytes do not match their checksum (damaged)", _end_of_record(view, offset)
@@ -305,7 +305,7 @@ def unpacked_bytes(path: Path, expected: int) -> int | None:
 
 
 def _end_of_streams(path: Path) -> int | None:
-    """Where the streams of a GZIP file end, if all are whole and zeros follow; else None."""
+    """Return where the streams of a GZIP file end, if all are whole and zeros follow; else None."""
     with path.open("rb") as file:
         end, data = 0, file.read(1 << 16)
         while data.startswith(GZIP_MAGIC):

@@ -144,7 +144,7 @@ def index_of(
     left_out: list[dict[str, Any]],
     **more: Any,
 ) -> dict[str, Any]:
-    """What `index.json` holds. `more` says how the dataset came to be."""
+    """Build `index.json`. `more` says how the dataset came to be."""
     return {
         "schema_version": SCHEMA_VERSION,
         "videos": videos,

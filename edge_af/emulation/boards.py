@@ -43,7 +43,7 @@ _UNITS = {"mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 
 @dataclass(frozen=True)
 class Profile:
-    """What is published of a board, as `benchmarks/devices` has it. Ranges are from the lowest to the highest figure."""
+    """Published facts of a board, from `benchmarks/devices`. Ranges run from the lowest to the highest figure."""
 
     name: str
     cores: int
@@ -69,12 +69,12 @@ class Board:
 
     @property
     def cpu(self) -> str:
-        """What QEMU calls the processor."""
+        """QEMU's name of the processor."""
         return self.processor or self.profile.core.lower()
 
     @property
     def label(self) -> str:
-        """What messages call it: `emulated:pi5`, or `emulated:pi5:512MiB` where it is not the largest that is sold."""
+        """Name in messages: `emulated:pi5`, or `emulated:pi5:512MiB` where it is not the largest that is sold."""
         less = "" if self.memory_bytes == max(self.profile.memory_bytes) else f":{self.memory_bytes / 2**20:g}MiB"
         return f"{SCHEME}{self.key}{less}"
 
@@ -110,7 +110,7 @@ def parse_emulated(text: str) -> Board:
 
 
 LEAST_MEMORY = 128 * 2**20
-"""What Python, numpy and a runtime take without a network."""
+"""Memory that Python, numpy and a runtime take without a network."""
 
 
 def read_profile(name: str) -> Profile:

@@ -1,4 +1,4 @@
-"""How many instructions an inference takes on a board, by class: counted by a plugin in QEMU, built here on first use."""
+"""Instruction counts of an inference on a board, by class: counted by a QEMU plugin that is built on first use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GUEST = ("-m", "edge_af.emulation.guest")
 
 
 def instruction_counts(path: str | Path, cpu: str = "pi5", *, timeout_seconds: float = 600.0) -> Instructions:
-    """Of one inference of one video, on one thread.
+    """Count the instructions of one inference of one video, on one thread.
 
     Args:
         path: an ONNX or TFLite file.
@@ -71,7 +71,7 @@ def count(
 
 
 def parse_counts(text: str) -> list[dict[str, int]]:
-    """Of each counted inference, from the plugin's lines: the differences between marks.
+    """Compute each counted inference's differences between marks from the plugin's lines.
 
     Raises:
         EdgeAfError: marks are missing.

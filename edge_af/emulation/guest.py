@@ -1,4 +1,4 @@
-"""What runs under qemu: scores videos, or does a few inferences between marks that the plugin counts from.
+"""Program under QEMU: scores videos, or runs a few inferences between marks that the plugin counts from.
 
 `python -m edge_af.emulation.guest` reads a `GuestJob` as `edge_af.bench.worker` reads its job, and answers as that does.
 """
@@ -37,7 +37,7 @@ class GuestJob(Job):
     start: int = 0
     seconds: float = 60.0
     scores: str | None = None
-    """Where to leave them: (videos, classes) float32, as `.npy`."""
+    """File for the scores: (videos, classes) float32, as `.npy`."""
 
 
 def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:

@@ -52,13 +52,13 @@ CORES = {
 
 @dataclass(frozen=True)
 class Fit:
-    """Of one board and number format."""
+    """Fit for one board and number format."""
 
     efficiency: float
     spread: float
     """A factor of 1 at least."""
     figures: int
-    """That the efficiency was fitted on."""
+    """Number of figures that the efficiency was fitted on."""
 
 
 def bound_cycles(counts: Instructions, core: Core) -> float:
@@ -116,7 +116,7 @@ def fits() -> dict[tuple[str, str], Fit]:
 
 
 def is_fitted(network: str) -> bool:
-    """Whether the model is fitted on a network: every second one by name is."""
+    """Return True if the model is fitted on a network: every second one by name is."""
     return sorted(_published()["networks"]).index(network) % 2 == 0
 
 
@@ -155,7 +155,9 @@ def trials() -> list[Trial]:
 
 
 def _cycles(network: str, board: str, kind: str) -> float:
-    """Of the multiply-adds alone: as many as a vector holds floats, eight integer ones, sixteen by dot product."""
+    """Return the cycles of the MACs alone: a vector does as many floats as it holds, eight integers, or sixteen by dot
+    product.
+    """
     core = CORES[read_profile(BOARDS[board]).core]
     integer = 16 * core.dot_product if core.dot_product else 8 * core.integer_multiply
     lanes = 16 // _published()["float_bytes"][board]

@@ -45,7 +45,7 @@ from edge_af.typed import Mismatch, built
 SUITE = "bookworm"
 PYTHON = (3, 11)
 GLIBC = "2.36"
-"""Of that suite."""
+"""glibc version of that suite."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 GUEST_PACKAGES = ("python3.11", "libstdc++6", "libgomp1", "zlib1g")
 HOST_PACKAGES = ("qemu-user",)
@@ -68,14 +68,14 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class System:
-    """What was set up."""
+    """An emulated system that was set up."""
 
     folder: Path
     qemu: str
     """Its version, such as `7.2.22`."""
     python: str
     versions: dict[str, str]
-    """Of the packages in the guest."""
+    """Versions of the packages in the guest."""
 
     def command(
         self,
@@ -100,12 +100,12 @@ class System:
 
 
 def cache_folder() -> Path:
-    """Where everything of emulation lies."""
+    """Return the folder of everything that belongs to emulation."""
     return home() / "emulated"
 
 
 def find_system() -> System:
-    """What was set up earlier.
+    """Find the system that was set up earlier.
 
     Raises:
         EdgeAfError: nothing was, or not for the versions that are installed here now; says what to do.
@@ -304,7 +304,7 @@ def board_folder(system: Path, board: Board) -> Path:
 
 
 def _identity() -> dict[str, Any]:
-    """What the folder's contents depend on."""
+    """List all that the folder's contents depend on."""
     return {
         "layout": 1,
         "suite": SUITE,
@@ -330,7 +330,7 @@ def _read(folder: Path) -> System:
 
 @dataclass(frozen=True)
 class _Mark:
-    """What `system.json` says of a system that was set up."""
+    """Record of a system that was set up, as in `system.json`."""
 
     qemu: str
     python: str
@@ -361,7 +361,7 @@ def _can_fix_addresses() -> bool:
 
 
 def _output(command: list[str], failure: str) -> str:
-    """What a command prints.
+    """Return what a command prints.
 
     Raises:
         EdgeAfError: it fails; `failure` says of what that is the end, and its last line why.

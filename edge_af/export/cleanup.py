@@ -19,7 +19,7 @@ from edge_af.export.graph import Graph, Node, keep_needed, rename_tensors, to_on
 NO_OPS = frozenset({"Identity", "Dropout"})
 GEMM_ATTRIBUTES = {"transB": 1}
 MADE = "val_"
-"""What the exporter begins the names of constants with that it makes itself: val_0, val_1, …"""
+"""Prefix of the constants that the exporter itself creates: val_0, val_1, …"""
 UNKNOWN_MODULE = "?"
 """Stands for the module in the name of a node that the exporter's own rewriting made."""
 

@@ -40,7 +40,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     domain: str = ""
-    """Of the operator; ONNX's own when empty."""
+    """Domain of the operator; ONNX's own when empty."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ from edge_af.runtime.ort import PAIR_LIMIT
 
 RANGES = "ranges.json"
 OURS = ("*.onnx", "*.tflite", RANGES, SENSITIVITY, MANIFEST)
-"""What `overwrite` may replace in the folder of an export."""
+"""Files that `overwrite` may replace in an export folder."""
 SENSITIVITY_VIDEOS = 256
 """Videos that a layer's sensitivity is measured on unless another number is asked for."""
 TRIED = 16
@@ -80,12 +80,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Written:
-    """What the checks need to know of a file once the graph is gone."""
+    """Facts of a file that the checks need once the graph is gone."""
 
     item: Wanted
     path: Path
     weight_bytes: Mapping[str, int]
-    """Of each fully connected layer, as the file holds them, without scales."""
+    """Bytes of each fully connected layer's weights, as the file holds them, without scales."""
     integer_layers: list[str]
     """Those that are meant to run in integers."""
     gate: Gate | None = None
@@ -263,7 +263,7 @@ def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.floa
 def _measuring(
     graph: Graph, calibration: CalibrationData | None, gate: GateData | None, videos: int
 ) -> SensitivityTest | None:
-    """What measures sensitivity, on the gate's videos or else on the calibration's."""
+    """Return the sensitivity test, on the gate's videos or else on the calibration's."""
     source = gate or calibration
     if source is None or (videos == 0 and gate is None):
         return None

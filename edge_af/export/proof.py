@@ -1,4 +1,4 @@
-"""What the runtimes make of an exported file: which layers run in integers, and whether the scores are still the network's."""
+"""Proof of an exported file in its runtime: which layers run in integers, and whether the scores are still the network's."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ INTEGER_KERNELS = frozenset(
     {"QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "ConvInteger"}
 )
 UNSIGNED_WEIGHT = "_s8_2_u8"
-"""What ONNX Runtime appends to the name of a weight that it makes unsigned, see `edge_af.runtime.ort`."""
+"""Suffix that ONNX Runtime gives the name of a weight that it makes unsigned, see `edge_af.runtime.ort`."""
 FP32_LIMIT = 1e-5
 """Largest difference that rounding may make in an FP32 file's scores; a wrong lowering is off by far more."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a runtime executes a file."""
+    """Execution of a file by its runtime."""
 
     integer_layers: tuple[str, ...]
     """Fully connected layers with integer kernels."""

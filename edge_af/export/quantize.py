@@ -30,9 +30,9 @@ NO_PAIR_LIMIT = 127
 BIAS_LIMIT = 2**30
 """Largest bias in integer steps: leaves as much again of INT32 for the sum of products."""
 SHARES = tuple(share / 100 for share in range(100, 19, -1))
-"""Of the full range, tried for the least squared error; the largest of equals is taken."""
+"""Shares of the full range to try for the least squared error; the largest of equals is taken."""
 LEVELS = 256
-"""Of INT8."""
+"""Number of levels of INT8."""
 ROWS = 256
 """Weight rows quantized at a time, which bounds the memory of intermediate arrays."""
 
@@ -62,7 +62,7 @@ class Layer:
     """A fully connected layer's numbers as they are written."""
 
     form: Form
-    """What it is held as: the recipe's form, or INT8 where the recipe's blocks do not divide its inputs."""
+    """Storage form: the recipe's, or INT8 where the recipe's blocks do not divide its inputs."""
     weight: NDArray[np.int8] | NDArray[np.float16]
     """(out, in). INT4 lies one to a byte here, from -8 to 7."""
     weight_scale: NDArray[np.float32]
@@ -74,18 +74,18 @@ class Layer:
 
     @property
     def bits(self) -> int:
-        """Of one weight."""
+        """Bits per weight."""
         return {"int8": 8, "int4": 4, "fp16": 16}[self.form.weights]
 
     @property
     def weight_bytes(self) -> int:
-        """Of all weights, packed, without scales."""
+        """Bytes of all weights, packed, without scales."""
         return self.weight.size * self.bits // 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a graph: the layers that change, by Gemm name, and the tensors held as INT8, by tensor name.
+    """Changes to a graph: the layers that change, by Gemm name, and the tensors held as INT8, by tensor name.
 
     An operator whose inputs and outputs are all held computes in integers, where the format has a kernel for that.
     """
@@ -102,7 +102,7 @@ class Plan:
 LAYOUT = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Gather"})
 """Operators that only move values: what they give is held as what they take."""
 FIXED = {"Softmax": Affine(1 / 256, -128), "Sigmoid": Affine(1 / 256, -128), "Tanh": Affine(1 / 128, 0)}
-"""What TFLite demands of these operators' INT8 outputs."""
+"""Scales and zero points that TFLite demands of these operators' INT8 outputs."""
 
 
 def _features(graph: Graph) -> set[str]:

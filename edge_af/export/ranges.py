@@ -1,4 +1,4 @@
-"""What every activation of the float graph ranges over, found in one pass over training videos.
+"""Activation ranges of the float graph, found in one pass over training videos.
 
 A tensor's values are counted in bins of width 2^k aligned at zero: bin i holds [i 2^k, (i + 1) 2^k). When the values
 outgrow the bins, k grows and neighbors are added up, which gives exactly the counts that the wider bins would have seen
@@ -43,7 +43,7 @@ class CalibrationData:
     dataset: Dataset
     rows: NDArray[np.int64]
     seed: int
-    """That the rows were drawn with, for the record."""
+    """Random seed that the rows were drawn with, for the record."""
 
 
 @dataclass(frozen=True)

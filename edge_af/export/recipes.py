@@ -36,7 +36,7 @@ from edge_af.files import package_data, read_yaml
 WEIGHTS = ("int8", "int4", "fp16", "float")
 ACTIVATIONS = ("static", "dynamic", "float")
 BLOCKS = (32, 64, 128, 256)
-"""What both runtimes have kernels for."""
+"""Block sizes that both runtimes have kernels for."""
 ROUNDINGS = ("nearest", "gptq")
 METHODS = ("min-max", "percentile", "mse", "entropy")
 
@@ -54,7 +54,7 @@ def _unknown(what: str, name: str, names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class RangeChoice:
-    """How a static activation's range is chosen from its histogram."""
+    """Choice of a static activation's range from its histogram."""
 
     method: str = "min-max"
     """`min-max`: all that was seen. `percentile`: without the outermost values on either side. `mse`: the share of all that
@@ -76,19 +76,19 @@ class RangeChoice:
 
 @dataclass(frozen=True)
 class Form:
-    """What a fully connected layer's numbers are held as."""
+    """Number formats of a fully connected layer."""
 
     weights: str
     """`int8` or `int4`, symmetric; `fp16`; `float`: the layer stays as it was trained."""
     activations: str = "float"
-    """Of the layer's input: `static` or `dynamic` INT8, or `float`: then weights are made float before they are used."""
+    """Activations of the layer's input: `static` or `dynamic` INT8, or `float`, where weights are dequantized before use."""
     block: int | None = None
     """Inputs of an output feature that share a scale, one of `BLOCKS`; None: all of them. For `int4`. A layer whose inputs
     are no whole number of blocks is held as INT8 with a scale an output feature."""
     rounding: str = "nearest"
     """`nearest`, or `gptq`: weights are rounded one after the other, each making up for the error of those before."""
     bias_correction: bool = False
-    """Whether the bias takes up the mean of the error that rounding the weights makes."""
+    """True if the bias absorbs the mean of the weights' rounding error."""
 
     def __post_init__(self) -> None:
         _one_of("weights", self.weights, WEIGHTS)
@@ -117,12 +117,12 @@ class Form:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the weights are integers."""
+        """True if the weights are integers."""
         return self.weights in ("int8", "int4")
 
     @property
     def runs_in_integers(self) -> bool:
-        """Whether the layer's products are meant to be computed in integers."""
+        """True if the layer's products are meant to be computed in integers."""
         return self.activations != "float"
 
 
@@ -133,19 +133,19 @@ FORM_KEYS = tuple(one.name for one in dataclasses.fields(Form))
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is quantized and how. Attention's matrix products and softmax, and the sigmoid, always stay in float."""
+    """Recipe of a quantization. Attention's matrix products and softmax, and the sigmoid, always stay in float."""
 
     name: str
     description: str
     form: Form
-    """Of every layer that `layers` does not name."""
+    """Form of every layer that `layers` does not name."""
     ranges: RangeChoice = field(default_factory=RangeChoice)
     layers: Mapping[str, Form] = field(default_factory=dict)
     """Pattern of a layer's name (`*` for any text) to its form; the last that matches holds."""
 
     @property
     def precision(self) -> str:
-        """What most of the weights are: `int8`, `int4` or `fp16`."""
+        """Precision of most weights: `int8`, `int4` or `fp16`."""
         return self.form.weights
 
     @property
@@ -155,12 +155,12 @@ class Recipe:
 
     @property
     def needs_inputs(self) -> bool:
-        """Whether any layer's weights are rounded by what its inputs are on training videos."""
+        """True if any layer's weights are rounded by its inputs on training videos."""
         return any(form.rounding != "nearest" or form.bias_correction for form in self.forms)
 
     @property
     def needs_ranges(self) -> bool:
-        """Whether any layer's activations are static."""
+        """True if any layer's activations are static."""
         return any(form.activations == "static" for form in self.forms)
 
     def forms_of(self, layers: list[str]) -> dict[str, Form]:

@@ -48,7 +48,7 @@ class Rounder:
     """Rounds each layer's weights as its form says: the `WeightQuantizer` for every rounding."""
 
     inputs: Mapping[str, NDArray[np.float32]]
-    """Of each layer with `gptq` or bias correction, as `layer_inputs` gives them."""
+    """Inputs of each layer with `gptq` or bias correction, as `layer_inputs` gives them."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""What an export works with: its recipes, its calibration videos, and the videos of its gate."""
+"""Recipes, calibration videos and gate videos of an export."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PICKED = {
 }
 """The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
 PICKED_ON_VIDEOS = {"int4": "int4-block64-dynamic-gptq-corrected"}
-"""What it stands for in either format where there is calibration data, which that recipe's rounding needs."""
+"""Defaults with calibration data in either format; these recipes' rounding needs it."""
 PICKED_FOR_ONE_LAYER = {"int4": "int4-block32-dynamic-gptq-corrected"}
 """The same for a network without hidden layers, which needs finer blocks: no other layer compensates for the error."""
 INTEGER_IO = "int8-static"
-"""What `--int8` stands for in TFLite with integer inputs and outputs, which need static activations."""
+"""Default for `--int8` in TFLite with integer inputs and outputs, which need static activations."""
 
 
 def recipes_of(options: ExportOptions, run: Run) -> dict[str, tuple[Recipe, ...]]:
@@ -84,7 +84,7 @@ def gate_of(options: ExportOptions, run: Run) -> GateData | None:
 
 
 def _trained_on(run: Run, dataset: Dataset) -> bool:
-    """Whether a dataset is what a run was trained on."""
+    """Return True if a run was trained on a dataset."""
     if run.data.fingerprint is None:
         # A run of an older edge-af. The folder may have been renamed since, and on other data of that size the split
         # does no harm.

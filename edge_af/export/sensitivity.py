@@ -1,4 +1,4 @@
-"""How much each layer's quantization costs by itself.
+"""Sensitivity: the cost of quantizing each layer alone.
 
 For every fully connected layer and recipe, that one layer is quantized and all else stays float: the layer is computed
 here, with weights and inputs rounded as the file's kernels round them, and what lies behind it is run in ONNX Runtime. The
@@ -40,12 +40,12 @@ class LayerSensitivity:
     format: str
     recipe: str
     precision: str
-    """Of this layer's weights: `int8`, `int4` or `fp16`."""
+    """Precision of this layer's weights: `int8`, `int4` or `fp16`."""
     layer: str
     weight_bytes: int
-    """Of this layer's weights as the file holds them, without scales."""
+    """Bytes of this layer's weights as the file holds them, without scales."""
     snr_db: float
-    """Of the logits, when only this layer is quantized."""
+    """Signal-to-noise ratio of the logits when only this layer is quantized."""
     gap_at_20_drop: float | None
     """By how much GAP@20 is then lower; None without labels."""
 

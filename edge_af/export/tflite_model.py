@@ -19,7 +19,7 @@ from edge_af.export.quantize import Affine
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 ALIGNMENT = 16
-"""Of every constant within the file, as the schema demands and as the kernels' vector loads want."""
+"""Alignment of every constant within the file, as the schema demands and as vector loads want."""
 SIGNATURE = "serving_default"
 SIZE_LIMIT = 2**31 - 1
 

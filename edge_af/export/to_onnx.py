@@ -26,8 +26,9 @@ from edge_af.export.graph import Graph, Node
 from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
 
 ACTIVATION_TYPE: dict[str, type[np.uint8] | type[np.int8]] = {"x86-64": np.uint8, "arm64": np.int8}
-"""What INT8 activations are held as. x86's dot product takes unsigned by signed bytes; on signed by signed ONNX Runtime
-is several times slower there. ARM's takes signed by signed."""
+"""Type of INT8 activations. x86's dot product takes unsigned by signed bytes; on signed by signed ONNX Runtime is several
+times slower there. ARM's takes signed by signed.
+"""
 ORT_DOMAIN = "com.microsoft"
 FLOAT_ACCURACY, INTEGER_ACCURACY = 1, 4
 """`accuracy_level` of `MatMulNBits`: the arithmetic is in float32, or in INT8."""

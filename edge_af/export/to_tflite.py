@@ -25,7 +25,7 @@ NO_INPUT = -1
 """TFLite's mark for an optional input that is left out."""
 
 LONGEST_SUM, MOST_PARTS = 1024, 16
-"""Of float layers: products that are added up one after the other, and parts that a layer is made of."""
+"""Suffixes of float layers: products that are added up one after the other, and parts that a layer is made of."""
 
 NOTHING_QUANTIZED = Plan(layers={}, tensors={})
 
@@ -79,8 +79,9 @@ class _Lowering:
         LOWERINGS[node.op](self, node)
 
     def without_transpose(self, name: str) -> str | None:
-        """What a tensor is the transpose of in its last two dimensions, if matrix products alone read it, as their second
-        input: BATCH_MATMUL takes that the other way round, so that the transpose need not be made."""
+        """Return the tensor that this one is the transpose of in its last two dimensions, if only matrix products read it,
+        as their second input. BATCH_MATMUL takes that input transposed, so the transpose need not be computed.
+        """
         transpose = self._producers.get(name)
         if transpose is None or transpose.op != "Transpose" or name in self.graph.outputs:
             return None
@@ -124,11 +125,11 @@ class _Lowering:
         return self._integer[name]
 
     def is_integer(self, name: str) -> bool:
-        """Whether a tensor already exists as INT8."""
+        """Return True if a tensor already exists as INT8."""
         return name in self._integer
 
     def computes_in_integers(self, node: Node) -> bool:
-        """Whether all that a node reads exists as INT8, and all it gives is to be held so; constants can be made so."""
+        """Return True if all inputs of a node exist as INT8, and all outputs are to be held so; constants can be converted."""
         read = [name for name in node.inputs if name and name not in self.graph.constants]
         return all(map(self.is_integer, read)) and all(name in self.plan.tensors for name in node.outputs)
 

@@ -22,7 +22,7 @@ from edge_af.export.graph import BATCH, OPSET, Graph, Node
 from edge_af.models.networks import WithScores
 
 PREFIX = "network."
-"""What wrapping a network in `WithScores` puts in front of its parameters' names."""
+"""Prefix that wrapping a network in `WithScores` puts before its parameters' names."""
 
 
 def trace(network: nn.Module, classes: int) -> Graph:

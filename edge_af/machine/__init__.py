@@ -1,1 +1,1 @@
-"""What this machine is and how it is doing: device, conditions, memory."""
+"""This machine and its state: device, conditions, memory."""

@@ -47,16 +47,16 @@ class Conditions:
     load_average: float | None
     """Over the last minute: how many processes ran or wanted to."""
     temperature_c: float | None
-    """Of the hottest sensor."""
+    """Temperature of the hottest sensor."""
     throttled: list[str]
-    """What slows the processor down, or did since boot (`… since boot`), in plain words."""
+    """Reasons why the processor is slowed down, or was since boot (`… since boot`), in plain words."""
     frequency_mhz: float | None
-    """Of the first core."""
+    """Clock of the first core."""
     governor: str | None
-    """How the first core's clock is governed."""
+    """Governor of the first core's clock."""
     swap_used_bytes: Count | None
     processor_quota: Amount | None = None
-    """How many processors' time the control groups around this process (a container's, say) allow it; None for no limit."""
+    """Processors that the control groups around this process (such as a container's) allow it; None for no limit."""
     thermal_status: str | None = None
     """Android's own word: `none`, or from `light` to `shutdown` how far it slows itself down."""
 
@@ -85,7 +85,9 @@ def decode_throttled(word: int) -> list[str]:
 
 
 def throttled() -> list[str]:
-    """What slows this processor down now, or did since boot, as a Raspberry Pi's firmware tells it; empty elsewhere."""
+    """Return why this processor is slowed down, or was since boot, as a Raspberry Pi's firmware reports it; empty
+    elsewhere.
+    """
     text = next(filter(None, map(_text, PLATFORM.glob(PI_THROTTLED))), "")
     if not text and (tool := shutil.which("vcgencmd")):
         try:
@@ -160,7 +162,7 @@ def available_memory() -> int | None:
 
 
 def memory_limits() -> dict[str, int]:
-    """What each limit on this process still leaves it, in bytes, by the limit's name; empty where there are none.
+    """Return the bytes that each limit on this process leaves it, by the limit's name; empty where there are none.
 
     Limits are the process's address space and data (`ulimit -v`, `-d`) and its control group's memory.
     """
@@ -217,7 +219,7 @@ def _left_in_group() -> int | None:
 
 
 def processor_quota() -> float | None:
-    """How many processors' time the control groups around this process allow it, the least of them; None for no limit."""
+    """Return the processors that the control groups around this process allow it, the fewest; None for no limit."""
     found = []
     for folder, unified in _groups("cpu"):
         if unified:
@@ -242,7 +244,7 @@ def _counts(path: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Activity:
-    """What the machine had done by one moment: counters that only grow."""
+    """Counters of the machine's activity at one moment; they only grow."""
 
     seconds: float
     busy: float
@@ -276,7 +278,7 @@ class Activity:
 
 
 def remarks(before: Activity, after: Activity, cores: int) -> dict[str, float]:
-    """What disturbed the measurement between two moments, in plain words, and how much (to find the worst of several)."""
+    """Return the disturbances of a measurement between two moments, in plain words, each with its amount."""
     took = max(after.seconds - before.seconds, 1e-3)
     others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / took
     stolen = (after.stolen - before.stolen) / (took * cores)

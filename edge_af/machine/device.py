@@ -1,4 +1,4 @@
-"""What is known of the machine that was measured on: nothing here names its owner or its network."""
+"""Description of the measured machine: nothing here names its owner or its network."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Device:
     cpu: str
     """The board's name (`Raspberry Pi 5 Model B Rev 1.0`) where the firmware gives one, else the processor's."""
     cores: Positive
-    """That this process may use."""
+    """Number of cores that this process may use."""
     memory_bytes: Count | None
     kernel: str
     python: str | None
     """None where there is none, as on a phone."""
     governor: str | None
-    """How the first core's clock is governed; None where the kernel does not say (most virtual machines)."""
+    """Governor of the first core's clock; None where the kernel does not say (most virtual machines)."""
     versions: dict[str, str] = field(default_factory=dict)
     features: list[str] | None = None
     """The processor's instruction sets that matter to inference, as the kernel names them."""
@@ -64,13 +64,15 @@ class Device:
     """Numbers of the cores that this process, and so the measured ones, may use."""
     last_level_cache_bytes: Count | None = None
     system: str | None = None
-    """Of a phone: its system, as in `Android 16, API 36`."""
+    """System of a phone, as in `Android 16, API 36`."""
     soc: str | None = None
-    """Of a phone: its processor, as in `Google Tensor G3`."""
+    """Processor of a phone, as in `Google Tensor G3`."""
     core_max_mhz: list[float | None] | None = None
-    """Of a phone: the highest clock of each core, by number, which tells its big cores from its small ones."""
+    """Highest clock of each core of a phone, by number, which tells its big cores from its small ones."""
     emulator: str | None = None
-    """What stands in for the machine, `qemu-user 7.2.22 as cortex-a76`; None for a real one. Then nothing was timed."""
+    """Emulator that stands in for the machine, `qemu-user 7.2.22 as cortex-a76`; None for a real one. Then nothing was
+    timed.
+    """
 
     @property
     def label(self) -> str:
@@ -105,7 +107,7 @@ def allowed_cores() -> list[int]:
 
 
 def core_count() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(allowed_cores()) or os.cpu_count() or 1
 
 
@@ -126,7 +128,7 @@ def cpu_features() -> list[str] | None:
 
 
 def _last_level_cache() -> int | None:
-    """Of the first core, in bytes."""
+    """Return the size of the first core's last-level cache, in bytes."""
     sizes = []
     for cache in CACHES.glob("index*/size"):
         text = _text(cache)

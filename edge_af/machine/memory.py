@@ -18,9 +18,9 @@ class MemoryReading:
     resident: int | None
     """Now (VmRSS)."""
     file_backed: int | None
-    """Of `resident`: mapped from files, which the kernel can drop and read again (RssFile)."""
+    """Part of `resident` that is mapped from files; the kernel can drop and read it again (RssFile)."""
     anonymous: int | None
-    """Of `resident`: allocated, which it cannot (RssAnon)."""
+    """Part of `resident` that is allocated; the kernel cannot drop it (RssAnon)."""
 
 
 def read_memory() -> MemoryReading | None:

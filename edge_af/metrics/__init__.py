@@ -33,7 +33,7 @@ class Metrics:
     perr: float
     map: float
     ties_share: float
-    """Of the pooled top 20 of all videos, the pairs whose score another of them equals: how far GAP@20 hangs on ties."""
+    """Share of the pooled top 20 of all videos whose score another pair equals: how far GAP@20 hangs on ties."""
 
     def as_dict(self) -> dict[str, float | int]:
         return asdict(self)

@@ -1,4 +1,4 @@
-"""How sure GAP@20, F1 and a difference of GAP@20 are: a bootstrap over videos (Efron 1979).
+"""Confidence intervals of GAP@20, F1 and a difference of GAP@20: a bootstrap over videos (Efron 1979).
 
 Each resample draws as many videos as there are, with replacement, and measures again; the interval holds the middle 95 % of
 1,000 such figures. A video that is drawn m times counts as m videos with the same scores. The sort behind GAP@20 is done
@@ -24,7 +24,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a network made of each video: all that resampling needs, and small enough to keep."""
+    """Outcomes of a network on each video: all that resampling needs, and small enough to keep."""
 
     best: NDArray[np.int32]
     """(videos, k) the best classes, best first."""
@@ -118,7 +118,7 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _draws(videos: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """How often each video counts: (videos,) int64, one resample after the other."""
+    """Yield each resample's count of every video: (videos,) int64."""
     random = np.random.default_rng(SEED)
     for _ in range(resamples):
         yield np.bincount(random.integers(videos, size=videos), minlength=videos)

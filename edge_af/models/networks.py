@@ -49,7 +49,7 @@ class FeatureAttention(nn.Module):
 
 
 class PlainMixing(nn.Module):
-    """What stands in for the attention where it is ablated: a two-layer perceptron on each token by itself.
+    """Replacement of ablated attention: a two-layer perceptron on each token by itself.
 
     Its hidden layer is as wide as two tokens, which makes its parameters those of the attention less one bias vector.
     """

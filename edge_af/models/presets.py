@@ -33,7 +33,7 @@ WIDEST, DEEPEST = 1 << 20, 64
 """Beyond these a config is damaged: no machine could hold the network."""
 
 ABLATIONS = ("none", "audio", "visual", "attention")
-"""What the paper's ablations take away from AttendFusion."""
+"""Parts that the paper's ablations remove from AttendFusion."""
 
 FEATURES = {"visual": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
 """A modality's features a video."""
@@ -55,7 +55,7 @@ class AttendFusionConfig:
     dropout: float
     """Share of features dropped in front of each hidden layer and of the classifier."""
     ablate: str = "none"
-    """What is taken away, one of `ABLATIONS`: a stream, or the attention, whose parameters go to a plain layer then."""
+    """Removed part, one of `ABLATIONS`: a stream, or the attention, whose parameters then go to a plain layer."""
 
     model = "attend-fusion"
 

@@ -42,7 +42,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds, but for the weights."""
+    """Contents of a run folder, except for the weights."""
 
     preset: str
     config: ModelConfig
@@ -55,7 +55,7 @@ class Run:
     weights: str
     """The file of the weights, in the run's folder."""
     weights_sha256: str | None = None
-    """Of that file's bytes; None in a run of an older edge-af."""
+    """SHA-256 of that file; None in a run of an older edge-af."""
     training: dict[str, Any] = field(default_factory=dict)
     """Options, data, held-out metrics, versions: a record, not needed to use the network."""
 
@@ -70,14 +70,14 @@ class Run:
 
     @property
     def split(self) -> Split | None:
-        """How that data was split, if it was recorded."""
+        """Split of that data, if it was recorded."""
         options = self.training.get("options")
         return built(Split, options, unknown=True) if options is not None else None
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a run records of how its data was split; see `edge_af.data.batches.split`."""
+    """Record of how a run's data was split; see `edge_af.data.batches.split`."""
 
     held_out: float
     seed: int

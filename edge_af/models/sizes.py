@@ -1,4 +1,4 @@
-"""What a network's shape costs, layer by layer, known before there is a network: nothing here needs torch."""
+"""Sizes of a network's layers, known before there is a network: nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class LayerSize:
     vector: int
     """Biases, positions, and BatchNorm's scales and shifts."""
     bias: int
-    """What of `vector` is left once BatchNorm is folded."""
+    """Part of `vector` that remains once BatchNorm is folded."""
     multiply_adds: int
     """For one video."""
     reads_features: bool = False
-    """Whether it reads the features, whose gradient nobody needs."""
+    """True if it reads the features, whose gradient nobody needs."""
 
     @property
     def params(self) -> int:

@@ -1,1 +1,1 @@
-"""What edge-af writes and reads again: results, comparisons and histories, as dataclasses with their schemas."""
+"""Files that edge-af writes and reads again: results, comparisons and histories, as dataclasses."""

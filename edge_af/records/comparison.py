@@ -1,4 +1,4 @@
-"""What a comparison found: its dataclasses, its JSON, and how checks make an exit status."""
+"""Comparisons: their dataclasses, their JSON, and how checks make an exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_af.typed import Amount, Count, Positive, one_of
 SCHEMA_VERSION = 1
 
 PASSED, FAILED, INVALID, UNKNOWN = "passed", "failed", "invalid", "unknown"
-"""What becomes of a check: held; not held; the base or the machine is at fault; it cannot be told."""
+"""Outcomes of a check: held; not held; the base or the machine is at fault; inconclusive."""
 EXIT_STATUS = {PASSED: 0, FAILED: 1, INVALID: 2, UNKNOWN: 3}
 
 
@@ -31,17 +31,17 @@ Verdict = Annotated[str, one_of(SLOWER, NOT_SLOWER, FASTER, CANNOT_TELL)]
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Of one file. None is what could not be found out."""
+    """Facts of one file. None is unknown."""
 
     size_bytes: Count
     weight_bytes: Count | None
-    """Of the constants, all of which an inference reads."""
+    """Bytes of the constants, all of which an inference reads."""
     operators: dict[str, int]
     """By type, as the file has them."""
     multiply_adds: Count | None
-    """Of the matrix products, for one video."""
+    """MACs of the matrix products, for one video."""
     integer_share: float | None
-    """Of the weights, those that integer kernels were seen to read at export."""
+    """Share of the weights that integer kernels were seen to read at export."""
     peak_memory_bytes: Count | None
     """High-water mark of a process that loads the file and runs it, the runtime among it."""
     gap_at_20: float | None = None
@@ -50,13 +50,13 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Relative:
-    """What the candidate may be worse by than its base. Shares: 0.05 is 5 %."""
+    """Largest worsening allowed against the base. Shares: 0.05 is 5 %."""
 
     max_slowdown: Amount = 0.05
     max_growth: Amount = 0.01
-    """Of file bytes, weight bytes and multiply-adds."""
+    """Growth of file bytes, weight bytes and MACs."""
     max_memory_growth: Amount = 0.10
-    """Of the process's high-water mark, which itself differs by up to 6 % from process to process."""
+    """Growth of the process's peak memory, which itself differs by up to 6 % from process to process."""
     max_gap_drop: Amount = 0.002
     """GAP@20 lost, in absolute terms."""
     min_agreement: float | None = None
@@ -88,7 +88,7 @@ class LogRatio:
 
 @dataclass(frozen=True)
 class Look:
-    """What one planned look at the interval saw."""
+    """Result of one planned look at the interval."""
 
     seconds: float
     """Since the comparison of this pair began."""
@@ -106,7 +106,7 @@ class Timing:
     verdict: Verdict
     """`slower`, `not slower`, `faster`, `cannot tell`."""
     reason: str | None
-    """Why it cannot be told; None if it can."""
+    """Reason why it is inconclusive; None if it is not."""
     max_slowdown: float
     ratio: Interval | None
     """Candidate's time over base's; None if there were too few generations for one."""
@@ -122,14 +122,14 @@ class Timing:
     """The fastest inference of a round, median over all; by `clock`."""
     candidate_ms: float | None
     preempted_share: float | None
-    """Of the blocks, those that somebody else interrupted."""
+    """Share of the blocks that another process interrupted."""
     core_share: float | None
-    """Of its core's time, what a process got while it was timed."""
+    """Share of its core's time that a process got while it was timed."""
     looks: list[Look] = field(default_factory=list)
     log_ratios: list[LogRatio] = field(default_factory=list)
-    """Of each generation, candidate over the mean of the bases, in logarithms."""
+    """Each generation's candidate over the mean of the bases, in logarithms."""
     log_noises: list[LogRatio] = field(default_factory=list)
-    """Of each generation, base over itself."""
+    """Each generation's base over itself, in logarithms."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -145,12 +145,12 @@ class Check:
     base: float | None = None
     candidate: float | None = None
     limit: float | None = None
-    """What `candidate` was held against; in the unit of it."""
+    """Value that `candidate` was held against, in its unit."""
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """What was found of one pair of files."""
+    """Result of one pair of files."""
 
     name: str
     base_file: str
@@ -179,19 +179,19 @@ class Comparison:
     """One comparison on one machine."""
 
     created: str
-    """When it began, ISO 8601, UTC."""
+    """Start of the comparison, ISO 8601, UTC."""
     commit: str | None
-    """Of edge-af, where it runs from its repository."""
+    """Commit of edge-af, where it runs from its repository."""
     device: Device
     threads: Positive
     cores: list[int]
-    """That the timed processes could run on, those of a generation on the same; empty for any."""
+    """Cores that the timed processes could run on, those of a generation on the same; empty for any."""
     seed: int
     budget_seconds: Amount
     """For timing all pairs."""
     relative: Relative
     inputs: Annotated[str, one_of("videos", "random")]
-    """What was timed: `videos` of the evaluation set, or `random` values."""
+    """Inputs of the timing: `videos` of the evaluation set, or `random` values."""
     data: Data | None
     pairs: list[PairResult]
     only_base: list[str]

@@ -18,17 +18,17 @@ from edge_af.records.comparison import Comparison, FileFacts, Interval, Status, 
 from edge_af.typed import Amount, Mismatch, Positive, built
 
 SCHEMA_VERSION = 1
-"""Of a line."""
+"""Version of a line."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a line holds: one pair of one comparison."""
+    """Contents of a line: one pair of one comparison."""
 
     created: str
-    """When the comparison began, ISO 8601, UTC."""
+    """Start of the comparison, ISO 8601, UTC."""
     commit: str | None
-    """Of the candidate, or what it was called."""
+    """Commit or name of the candidate."""
     device: str
     threads: Positive
     pair: str
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class History:
-    """What one or several files hold, the oldest first."""
+    """Contents of one or several history files, the oldest first."""
 
     entries: list[Entry]
     skipped: list[str]
@@ -125,7 +125,7 @@ def read_history(paths: Sequence[Path]) -> History:
 
 
 def _entry(line: bytes) -> Entry | str:
-    """What a line holds, or why it cannot be used."""
+    """Read a line, or return why it cannot be used."""
     try:
         value: Any = parse_json(line)
     except DocumentError:

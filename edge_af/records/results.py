@@ -1,4 +1,4 @@
-"""What a bench leaves behind: `results.json`, as frozen dataclasses. `docs/schemas` has its JSON Schema."""
+"""Results of a bench: `results.json`, as frozen dataclasses. `docs/schemas` has its JSON Schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READABLE = (1, 2)
 OK, MISSING_RUNTIME, CRASHED, TIMEOUT, FAILED = "ok", "missing-runtime", "crashed", "timeout", "failed"
 DOES_NOT_FIT = "does-not-fit"
 STATUSES = (OK, MISSING_RUNTIME, DOES_NOT_FIT, CRASHED, TIMEOUT, FAILED)
-"""What became of a row. Anything but `ok` has a `reason`; `does-not-fit` has `needed_bytes` and `available_bytes` as well."""
+"""Outcomes of a row. Anything but `ok` has a `reason`; `does-not-fit` has `needed_bytes` and `available_bytes` as well."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ LEAST_FOR_MEDIAN = 20
 
 @dataclass(frozen=True)
 class Round:
-    """What a tool that keeps no raw values says of a round: milliseconds of one inference."""
+    """Summary of a round by a tool that keeps no raw values: milliseconds per inference."""
 
     n: Positive
     mean: float
@@ -69,8 +69,9 @@ class Delta:
 
 @dataclass(frozen=True)
 class Instructions:
-    """What one inference of one video executes on one thread, as counted under emulation, with Python's call of the
-    runtime."""
+    """Instructions of one inference of one video on one thread, as counted under emulation, with Python's call of the
+    runtime.
+    """
 
     instructions: Count
     dot_product: Count
@@ -78,7 +79,7 @@ class Instructions:
     dot_product_macs: Count
     """Multiply-adds that those do: 16 for a whole vector."""
     integer_multiply: Count
-    """Of integer vectors: SMLAL, MLA, MUL, SQRDMULH and their kin."""
+    """Multiplications of integer vectors: SMLAL, MLA, MUL, SQRDMULH and their kin."""
     integer_multiply_macs: Count
     float_multiply_add: Count
     """FMLA, FMADD and their kin."""
@@ -121,22 +122,23 @@ class Row:
     threads: Positive
     status: Annotated[str, one_of(*STATUSES)]
     reason: str | None
-    """Why it is not `ok`; of an `ok` row, why it has no accuracy in spite of the data."""
+    """Reason why it is not `ok`; in an `ok` row, why it has no accuracy in spite of the data."""
     params: Count
     """Trainable parameters of the network as trained."""
     classes: Positive
     size_bytes: Count
     sha256: str | None = None
-    """Of the file, by which a later bench knows it again."""
+    """SHA-256 of the file, by which a later bench recognizes it."""
     batch: Positive = 1
     """Videos an inference."""
     weight_bytes: Count | None = None
-    """Of the constants in the file, all of which an inference reads."""
+    """Bytes of the constants in the file, all of which an inference reads."""
     integer_share: Amount | None = None
-    """Of the network's multiplications, those that were seen to run in integer kernels at export; None if not known."""
+    """Share of the network's multiplications that was seen to run in integer kernels at export; None if unknown."""
     kernels: str | None = None
-    """What the runtime multiplies with here: types of activations and weights, then the instructions, as in `U8S8 AVX-512
-    VNNI`. Told by the file and the processor; None if not known."""
+    """Kernels that the runtime uses here: types of activations and weights, then the instructions, as in `U8S8 AVX-512
+    VNNI`. Derived from the file and the processor; None if unknown.
+    """
     load_ms: float | None = None
     first_ms: float | None = None
     """The first inference after loading, where a runtime does what it put off."""
@@ -144,9 +146,9 @@ class Row:
     latency_raw_us: list[int] | None = None
     """Every timed inference, in order."""
     rounds: list[int] | None = None
-    """How many of them each round gave, a round being a process of its own; their sum is `latency_ms.n`."""
+    """Number of inferences of each round, which is a process of its own; their sum is `latency_ms.n`."""
     rounds_ms: list[Round] | None = None
-    """Where no raw values are known: each round's summary. `latency_ms` has the medians of their p50 and p95 then."""
+    """Summary of each round, where no raw values are known. `latency_ms` then has the medians of their p50 and p95."""
     videos_per_s: float | None = None
     """`batch` over the mean latency."""
     limit_ms: float | None = None
@@ -160,9 +162,9 @@ class Row:
     bare_memory_bytes: int | None = None
     """High-water mark of the same measurement with an empty model: Python, numpy and the runtime at work."""
     needed_bytes: int | None = None
-    """Of a row that does not fit: the memory that loading and running it is expected to take."""
+    """Memory that loading and running a row that does not fit is expected to take."""
     available_bytes: int | None = None
-    """Of a row that does not fit: the memory that this process could get."""
+    """Memory that was available to a row that does not fit."""
     memory: dict[str, MemoryReading] | None = None
     """`before_load`, `after_load`, `after_run`, as far as the row came."""
     gap_at_20: float | None = None
@@ -180,14 +182,14 @@ class Row:
     perr: float | None = None
     map: float | None = None
     ties_share: float | None = None
-    """Of all videos' 20 best scores, those that another of them equals."""
+    """Share of all videos' 20 best scores that another of them equals."""
     videos: int | None = None
     multiply_adds: Count | None = None
-    """Of the network's matrix products, for one video; told of emulated rows."""
+    """MACs of the network's matrix products, for one video; in emulated rows."""
     instructions: Instructions | None = None
-    """Of an emulated row."""
+    """Instruction counts of an emulated row."""
     modelled_latency_ms: Modeled | None = None
-    """Of an emulated row, which has no latency: from its instructions, and what is published of the board."""
+    """Latency of an emulated row, modeled from its instructions and the board's published figures; it has no other."""
 
     @property
     def key(self) -> str:
@@ -229,12 +231,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Method:
-    """How each row is measured."""
+    """Method of measuring each row."""
 
     inferences: Positive = 1024
     """Timed inferences (MLPerf's single-stream minimum) over all rounds, or fewer if `seconds` pass first."""
     seconds: float | None = 10.0
-    """Of timed inferences over all rounds; None for no limit."""
+    """Limit of timed inferences over all rounds, in seconds; None for no limit."""
     warm_up: Count = 32
     """Inferences before the timed ones of a round, or fewer if `warm_up_seconds` pass first."""
     warm_up_seconds: float = 1.0
@@ -243,9 +245,9 @@ class Method:
     timeout_seconds: float = 600.0
     """After which a row's process is stopped."""
     packed: bool = False
-    """Whether weights were packed for this processor beforehand and are mapped from a file."""
+    """True if weights were packed for this processor beforehand and are memory-mapped."""
     rounds: Positive = 1
-    """How often the whole table is gone through, each row in a fresh process with its part of the inferences."""
+    """Number of measurement rounds, each row in a fresh process with its part of the inferences."""
 
 
 @dataclass(frozen=True)
@@ -255,23 +257,23 @@ class Tool:
     name: str
     sha256: str
     options: list[str]
-    """What it was told in the first round, beside each row's file and threads."""
+    """Its options in the first round, beside each row's file and threads."""
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """What reading memory from end to end, again and again, reaches on this machine."""
+    """Bandwidth of reading memory from end to end, again and again, on this machine."""
 
     threads: Positive
     buffer_bytes: Positive
     """Read over and over. The largest lies beyond the caches; the others are as large as the rows' weights."""
     bytes_per_s: Amount
-    """Of the fastest pass: a limit is not to be beaten by a measurement that was held up."""
+    """Speed of the fastest pass: a measurement that was held up must not beat the limit."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantizing one layer alone does, as an export's `sensitivity.json` has it."""
+    """Effect of quantizing one layer alone, as in an export's `sensitivity.json`."""
 
     artifact: str
     model: str
@@ -293,7 +295,7 @@ class Prediction:
     name: str
     score: float
     hit: bool
-    """Whether it is one of the video's labels."""
+    """True if it is one of the video's labels."""
 
 
 @dataclass(frozen=True)
@@ -319,11 +321,11 @@ class Results:
     """One bench on one device."""
 
     created: str
-    """When it began, ISO 8601, UTC."""
+    """Start of the bench, ISO 8601, UTC."""
     device: Device
     quick: bool
     inputs: Annotated[str, one_of("videos", "random")]
-    """What latency was measured on: `videos` of the evaluation set, or `random` values."""
+    """Inputs of the latency: `videos` of the evaluation set, or `random` values."""
     data: Data | None
     baseline: Baseline
     method: Method
@@ -331,15 +333,15 @@ class Results:
     """More than `rows` holds: the bench was interrupted."""
     rows: list[Row]
     commit: str | None = None
-    """Of this project, where it runs from its repository; `-changed` at its end if files differed from it."""
+    """Commit of edge-af, where it runs from its repository; `-changed` at its end if files differed from it."""
     suite: str | None = None
     """The name of the suite, if it was one."""
     continued: list[str] = field(default_factory=list)
-    """When an interrupted bench was gone on with, ISO 8601, UTC."""
+    """Times at which an interrupted bench was continued, ISO 8601, UTC."""
     conditions: dict[str, Conditions] | None = None
     """`before` the first row and `after` the last one."""
     warnings: list[str] = field(default_factory=list)
-    """What was not as it should be while measuring, in plain words."""
+    """Problems while measuring, in plain words."""
     bandwidth: list[Bandwidth] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     gallery: Gallery | None = None
@@ -348,7 +350,7 @@ class Results:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned row went through all its rounds and has its accuracy's interval, or ended before that."""
+        """True if every planned row has all its rounds and its accuracy's interval, or ended before that."""
 
         def is_done(row: Row) -> bool:
             # Version 1 had neither conditions nor intervals.
@@ -359,7 +361,7 @@ class Results:
         return sum(map(is_done, self.rows)) >= self.rows_planned
 
     def memory_bandwidth(self, threads: int) -> Bandwidth | None:
-        """Of the largest buffer read with so many threads, which no cache holds; None if it was not measured."""
+        """Return the bandwidth of the largest buffer read with so many threads, which no cache holds; None if not measured."""
         measured = [one for one in self.bandwidth if one.threads == threads]
         return max(measured, key=lambda one: one.buffer_bytes, default=None)
 

@@ -1,4 +1,4 @@
-"""What the page's charts show, as rows of data; how it is drawn stands in `specs`, and the Vega library draws it.
+"""Data of the page's charts, as rows; `specs` says how they are drawn, and the Vega library draws them.
 
 Vega is JavaScript; the package `vl-convert-python` carries it, so that a page can hold it and nothing is fetched.
 Every datum has an `id`, the number of an entry in `Charts.facets`: what the page's filters look at.
@@ -41,10 +41,10 @@ PARTS = {
     "passing": ("held for a time only", "var(--part-passing)"),
     "network": ("network, parts not told apart", "var(--part-file)"),
 }
-"""Of a process's peak memory, from the left."""
+"""Parts of a process's peak memory, from the left."""
 
 BINS_PER_DECADE = 60
-"""Of the latencies: one bin is 3.9 % wide."""
+"""Bins of the latencies per decade: one bin is 3.9 % wide."""
 SLOWEST = 0.99
 """Beyond this quantile every inference is drawn by itself."""
 
@@ -57,9 +57,9 @@ class Chart:
     """The id of the element it is drawn into."""
     title: str
     note: str
-    """What it shows and how it is read, in a sentence or two."""
+    """Explanation of the chart and how to read it, in a sentence or two."""
     described: str
-    """What is to be seen in it, for those who do not see it."""
+    """Description of what is to be seen in it, for those who do not see it."""
     spec: Mapping[str, Any]
     data: Mapping[str, Sequence[Datum]]
     """`rows` first, without which there is no chart."""
@@ -91,7 +91,7 @@ def library() -> str | None:
 
 
 def facets_of(line: Line) -> dict[str, str]:
-    """What the page filters a row by."""
+    """Return the facets that the page filters a row by."""
     return {
         "device": line.device,
         "network": line.network,
@@ -193,7 +193,7 @@ def _scatter(
 
 
 def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
-    """Where each row's timed inferences lie; none if no row kept them."""
+    """Return each row's timed inferences; none if no row kept them."""
     rows: list[Datum] = []
     bins: list[Datum] = []
     slow: list[Datum] = []
@@ -371,7 +371,7 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
 
 
 def _main_precision(layers: Sequence[Sensitivity]) -> str:
-    """What most of a file's weights are: a recipe may hold some layers otherwise."""
+    """Return the precision of most of a file's weights: a recipe may hold some layers differently."""
     held: dict[str, int] = {}
     for one in layers:
         held[one.precision] = held.get(one.precision, 0) + one.weight_bytes

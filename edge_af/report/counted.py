@@ -1,4 +1,4 @@
-"""What was counted under emulation and the latency modeled from it, in a table of its own: nothing there was timed."""
+"""Table of the counts under emulation and the latency modeled from them: nothing there was timed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EXPLAINED = (
 
 
 def is_counted(lines: Sequence[Line]) -> bool:
-    """Whether any row was counted under emulation."""
+    """Return True if any row was counted under emulation."""
     return any(line.row.instructions is not None for line in lines)
 
 

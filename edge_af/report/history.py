@@ -33,25 +33,25 @@ STYLES = {
     BAD: ("triangle-up", "var(--part-anonymous)"),
     OPEN: ("diamond", "var(--soft)"),
 }
-"""Of a point, by what was said of it: its shape, which alone tells them apart, and its color."""
+"""Shapes and colors of a point, by its verdict; the shape alone tells them apart."""
 _OF_VERDICT = {SLOWER: BAD, FASTER: BETTER, NOT_SLOWER: HELD, CANNOT_TELL: OPEN}
 _OF_STATUS = {PASSED: HELD, UNKNOWN: OPEN}
 LEAST_SPAN = 0.02
-"""Of the largest figure, that the axis shows at least: what hardly changes shall look so."""
+"""Least span of the axis, as a share of the largest figure: small changes look small."""
 SKIPPED_SHOWN = 5
 """Lines that could not be used which are named one by one."""
 
 
 @dataclass(frozen=True)
 class TrackedFigure:
-    """What is plotted and tabled beside the clock's ratio."""
+    """A figure that is plotted and tabled beside the timing ratio."""
 
     key: str
     """A field of `FileFacts`; a check of that name says what was thought of it."""
     title: str
     unit: str
     scale: float
-    """Of the unit in the figure's own."""
+    """Factor from the figure's own unit to the shown one."""
     write: Callable[[float], str]
     """Without the unit."""
     has_chart: bool = True
@@ -120,7 +120,7 @@ def page(history: History) -> str:
 
 
 def _remarks(history: History) -> list[str]:
-    """What a reader must know."""
+    """List the remarks that a reader needs."""
     found = [NEVER_THE_JUDGE]
     if history.skipped:
         more = len(history.skipped) - SKIPPED_SHOWN
@@ -179,7 +179,9 @@ def _chart(name: str, title: str, axis: str, note: str, rows: Sequence[Datum], i
 
 
 def _span(rows: Sequence[Datum], is_ratio: bool) -> tuple[float, float]:
-    """Of the axis: all figures, and of a ratio zero, the limits, and intervals so far as they leave the rest to be seen."""
+    """Return the span of the axis: all figures; for a ratio, also zero, the limits, and as much of the intervals as leaves
+    the rest visible.
+    """
     values = [row["y"] for row in rows]
     if is_ratio:
         values += [0.0, *(row["limit"] for row in rows)]
@@ -195,7 +197,7 @@ def _span(rows: Sequence[Datum], is_ratio: bool) -> tuple[float, float]:
 
 
 def _place(at: int, entry: Entry) -> Datum:
-    """Which entry it is, and where it stands: each has a place of its own, labeled by commit and day."""
+    """Return a unique place on the axis for an entry, labeled by commit and day."""
     label = " ".join((_short(entry.commit) or "no commit").split())
     return {"id": at, "place": f"{at}\n{label}\n{entry.created[5:10]}"}
 

@@ -177,7 +177,7 @@ def _headline(lines: Sequence[Line]) -> str:
 
 
 def bullets(texts: Sequence[str]) -> str:
-    """What a reader must know, in HTML; nothing if there is nothing."""
+    """List remarks in HTML; nothing if there are none."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f'<ul class="caveats">{items}</ul>' if items else ""
 

@@ -33,7 +33,7 @@ class Line:
     fp32: Row | None
     """The same network in FP32, in the same runtime, threads and device."""
     variant: str
-    """What tells it from another row of its network, runtime and precision: the recipe; empty where it stands alone."""
+    """Difference to another row of its network, runtime and precision: the recipe; empty where it stands alone."""
 
     @property
     def runtime(self) -> str:
@@ -59,7 +59,7 @@ class Line:
 
     @property
     def problem(self) -> str | None:
-        """Why figures are missing, in plain words; None if nothing went wrong."""
+        """Reason why figures are missing, in plain words; None if nothing went wrong."""
         if self.row.status == OK:
             return None
         return f"{self.row.status.replace('-', ' ')}: {self.row.reason or 'no reason was recorded'}"
@@ -145,7 +145,7 @@ def compare(many: Sequence[Results]) -> list[Line]:
 
 
 def device_titles(many: Sequence[Results]) -> list[str]:
-    """What each results' device is called: its label, and where another has the same, what tells them apart."""
+    """Return the title of each results' device: its label, and where another has the same, what tells them apart."""
 
     def differing(about: Callable[[Results], str], group: Sequence[Results]) -> bool:
         return len({about(one) for one in group}) == len(group)
@@ -182,7 +182,7 @@ def _key(row: Row) -> tuple[object, ...]:
 
 
 def _variants(rows: Sequence[tuple[Row, str]]) -> list[str]:
-    """Of each row with its device, what tells it from others of its network, runtime and precision; else empty."""
+    """Return each row's difference to others of its network, runtime and precision on its device; else empty."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row, device in rows:
         groups.setdefault((device, *_identity(row), row.runtime, row.precision, row.threads, row.batch), []).append(row)
@@ -221,12 +221,12 @@ def networks_of(lines: Sequence[Line]) -> list[str]:
 
 
 def has_threads(lines: Sequence[Line]) -> bool:
-    """Whether rows differ in their number of threads, so that it must be shown."""
+    """Return True if rows differ in their number of threads, so that it must be shown."""
     return len({line.row.threads for line in lines}) > 1
 
 
 def has_batches(lines: Sequence[Line]) -> bool:
-    """Whether rows differ in their videos an inference, so that it must be shown."""
+    """Return True if rows differ in their batch size, so that it must be shown."""
     return len({line.row.batch for line in lines}) > 1
 
 
@@ -294,7 +294,7 @@ def parameters(row: Row) -> str:
 
 
 def parameters_relation(line: Line) -> str:
-    """How large the network is beside the baseline's; empty for the baseline's own network."""
+    """Return the network's size beside the baseline's; empty for the baseline's own network."""
     base = line.base
     if base is None or _identity(base) == _identity(line.row):
         return ""
@@ -320,10 +320,10 @@ MEMORY = Column("peak_memory_bytes", "Memory", "MB", lambda row: row.peak_memory
 LIMIT = Column("limit_share", "Of the limit", "", lambda row: row.limit_share, percent, False)
 
 MAIN_COLUMNS = (GAP, F1, SIZE, P50, P90, MEMORY)
-"""Of the comparison, each with its relation. Parameters are a network's and stand with its name."""
+"""Columns of the table, each with its relation. Parameters belong to a network and stand with its name."""
 
 UNTIMED_COLUMNS = (GAP, F1, SIZE)
-"""Of them, those that an emulated board has figures for."""
+"""Columns among them that an emulated board has figures for."""
 
 MORE_COLUMNS = (
     Column("f1_macro", "Macro F1", "", lambda row: row.f1_macro, _four, False),
@@ -375,7 +375,7 @@ def main_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
 
 
 def caveats(many: Sequence[Results]) -> list[str]:
-    """What a reader must know before believing the figures, in plain words."""
+    """List the caveats that a reader needs before believing the figures."""
     found = []
     titles = device_titles(many)
     if any(results.quick for results in many):
@@ -412,7 +412,7 @@ def caveats(many: Sequence[Results]) -> list[str]:
 
 
 def method_text(results: Results) -> str:
-    """How a row's latency and memory were measured, in one sentence or two."""
+    """Describe how a row's latency and memory were measured, in a sentence or two."""
     method = results.method
     if results.device.emulator is not None:
         return (
@@ -434,7 +434,7 @@ def method_text(results: Results) -> str:
 
 
 def kernels_text(lines: Sequence[Line]) -> list[str]:
-    """Which kernels ran, a sentence a device; empty if no row says so."""
+    """Name the kernels that ran, a sentence per device; empty if no row has them."""
     found: dict[str, dict[str, None]] = {}
     for line in lines:
         if line.row.kernels is not None:

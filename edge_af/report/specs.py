@@ -1,4 +1,4 @@
-"""How the page's charts are drawn: Vega specifications without their data.
+"""Drawing of the page's charts: Vega specifications without their data.
 
 Every expression in them is read by Vega's interpreter and never made into code, which the page's policy would forbid. Colors
 are the page's own variables, light or dark: nothing is drawn anew when they change.
@@ -610,4 +610,4 @@ CONFIG: dict[str, Any] = {
     "style": {"cell": {"stroke": None}},
     "text": {"font": FONT},
 }
-"""What all charts look like."""
+"""Look of all charts."""

@@ -113,7 +113,7 @@ def _to_fp32(line: Line) -> Cell:
 
 
 def _widths(title: str, cells: Sequence[Cell]) -> tuple[int, int, int]:
-    """Of the figures, of the relations, and of both with the space between, the title's at least."""
+    """Return the widths of the figures, of the relations, and of both with the space between, the title's at least."""
     figure, relation = (max((len(cell[part]) for cell in cells), default=0) for part in (0, 1))
     return figure, relation, max(len(title), figure + (relation + 1 if relation else 0))
 

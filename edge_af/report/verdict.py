@@ -175,7 +175,7 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _notes(pair: PairResult) -> list[str]:
-    """What the table has no room for; the clock's first."""
+    """List notes that the table has no room for; the clock's first."""
     notes = []
     if timing := pair.timing:
         noise = f"; the base against itself {interval_text(timing.noise)}" if timing.noise is not None else ""

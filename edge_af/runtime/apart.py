@@ -57,7 +57,7 @@ class _Scored:
 class _Refused:
     error: str
     missing: bool = False
-    """Whether it is the runtime that is missing."""
+    """True if the runtime is missing."""
 
 
 class ApartScorer:

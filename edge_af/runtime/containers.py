@@ -9,7 +9,7 @@ from collections.abc import Iterator
 Bytes = mmap.mmap | bytes
 
 DAMAGE = (ValueError, IndexError, struct.error, OverflowError, MemoryError)
-"""What reading a damaged container raises. Bytes that are no UTF-8 raise a ValueError, too."""
+"""Exceptions that reading a damaged container raises. Bytes that are not UTF-8 raise a ValueError, too."""
 
 
 def fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
@@ -60,7 +60,7 @@ def uint(data: Bytes, at: int) -> int:
 
 
 def slot(data: Bytes, table: int, field: int) -> int | None:
-    """Where a table's field lies (absolute), None if the table does not hold it."""
+    """Return where a table's field lies (absolute), None if the table does not hold it."""
     vtable = table - int(struct.unpack_from("<i", data, table)[0])
     if not 0 <= vtable < len(data):
         raise ValueError(f"a table at byte {table:,} leads outside the file")
@@ -72,7 +72,7 @@ def slot(data: Bytes, table: int, field: int) -> int | None:
 
 
 def field_at(data: Bytes, table: int, field: int) -> int | None:
-    """Where a table's field points to (absolute), None if the table does not hold it."""
+    """Return where a table's field points to (absolute), None if the table does not hold it."""
     at = slot(data, table, field)
     return at + uint(data, at) if at is not None else None
 

@@ -23,7 +23,8 @@ def kernels(
     features: Iterable[str] | None,
     unsigned_weights: bool = False,
 ) -> str | None:
-    """What a runtime multiplies with, for the reader of a table: types of activations and weights, then the instructions.
+    """Name the kernels that a runtime uses, for the reader of a table: types of activations and weights, then the
+    instructions.
 
     Args:
         runtime: `onnxruntime` or `litert`.

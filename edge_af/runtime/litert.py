@@ -97,7 +97,7 @@ class LiteRtScorer:
 
 
 def tensor_details(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """What LiteRT tells of a file's inputs, by name, and of its output `scores`: `name`, `dtype`, `quantization`.
+    """Return LiteRT's facts about a file's inputs, by name, and about its output `scores`: `name`, `dtype`, `quantization`.
 
     Raises:
         EdgeAfError: it cannot be loaded, or has other inputs and outputs.
@@ -132,7 +132,7 @@ PACKED = "weights.xnnpack"
 
 
 def maps_weights() -> bool:
-    """Whether this LiteRT can keep packed weights in a file; older ones and tflite-runtime cannot."""
+    """Return True if this LiteRT can keep packed weights in a file; older ones and tflite-runtime cannot."""
     try:
         from ai_edge_litert import compiled_model, options
     except ImportError:

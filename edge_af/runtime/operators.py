@@ -31,7 +31,7 @@ _BUILTIN = {
 
 
 def operator_counts(path: Path) -> dict[str, int]:
-    """How many operators of each type an ONNX or TFLite file holds, most frequent first.
+    """Count the operators of each type in an ONNX or TFLite file, most frequent first.
 
     Raises:
         EdgeAfError: it is no model, or cut short.

@@ -70,7 +70,7 @@ def unsigned_weights(path: Path) -> bool:
 
 @cache
 def u8s8_saturates() -> bool:
-    """Whether ONNX Runtime's U8S8 products are wrong on this processor: tried, since no list of instructions tells."""
+    """Return True if ONNX Runtime's U8S8 products are wrong on this processor: tried, since no list of instructions tells."""
     model = package_data("runtime", "saturation.onnx").read_bytes()
     options = quiet_options()
     options.intra_op_num_threads = 1
@@ -90,7 +90,7 @@ def quiet_options() -> Any:
 PACKED = "packed.onnx"
 """In the folder of packed weights: the graph as onnxruntime optimized it, its weights in a file beside it."""
 SAME_SCORES = 1e-5
-"""How far scores from packed weights may be from the file's: another order of the same sums."""
+"""Largest difference of scores from packed weights to the file's: another order of the same sums."""
 
 
 class OnnxScorer:

@@ -1,4 +1,4 @@
-"""What a model file says of itself, read without its runtime: is it a model at all, and are its inputs and outputs ours?
+"""Probe of a model file without its runtime: is it a model at all, and are its inputs and outputs ours?
 
 These functions walk the containers only: protobuf fields of an ONNX file, tables of a FlatBuffer. They take milliseconds on
 a file of a gigabyte and need neither onnx nor a runtime. `may_hold_weights_beyond` alone reads the weights.
@@ -67,7 +67,7 @@ def check_model_file(path: Path) -> None:
 
 
 def has_operator(path: Path, op: str) -> bool:
-    """Whether the graph of an ONNX file, one that its runtime has loaded, holds an operator such as `Gemm`."""
+    """Return True if the graph of an ONNX file, one that its runtime has loaded, holds an operator such as `Gemm`."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return any(
             inner == _NODE_OP and not isinstance(name, int) and data[slice(*name)] == op.encode()
@@ -136,7 +136,7 @@ def _onnx_weights(data: mmap.mmap) -> int:
 
 
 def _has_external(data: mmap.mmap) -> bool:
-    """Whether an initializer's values lie in another file."""
+    """Return True if an initializer's values lie in another file."""
     for number, tensor in fields(data, *onnx_graph(data)):
         if number == _GRAPH_INITIALIZER and not isinstance(tensor, int):
             for field, value in fields(data, *tensor):
@@ -154,7 +154,7 @@ def _tflite_weights(data: mmap.mmap) -> int:
 
 
 def onnx_graph(data: mmap.mmap) -> tuple[int, int]:
-    """Where the graph of an ONNX file begins and ends.
+    """Return where the graph of an ONNX file begins and ends.
 
     Raises:
         ValueError: it holds none, or is no protobuf.

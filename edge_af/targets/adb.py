@@ -81,7 +81,7 @@ class AdbTarget:
 
     @property
     def label(self) -> str:
-        """What messages call it: `adb:8A1X0LZ5K`."""
+        """Name in messages: `adb:8A1X0LZ5K`."""
         return f"adb:{self.serial}" if self.serial is not None else "adb"
 
 
@@ -107,7 +107,7 @@ class Gone(EdgeAfError):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a script on the phone ended, and what it said. `status` is None when it was stopped for taking too long."""
+    """End of a script on the phone, and its output. `status` is None when it was stopped for taking too long."""
 
     status: int | None
     out: str
@@ -124,7 +124,7 @@ class File:
 
     @property
     def place(self) -> str:
-        """Where it is on the phone."""
+        """Path on the phone."""
         return f"{FOLDER}/files/{self.sha256}"
 
 
@@ -207,7 +207,7 @@ class Phone:
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return AdbTarget(self.serial).label
 
     def shell(self, script: str, *words: str, seconds: float = SHORT_SECONDS) -> Ended:
@@ -249,7 +249,7 @@ class Phone:
         self.shell(_STOP)
 
     def lacking(self, files: Sequence[File]) -> list[File]:
-        """Of these files those that the phone does not hold, each once. What it holds is read again: storage loses bits.
+        """List the files that the phone does not hold, each once. Files there are read again: storage loses bits.
 
         Raises:
             Gone: the phone went away meanwhile.

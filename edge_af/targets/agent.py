@@ -1,4 +1,4 @@
-"""What runs on the board first: sent there for each connection, and needing nothing but Python 3.11.
+"""First program on the board: sent there for each connection, and needing nothing but Python 3.11.
 
 It reads requests, one JSON object per line, from standard input, and answers on standard output, one JSON object per line:
 `{"say": …}` for the person at the workstation, and last `{"done": …}` or `{"error": …, "message": …}`. Empty lines are signs of
@@ -67,7 +67,7 @@ def emit(value: dict[str, Any]) -> None:
 
 
 def probe(request: dict[str, Any]) -> dict[str, Any]:
-    """What must be known of this machine before anything is sent."""
+    """Describe this machine before anything is sent."""
     system = {}
     with contextlib.suppress(OSError):
         system = platform.freedesktop_os_release()
@@ -86,7 +86,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def has_module(name: str) -> bool:
-    """Whether Python finds a module, without importing it."""
+    """Return True if Python finds a module, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
     except ImportError:  # Finders may raise what they do not find.
@@ -94,7 +94,7 @@ def has_module(name: str) -> bool:
 
 
 def missing(request: dict[str, Any]) -> dict[str, Any]:
-    """Of the files asked for, by SHA-256, those that are not here, with how many bytes of each are.
+    """List the files, by SHA-256, that are not here, with how many bytes of each are.
 
     What is here is read again: a worn memory card loses bits.
     """
@@ -170,7 +170,7 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment_folder(groups: dict[str, list[str]]) -> Path:
-    """Where the environment with these packages lies; another for another Python."""
+    """Return the folder of the environment with these packages; another for another Python."""
     identity = [groups, os.path.realpath(sys.executable), list(sys.version_info[:2])]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return home() / "environments" / key

@@ -41,7 +41,7 @@ def options(method: Method) -> list[str]:
 
 
 def scoring_options(videos: int, inputs: Mapping[str, tuple[str, int]], scores: str) -> list[str]:
-    """What it is told to score `videos` videos once and leave the outputs.
+    """List the options that score `videos` videos once and leave the outputs.
 
     Args:
         videos: in the files of the inputs.
@@ -68,7 +68,7 @@ def most_seconds(method: Method) -> float:
 
 @dataclass(frozen=True)
 class Printed:
-    """What it printed of one run."""
+    """Figures that it printed of one run."""
 
     load_ms: float | None
     first_ms: float | None
@@ -77,7 +77,7 @@ class Printed:
 
 
 def parse(text: str) -> Printed | None:
-    """What it printed; None if it holds no complete measurement.
+    """Read its output; None if it holds no complete measurement.
 
     Of the `count=` lines the first is the warm-up's and the last the timed inferences'. With one inference there is only
     `curr=`. Builds before 2024 print no percentiles: without a median there is nothing to set beside other rows.
@@ -145,7 +145,7 @@ def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
 
 
 def _cause(text: str) -> str:
-    """Why it failed: of errors the first, as the others follow from it."""
+    """Return why it failed: the first error, as the others follow from it."""
     errors = [line.strip() for line in text.splitlines() if "error" in line.lower()]
     causes = [line for line in errors if "Benchmarking failed" not in line]
     cause = causes[0].removeprefix("ERROR: ")[:200] if causes else _last_line(text)
@@ -155,7 +155,7 @@ def _cause(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    """What it said last, of errors if there are any, but for its own closing words."""
+    """Return the last line of its output, of errors if there are any, except for its own closing words."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "Benchmarking failed" not in line]
     errors = [line for line in lines if line.startswith("ERROR") or "error:" in line.lower()]
     return (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")[:200]

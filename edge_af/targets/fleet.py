@@ -67,13 +67,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a target."""
+    """Outcome of a target."""
 
     label: str
     out: Path
     """Its results file."""
     reason: str | None = None
-    """Why it gave no results; None if it did."""
+    """Reason why it gave no results; None if it did."""
 
 
 def read_fleet(path: Path, options: TargetOptions = TargetOptions()) -> list[Member]:  # noqa: B008 - it is frozen

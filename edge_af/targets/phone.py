@@ -1,4 +1,4 @@
-"""What an Android phone says of itself: its system and processor, its cores, and how hot it is."""
+"""Facts that an Android phone reports: its system and processor, its cores, and its temperature."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def facts(phone: Phone) -> PhoneFacts:
 
 
 def state(phone: Phone) -> Conditions:
-    """How busy and how hot the phone is now."""
+    """Return the phone's load and temperature now."""
     told = _answers(phone.shell(f"{{ {_STATE}; }} 2>/dev/null").out)
     load = re.match(r"[0-9]{1,6}\.[0-9]{1,3} ", told["load"])
     status = re.search(r"Thermal Status: ([0-9]{1,3})\b", told["thermal"])
@@ -102,7 +102,7 @@ def state(phone: Phone) -> Conditions:
 
 
 def _temperature(thermal: str, zones: str) -> float | None:
-    """Of the processor's hottest sensor, as Android's thermal service tells it; else of the kernel's hottest zone."""
+    """Return the processor's hottest sensor, as Android's thermal service reports it; else the kernel's hottest zone."""
     current = thermal.partition("Current temperatures")[2] or thermal
     found = [float(value) for value, kind in _SENSOR.findall(current) if int(kind) == _CPU_SENSOR]
     # Zones tell thousandths of a degree.
@@ -157,7 +157,7 @@ def _answers(text: str) -> dict[str, str]:
 
 
 class _Told(dict[str, str]):
-    """What was answered; empty for what was not."""
+    """Answers; empty where there was none."""
 
     def __missing__(self, name: str) -> str:
         return ""

@@ -51,7 +51,7 @@ BEAT_SECONDS = 5.0
 START_SECONDS = 60.0
 """Longest wait for the agent's first line."""
 RETRY_SECONDS = 300.0
-"""How long a lost connection is retried."""
+"""Duration of retrying a lost connection."""
 
 # Any shell may read this: within single quotes it sees no ends of lines, and there are none.
 _PYTHON = (
@@ -100,7 +100,7 @@ class SshTarget:
 
     @property
     def label(self) -> str:
-        """What messages call it: `pi@raspberrypi.local`."""
+        """Name in messages: `pi@raspberrypi.local`."""
         host = f"[{self.host}]" if self.port is not None and ":" in self.host else self.host
         return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port is not None else "")
 

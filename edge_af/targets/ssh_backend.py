@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RemoteMachine:
-    """What a machine says of itself, see `edge_af.targets.agent.probe`."""
+    """Description of a machine, see `edge_af.targets.agent.probe`."""
 
     machine: str
     bits: int
@@ -66,7 +66,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class DoctorOutput:
-    """What `doctor` found there."""
+    """Output of `doctor` there."""
 
     status: int
     output: str
@@ -74,7 +74,7 @@ class DoctorOutput:
 
 @dataclass(frozen=True)
 class Described:
-    """What a board says when the bench begins."""
+    """Description of a board when the bench begins."""
 
     device: Device
     conditions: Conditions
@@ -82,18 +82,18 @@ class Described:
 
 @dataclass(frozen=True)
 class MemorySpeeds:
-    """How fast a board reads memory."""
+    """Memory bandwidth of a board."""
 
     bandwidth: list[Bandwidth]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring found there."""
+    """Result of scoring there."""
 
     fields: dict[str, Any]
     outcomes: str | None
-    """Of `edge_af.metrics.bootstrap.save_outcomes`, in base64."""
+    """File of `edge_af.metrics.bootstrap.save_outcomes`, in base64."""
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass
 class Progressed:
-    """How far training has come; with the tensors, all of its state."""
+    """Progress of training; with the tensors, all of its state."""
 
     step: int = 0
     """Updates done."""
     seconds: float = 0.0
     """Time spent in training, over all halves."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps of the current epoch."""
+    """Losses of the steps of the current epoch."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """A record for each finished epoch: the lines of `metrics.jsonl`."""
     best: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Of an epoch's measurements on the held-out videos, what training goes by when it goes on."""
+    """Held-out metrics of an epoch that training needs to continue."""
 
     gap_at_20: float
 
@@ -80,7 +80,7 @@ def save_checkpoint(
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
-    """What the folder's checkpoint says must not change; empty if it is damaged, which `load_checkpoint` reports."""
+    """Return the folder's identity, which must not change; empty if it is damaged, which `load_checkpoint` reports."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
             found = parse_json(file.metadata()["identity"])
@@ -90,7 +90,7 @@ def identity_in(folder: Path) -> dict[str, Any]:
 
 
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError)
-"""What a damaged checkpoint makes safetensors, PyTorch and the code below raise."""
+"""Exceptions that a damaged checkpoint makes safetensors, PyTorch and the code below raise."""
 
 
 def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], group: Group) -> Progressed:

@@ -1,4 +1,4 @@
-"""Where training computes and in what numbers, and how fast this machine can be.
+"""Device and number format of training, and how fast this machine can be.
 
 bfloat16 is no gain everywhere: a processor with AMX, or a GPU, multiplies it several times as fast as float32, one with
 AVX512-BF16 alone at half the speed. So it is measured and not looked up.
@@ -22,7 +22,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.train.distributed import Group, from_the_first
 
 SIDE = 1024
-"""Of the square matrices that are timed: as fast as any larger ones, and done in milliseconds."""
+"""Side of the square matrices that are timed: as fast as any larger ones, and done in milliseconds."""
 TRIES = 20
 WORTH_IT = 1.2
 """bfloat16 has to multiply this much faster than float32: converting the weights at every step costs something too."""
@@ -64,7 +64,7 @@ class Compute:
 
 
 def choose_compute(device: str, precision: str, group: Group, before: str | None = None) -> Compute:
-    """What a run computes with; every process of the group comes to the same numbers.
+    """Choose the device and the precision; every process of the group chooses the same.
 
     Args:
         device: `cpu`, `cuda` or `auto`: a GPU where PyTorch finds one.
@@ -121,7 +121,7 @@ def matmul_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def _has_bf16() -> bool:
-    """Whether this processor has instructions for bfloat16 at all; without, it is emulated, and not worth measuring."""
+    """Return True if this processor has instructions for bfloat16; otherwise it is emulated, and not worth measuring."""
     with contextlib.suppress(OSError):
         return bool(BF16_FLAGS & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()))
     return False
@@ -129,7 +129,7 @@ def _has_bf16() -> bool:
 
 @dataclass
 class Stopwatch:
-    """How an epoch's time was spent."""
+    """Timer of an epoch's parts."""
 
     started: float
     waited: float = 0.0

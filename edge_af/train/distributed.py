@@ -30,7 +30,7 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that evaluates, writes and speaks."""
+        """True if this is the process that evaluates, writes and speaks."""
         return self.rank == 0
 
     def share_of(self, batch: int) -> int:

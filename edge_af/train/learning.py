@@ -1,4 +1,4 @@
-"""What one update does and what is measured between epochs: loss, optimizer, learning rate, averaged weights.
+"""One update and the measurements between epochs: loss, optimizer, learning rate, averaged weights.
 
 Loss: the paper's equation 2, multi-label cross-entropy, summed over classes and averaged over the batch:
 -1/n Σ_i Σ_c [y_ic log p_ic + (1 - y_ic) log(1 - p_ic)], with p the sigmoid of the logits.
@@ -24,7 +24,7 @@ from edge_af.train.options import TrainOptions
 
 @dataclass(frozen=True)
 class Learner:
-    """What an update changes."""
+    """State that an update changes."""
 
     network: AttendFusion | FCLateFusion
     averaged: AttendFusion | FCLateFusion

@@ -66,7 +66,7 @@ class Stopped(EdgeAfError):
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, on what, how and where to: all that does not change while training."""
+    """Setup of a training: all that does not change while it runs."""
 
     dataset: Dataset
     config: ModelConfig
@@ -80,7 +80,7 @@ class Training:
     """Videos to choose on."""
     compute: Compute
     identity: dict[str, Any]
-    """What has to be the same when training goes on; part of the run's record."""
+    """Facts that must be the same when training continues; part of the run's record."""
     group: Group
     """The processes that train together."""
 
@@ -272,7 +272,7 @@ def records_in(out: Path) -> list[dict[str, Any]]:
 
 
 def finished(records: list[dict[str, Any]], options: TrainOptions) -> bool:
-    """Whether training is over: all epochs are done, or the last `patience` of them brought nothing."""
+    """Return True if training is over: all epochs are done, or the last `patience` of them brought nothing."""
     if len(records) >= options.epochs:
         return True
     gaps = [record["held_out"]["gap_at_20"] for record in records]

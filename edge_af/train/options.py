@@ -1,4 +1,4 @@
-"""How to train: the options of `edge-af train`. Nothing here needs torch."""
+"""Options of `edge-af train`. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_af.options import check, option
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train."""
+    """Options of training."""
 
     epochs: int = option("Passes over the training videos.", default=6, at_least=1)
     batch: int = option("Videos per step.", default=256, at_least=2)

@@ -11,7 +11,7 @@ FOLDER = "tensorboard"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a path relative to a run's folder is an event file's."""
+    """Return True if a path relative to a run's folder is an event file's."""
     return name.startswith(f"{FOLDER}/events.out.tfevents.")
 
 

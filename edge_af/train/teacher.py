@@ -1,4 +1,4 @@
-"""What a teacher says of the training videos: part of the targets when a student is distilled."""
+"""Scores of a teacher on the training videos: part of the targets when a student is distilled."""
 
 from __future__ import annotations
 
