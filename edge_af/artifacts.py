@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from edge_af.__version__ import __version__
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, sha256_file, write_json
 from edge_af.typed import Mismatch, built
@@ -183,14 +184,12 @@ def checked_files(
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of Python, edge-af and `packages` (those that are installed)."""
+    """Return the versions of Python, edge-af and those of `packages` that are installed."""
     import platform
     from importlib import metadata
 
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for package in ("edge-af", *packages):
-        try:
+    found = {"python": platform.python_version(), "edge-af": __version__}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found

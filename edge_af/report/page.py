@@ -36,7 +36,7 @@ from edge_af.report.rows import (
     networks_of,
     signed,
 )
-from edge_af.report.specs import CONFIG
+from edge_af.report.specs import config
 from edge_af.report.table import comparison_table, filters
 
 
@@ -100,7 +100,7 @@ def document(
     heading, filter_form, figures = table
     content = {
         "facets": facets,
-        "config": CONFIG,
+        "config": config(),
         "charts": [
             {"name": chart.name, "spec": chart.spec, "data": chart.data} for _, _, own in drawn for chart in own if vega
         ],

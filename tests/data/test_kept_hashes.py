@@ -103,7 +103,7 @@ def test_accuracy_on_training_data_is_named(dataset: Dataset, tmp_path: Path, ev
         for data, expected in ((dataset.folder, True), (tmp_path / "part", True), (eval_dataset.folder, False)):
             done = edge_af("eval", artifact, "--data", data, "--json")
             assert json.loads(done.stdout)["is_training_data"] is expected
-            assert ("is what" in done.stderr and "was trained on" in done.stderr) is expected
+            assert ("was trained on it" in done.stderr) is expected
     out = tmp_path / "r.json"
     done = edge_af("bench", file, "--data", dataset.folder, "--runs", 2, "--rounds", 1, "--no-packed", "--out", out)
     assert done.exit_code == 0 and "was trained on" in done.stdout
