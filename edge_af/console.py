@@ -12,9 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 import click
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def prepare_streams() -> None:
@@ -183,26 +186,37 @@ class Progress:
     """
 
     PLAIN_SECONDS = 10.0
-    """Outside a terminal: at most one line in so many seconds."""
+    """Outside a terminal: at most one line per this many seconds."""
 
     def __init__(self, label: str, total: int | None, unit: str = "") -> None:
-        self._label = label
-        self._total = total
+        self._label, self._total = label, total
         self._unit = f" {unit}" if unit else ""
-        self._done = 0
-        self._note = ""
-        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _prefix
+        self._done, self._note = 0, ""
+        self._bar: tqdm[NoReturn] | None = None
         self._started = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._draw()
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _prefix:
+            from tqdm import tqdm
+
+            tqdm.monitor_interval = 0  # No thread of its own.
+            with _unheard():
+                self._bar = tqdm(
+                    total=self._total,
+                    desc=self._label,
+                    unit=self._unit,
+                    file=sys.stderr,
+                    leave=False,
+                    dynamic_ncols=True,
+                )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal:
-            _draw_over("")
+        if self._bar is not None:
+            with _unheard():
+                self._bar.close()
         if kind is None:
             seconds = time.monotonic() - self._started
             note = f", {self._note}" if self._note else ""
@@ -213,47 +227,14 @@ class Progress:
         self._done += steps
         if note is not None:
             self._note = note
-        now = time.monotonic()
-        if now - self._last >= (0.1 if self._terminal else self.PLAIN_SECONDS):
+        if self._bar is not None:
+            with _unheard():
+                self._bar.set_postfix_str(plain(self._note), refresh=False)
+                self._bar.update(steps)
+                if not steps:
+                    self._bar.refresh()
+        elif (now := time.monotonic()) - self._last >= self.PLAIN_SECONDS:
             self._last = now
-            self._draw()
-
-    def _draw(self) -> None:
-        elapsed = time.monotonic() - self._started
-        rate = self._done / elapsed if elapsed > 0 else 0.0
-        if self._total:
-            share = min(1.0, self._done / self._total)
-            count = f"{self._done:,}/{self._total:,}{self._unit}"
-            left = (
-                f", {_clock((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
-            )
-        else:
-            share, count, left = 0.0, f"{self._done:,}{self._unit}", ""
-        tail = f"  {self._note}" if self._note else ""
-        if not self._terminal:
             if self._done:
-                say(f"{self._label}: {count}{left}{tail}")
-            return
-        bar = f"[{'#' * round(24 * share):<24}] " if self._total else ""
-        text = plain(f"{self._label} {bar}{count}{left}{tail}")
-        # A line that wraps is not drawn over but followed by the next one.
-        room = _columns() - 1
-        _draw_over(text if len(text) <= room else text[: room - 1] + "…")
-
-
-def _columns() -> int:
-    """The width of the terminal that standard error goes to; standard output may be a file."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
-
-
-def _draw_over(text: str) -> None:
-    with _unheard():
-        click.echo(f"\r\033[K{text}", err=True, nl=False)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+                total = f"/{self._total:,}" if self._total else ""
+                say(f"{self._label}: {self._done:,}{total}{self._unit}{f'  {self._note}' if self._note else ''}")
