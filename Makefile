@@ -16,7 +16,7 @@ TOOLS_INSTALLED := $(TOOLS)/.installed
 TORTURE_FLAGS ?=
 BASE_REF ?= HEAD~1
 
-.PHONY: lock schemas licenses audit demo test test-slow torture test-emulated test-browser lint install clean compare demo-quick
+.PHONY: lock schemas licenses audit demo test coverage test-slow torture test-emulated test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
@@ -32,6 +32,13 @@ compare: $(INSTALLED)
 # Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
 test: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not browser and not emulated"
+
+# The fast tests with coverage of the package, processes that it starts included; fails below 90 %.
+coverage: $(INSTALLED)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not slow and not browser and not emulated"
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -m "slow and not emulated"

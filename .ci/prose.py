@@ -16,7 +16,7 @@ MOST_LINES = 500
 WIDTH = 100
 BRITISH = re.compile(
     r"(?i)(quanti|normali|initiali|optimi|recogni|seriali|summari|organi|symboli|minimi|maximi|generali|synthe|paralleli)s(e|es|ed|ing|ation|er)\b"
-    r"|\b\w*(colour|behaviour|centre|favour|neighbour|labelled|cancelled|licence|artefact)\w*"
+    r"|\b\w*(colour|behaviour|centre|favour|neighbour|labelled(?!by)|cancelled|licence|artefact)\w*"
 )
 GENERATED = ("docs/licenses.md", "benchmarks/results/")
 

@@ -56,7 +56,7 @@ def _section(gallery: Gallery, shown: Sequence[Line], where: str) -> str:
         if found:
             hits.append(f"{sum(one.hit for one in found)} of {len(found)} by {name}")
     return (
-        '<section aria-labeledby="gallery"><h2 id="gallery">What they see</h2>'
+        '<section aria-labelledby="gallery"><h2 id="gallery">What they see</h2>'
         f'<p class="soft">{len(gallery.videos)} videos of the evaluation set, drawn by the fixed seed {gallery.seed} and not '
         f"picked: their labels, and each network's three best{escape(where)}. {HIT} is one of the labels, "
         f"{MISS} is not. Right here: {escape(', '.join(hits))}.</p>"

@@ -61,7 +61,7 @@ def page(many: Sequence[Results]) -> str:
         opening=_headline(lines) + bullets(caveats(many)),
         table=("The comparison", filters(drawn.facets), _ALL_FIGURES + table if lines else table),
         drawn=sections,
-        rest=f'{gallery_section(many, lines)}<section aria-labeledby="measured"><h2 id="measured">How it was measured</h2>'
+        rest=f'{gallery_section(many, lines)}<section aria-labelledby="measured"><h2 id="measured">How it was measured</h2>'
         f"{_measured(many)}</section>",
         facets=drawn.facets,
         sources=f"{len(many)} results file{'s' if len(many) != 1 else ''}",
@@ -128,7 +128,7 @@ _ALL_FIGURES = (
     "p95, p99, mean, loading</label>"
 )
 _NO_CHARTS = (
-    '<section aria-labeledby="charts"><h2 id="charts">Charts</h2><p>This page was made without charts. To have them: '
+    '<section aria-labelledby="charts"><h2 id="charts">Charts</h2><p>This page was made without charts. To have them: '
     f"<code>pip install &#x27;edge-af[{EXTRA}]&#x27;</code>, and report again.</p></section>"
 )
 
@@ -184,7 +184,7 @@ def bullets(texts: Sequence[str]) -> str:
 
 def _sections(drawn: Sequence[Section]) -> str:
     return "".join(
-        f'<section class="drawn" aria-labeledby="{name}"><h2 id="{name}">{escape(title)}</h2>'
+        f'<section class="drawn" aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>'
         f'<div class="charts">{"".join(map(_figure, own))}</div></section>'
         for name, title, own in drawn
         if own

@@ -216,7 +216,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_can_be_read_without_eyes(many
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in reader.tags:
-        for name in (attributes.get("aria-labeledby") or "").split():
+        for name in (attributes.get("aria-labelledby") or "").split():
             assert name in ids
     assert len(reader.of("table")) == len(reader.of("caption")) == 1
     assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in reader.of("th"))
