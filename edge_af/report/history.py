@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, PASSED, SLOWER, UNKNOWN
 from edge_af.records.history import Entry, History
 from edge_af.report import markdown
 from edge_af.report.charts import Chart
-from edge_af.report.page import Section, bullets, document
+from edge_af.report.page import Section, rendered
 from edge_af.report.rows import megabytes, quantity
 from edge_af.report.specs import Datum, history_spec
-from edge_af.report.table import ABSENT, Shown, cell_of, filters, html_table, text_cell
+from edge_af.report.table import ABSENT, Cell, PageTable, Shown, TableRow, text_cell
 from edge_af.report.verdict import MARKS, interval_text, percent
 
 NEVER_THE_JUDGE = (
@@ -107,14 +106,15 @@ def page(history: History) -> str:
         for one in entries
     ]
     count = f"{len(entries)} comparison{'s' if len(entries) != 1 else ''} of a pair"
-    return document(
+    return rendered(
+        "base.html",
+        sections=sections,
+        facets=facets,
         title="Comparisons over time",
         meta=[count, " to ".join(days), " and ".join(devices)],
-        opening=bullets(_remarks(history)),
-        table=("All comparisons", filters(facets), _html_table(entries)),
-        drawn=sections,
-        rest="",
-        facets=facets,
+        caveats=_remarks(history),
+        table_title="All comparisons",
+        table=_page_table(entries),
         sources=count,
     )
 
@@ -249,43 +249,42 @@ def _rows(history: History) -> list[list[str]]:
     return rows
 
 
-def _html_table(entries: Sequence[Entry]) -> str:
-    """The newest first."""
+def _page_table(entries: Sequence[Entry]) -> PageTable:
+    """Make the page's table, the newest first."""
     columns: list[Shown[Entry]] = [
         Shown("Commit", "", lambda entry: text_cell(_short(entry.commit)), is_text=True),
         Shown("Files", "", lambda entry: text_cell(entry.pair), is_text=True),
-        Shown("Status", "", _status_cell, is_text=True),
+        Shown(
+            "Status",
+            "",
+            lambda entry: Cell(entry.status, MARKS[entry.status], _failed(entry), is_text=True),
+            is_text=True,
+        ),
         Shown("Time", "to the base", _ratio_cell),
         *(Shown(figure.title, figure.unit, _figure_cell(figure)) for figure in FIGURES),
         Shown("Device", "", lambda entry: text_cell(entry.device), is_text=True),
-        Shown("Threads", "", lambda entry: cell_of(entry.threads, str(entry.threads))),
+        Shown("Threads", "", lambda entry: Cell(repr(entry.threads), str(entry.threads))),
     ]
-    rows = []
-    for at, entry in reversed(list(enumerate(entries))):
-        head = f'<th scope="row" data-value="{escape(entry.created)}"><span>{escape(_time(entry))}</span></th>'
-        rows.append(f'<tr data-id="{at}">{head}{"".join(column.cell(entry) for column in columns)}</tr>')
+    rows = [
+        TableRow(at, entry.created, _time(entry), [column.cell(entry) for column in columns])
+        for at, entry in reversed(list(enumerate(entries)))
+    ]
     caption = (
         "Time to the base: the candidate's over its base's, less one, and the interval. Figures are the candidate's."
     )
-    return html_table("When (UTC)", columns, rows, caption, "Table of all comparisons", long=True)
+    return PageTable("When (UTC)", columns, rows, caption, "Table of all comparisons", is_long=True)
 
 
-def _status_cell(entry: Entry) -> str:
-    failed = _failed(entry)
-    small = f"<small>{escape(failed)}</small>" if failed else ""
-    return f'<td class="text" data-value="{escape(entry.status)}">{escape(MARKS[entry.status])}{small}</td>'
-
-
-def _ratio_cell(entry: Entry) -> str:
+def _ratio_cell(entry: Entry) -> Cell:
     if entry.ratio is None:
         return ABSENT
     change, interval = interval_text(entry.ratio).split(" [", 1)
-    return cell_of(entry.ratio.value, change, f"[{interval}")
+    return Cell(repr(entry.ratio.value), change, f"[{interval}")
 
 
-def _figure_cell(figure: TrackedFigure) -> Callable[[Entry], str]:
-    def cell(entry: Entry) -> str:
+def _figure_cell(figure: TrackedFigure) -> Callable[[Entry], Cell]:
+    def cell(entry: Entry) -> Cell:
         value = _value(entry, figure)
-        return ABSENT if value is None else cell_of(value, figure.write(value))
+        return ABSENT if value is None else Cell(repr(value), figure.write(value))
 
     return cell

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import pytest
 from report_results import LAPTOP, PI, results, row
 
 from edge_af.records.results import Gallery, GalleryVideo, Modeled, Prediction, Results
 from edge_af.report.counted import counted_titles
-from edge_af.report.gallery import gallery_section
+from edge_af.report.gallery import shown_gallery
 from edge_af.report.rows import compare, device_titles
 from edge_af.report.specs import history_spec
 from edge_af.report.text import markdown_table, table
@@ -72,14 +71,13 @@ def test_columns_of_the_gallery_have_names_of_their_own():
     keys = {line.row.key for line in lines}
     video = GalleryVideo("id", ["Car"], {key: [Prediction("Car", 0.5, True)] for key in keys})
     many = [dataclasses.replace(one, gallery=Gallery(0, [video])), results(LAPTOP)]
-    section = gallery_section(many, compare(many))
-    heads = re.findall("<h4>(.*?)</h4>", section)
-    assert len(set(heads)) == len(heads) == 2 and PI.label in section
+    shown = shown_gallery(many, compare(many))
+    assert shown is not None and len(set(shown.names.values())) == len(shown.names) == 2 and PI.label in shown.where
     # Of one network in one precision there is one column, and two runtimes' are told apart.
     same = [row("attend-fusion", runtime, "fp32", file=f"a.{runtime}") for runtime in ("litert", "onnxruntime")]
     alone = results(rows=same, gallery=Gallery(0, [GalleryVideo("id", [], {r.key: [] for r in same})]))
-    heads = re.findall("<h4>(.*?)</h4>", gallery_section([alone], compare([alone])))
-    assert len(set(heads)) == len(heads) >= 1
+    shown = shown_gallery([alone], compare([alone]))
+    assert shown is not None and len(set(shown.names.values())) == len(shown.names) >= 1
 
 
 @pytest.mark.parametrize("is_ratio, expected", [(True, "+,.3~f"), (False, ",.4~f")])
