@@ -14,7 +14,7 @@ FIRST = 6
 
 @dataclass(frozen=True)
 class ShownGallery:
-    """What the page shows of a gallery."""
+    """Part of a gallery that the page shows."""
 
     videos: Sequence[GalleryVideo]
     seed: int
