@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from test_nursery import with_load
+from nursery_stand_in import with_load
 from tiny_export import in_other_bytes
 
 from edge_af.compare import gates

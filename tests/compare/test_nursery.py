@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nursery_stand_in import with_load
 
 from edge_af.compare.nursery import CRASHED, HANGS, NO_WORKER, REFUSED, WORKER, BrokenFile, nursery
 from edge_af.compare.worker import PairJob
@@ -19,23 +19,6 @@ ORDER = {"generation": 0, "seed": 0, "seconds": 0.0, "at_most": 10.0}
 def job(base: Path, candidate: Path | None = None, runtime: str = "onnxruntime") -> PairJob:
     cores = sorted(os.sched_getaffinity(0))[-1:]
     return PairJob(str(base), str(candidate or base), (runtime, runtime), 1, cores, None, -1)
-
-
-def with_load(body: str) -> list[str]:
-    """The real worker, in which `load(path)` does what `body` says first."""
-    head = """
-        import os, signal, time
-        from edge_af.compare import worker
-        real = worker.load
-        def load(path, **options):
-    """
-    tail = """
-            return real(path, **options)
-        worker.load = load
-        worker.main()
-    """
-    code = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ") + textwrap.dedent(tail)
-    return [sys.executable, "-P", "-c", code]
 
 
 @pytest.fixture

@@ -7,44 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from test_report import HOSTILE, Reader, edge_af
+from report_results import MANY, Reader, edge_af, entry
 
 from edge_af.errors import EdgeAfError
-from edge_af.records.comparison import FileFacts, Interval
 from edge_af.records.history import Entry, History, read_history
 from edge_af.report import history as report
-
-FACTS = FileFacts(11_500_000, 11_400_000, {"GEMM": 5}, 11_000_000, 1.0, 90_000_000, 0.69, 0.68)
-VERDICTS = {"passed": "not slower", "failed": "slower", "unknown": "cannot tell"}
-
-
-def entry(at: int = 0, status: str = "passed", **changes: object) -> Entry:
-    base = Entry(
-        created=f"2026-01-{at + 1:02d}T03:04:05+00:00", commit=f"{at + 10:02d}" * 20, device="AMD EPYC", threads=1,
-        pair="attend-fusion-int8.onnx", base_sha256="0" * 64, candidate_sha256="1" * 64, status=status,
-        checks={"runs": "passed", "time": status, "size_bytes": "passed"}, max_slowdown=0.05, verdict=VERDICTS[status],
-        ratio=Interval(1.01, 0.99, 1.03),
-        candidate=dataclasses.replace(FACTS, size_bytes=FACTS.size_bytes + at),
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
 def line(one: Entry, **changes: object) -> str:
     return json.dumps({"schema_version": 1, **dataclasses.asdict(one), **changes}) + "\n"
-
-
-MANY = History(
-    [
-        entry(0),
-        entry(1, "failed", ratio=Interval(1.4, 1.3, 1.5)),
-        entry(2, "unknown", ratio=Interval(1.0, 0.0001, 900.0)),
-        entry(3, verdict="faster", ratio=Interval(0.8, 0.7, 0.9)),
-        entry(4, "failed", verdict=None, ratio=None, candidate=None, commit=None, checks={"runs": "failed"}),
-        entry(5, commit="5" * 40 + "-changed", candidate=dataclasses.replace(FACTS, gap_at_20=None)),
-        entry(6, "failed", pair=HOSTILE, device=HOSTILE, commit=HOSTILE, checks={HOSTILE: "failed"}),
-    ],
-    [f"{HOSTILE}: line 3: is damaged or was not written to its end"],
-)
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from report_results import LAPTOP, PI, results
-from test_history import MANY as HISTORY
-from test_report import HOSTILE
+from report_results import HOSTILE, LAPTOP, PI, results
+from report_results import MANY as HISTORY
 
 from edge_af.records.results import Gallery, GalleryVideo, Prediction, Results, Sensitivity
 from edge_af.report import history

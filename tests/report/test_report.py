@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_results import PI, results, row
+from report_results import HOSTILE, PI, Reader, edge_af, results, row
 
 from edge_af.machine.memory import MemoryReading
 from edge_af.records.results import Data, Delta, Latency, Results, Sensitivity, write_results
@@ -26,9 +23,6 @@ def page(many: list[Results]) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge_af.report.page.library", lambda: "0;")
         return whole_page(many)
-
-
-HOSTILE = '<img src=x onerror="alert(1)">|`[a](http://example.com)'
 
 
 def find(many: list[Results], model: str, runtime: str, precision: str):
@@ -139,38 +133,6 @@ def test_caveats_stand_in_every_form():
 def test_results_without_rows_make_a_page_too():
     empty = results(rows=[])
     assert "No row was measured" in page([empty]) and "Interrupted" in table([empty]) and markdown_table([empty])
-
-
-class Reader(HTMLParser):
-    """Collects tags, attributes and text; fails on a tag that is not closed."""
-
-    VOID = ("meta", "br", "img", "link", "input", "hr")
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -296,12 +258,6 @@ def test_machine_readable_rows_carry_their_relations():
     assert isinstance(relation, dict) and relation["p50"] == pytest.approx(0.05) and "latency_raw_us" not in found
     assert found["gap_at_20_to_fp32"] == pytest.approx(0.00075)
     json.dumps(found, allow_nan=False)
-
-
-def edge_af(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edge_af", "report", *map(str, arguments)], capture_output=True, text=True, timeout=60
-    )
 
 
 def test_report_writes_what_is_asked_for(tmp_path: Path):

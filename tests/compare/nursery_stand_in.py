@@ -1,0 +1,23 @@
+"""A nursery whose files misbehave while they are loaded."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+
+def with_load(body: str) -> list[str]:
+    """The real worker, in which `load(path)` does what `body` says first."""
+    head = """
+        import os, signal, time
+        from edge_af.compare import worker
+        real = worker.load
+        def load(path, **options):
+    """
+    tail = """
+            return real(path, **options)
+        worker.load = load
+        worker.main()
+    """
+    code = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ") + textwrap.dedent(tail)
+    return [sys.executable, "-P", "-c", code]
