@@ -46,7 +46,7 @@ class LocalBackend:
         return None
 
     def prepare(self, plan: Sequence[PlannedRow], dataset: Dataset | None, method: Method, scratch: Path) -> None:
-        self._data = str(dataset.folder) if dataset is not None else None
+        self._data, self._method = str(dataset.folder) if dataset is not None else None, method
         self._measurer = Measurer(scratch)
 
     def describe(self) -> Machine:
@@ -61,7 +61,7 @@ class LocalBackend:
     def score(
         self, row: PlannedRow, dataset: Dataset, outcomes: Path, on_stage: OnStage, on_scored: OnScored
     ) -> dict[str, Any]:
-        job = dataclasses.replace(job_of(row, self._measurer.method, self._data), outcomes=str(outcomes))
+        job = dataclasses.replace(job_of(row, self._method, self._data), outcomes=str(outcomes))
         found = self._measurer.score(job, on_stage)
         on_scored(dataset.videos)
         return found
@@ -94,7 +94,6 @@ class Measurer:
             scratch: a folder for packed weights, kept until the bench is complete.
         """
         self.device: Device = this_device()
-        self.method = Method()
         self._scratch = scratch
         self._bare: dict[tuple[str, int], int | None] = {}
         self._packed: dict[str, Path | None] = {}
@@ -107,7 +106,6 @@ class Measurer:
 
     def measure(self, job: Job, on_stage: OnStage) -> Measured:
         """Do a job in a fresh process."""
-        self.method = job.method
         packed, disturbed = self._pack(job, on_stage)
         job = dataclasses.replace(job, packed=packed)
         bare = self._bare_memory(job)
