@@ -262,7 +262,8 @@ def test_memory_is_the_kernels_high_water_mark():
     assert held.anonymous and before.anonymous and held.anonymous > before.anonymous
     del block
     released = read_memory()
-    assert released is not None and released.peak and released.peak >= held.peak
+    # The kernel adds pages up in batches for each core: a reading may be off by some.
+    assert released is not None and released.peak and released.peak >= held.peak - 2**20
     if reset_peak():
         again = read_memory()
         assert again is not None and again.peak and again.peak < held.peak - 50_000_000
