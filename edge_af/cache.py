@@ -19,7 +19,7 @@ def home() -> Path:
         OSError: it cannot be created, or the temporary one belongs to somebody else.
     """
     places = []
-    with contextlib.suppress(RuntimeError):  # There is no home.
+    with contextlib.suppress(RuntimeError):  # The account has no home folder.
         places = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-af"]
     for folder in places:
         with contextlib.suppress(OSError):
@@ -32,5 +32,5 @@ def home() -> Path:
     # Anybody may have made it, or laid a link in its place.
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(errno.EACCES, "there is no home folder, and this one is not private", str(folder))
+        raise PermissionError(errno.EACCES, "no home folder, and other users can access this one", str(folder))
     return folder

@@ -44,7 +44,7 @@ def built(kind: type[T], value: Any, *, unknown: bool = False) -> T:
         where = place.rstrip("`").removeprefix("$").lstrip(".") or "the top level"
         raise Mismatch(f"{where}: {text[0].lower()}{text[1:]}") from None
     if not unknown and (odd := _unknown_field(kind, value)) is not None:
-        raise Mismatch(f"{odd.lstrip('.')}: there is no such field")
+        raise Mismatch(f"{odd.lstrip('.')}: unknown field")
     return found
 
 

@@ -15,15 +15,12 @@ from edge_af.bench.accuracy import Judge
 from edge_af.bench.backend import Backend, Machine
 from edge_af.bench.request import BenchRequest, PlannedRow, plan_of, round_of
 from edge_af.bench.rows import add_round, disagreements, rounds_done, row_of, with_limit
-from edge_af.bench.subject import Subject, check_classes, sensitivity_of, training_warnings
+from edge_af.bench.subject import Subject, check_data, data_of, sensitivity_of, training_warnings
 from edge_af.console import Progress, say
-from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, lock_output
 from edge_af.machine.device import project_commit
-from edge_af.records.results import OK, Baseline, Data, Results, Row, read_results, write_results
-from edge_af.runtime import check_features
-from edge_af.runtime.accuracy import check_labels
+from edge_af.records.results import OK, Baseline, Results, Row, read_results, write_results
 from edge_af.runtime.probe import weight_bytes
 
 OnSaved = Callable[[Results], None]
@@ -58,11 +55,11 @@ def bench(
             stack.enter_context(lock_output(request.out))
         earlier = _kept_results(request, {subject.sha256 for subject in subjects})
         if request.suite is None:
-            _check_data(subjects, request.dataset)
+            check_data(subjects, request.dataset)
         stack.enter_context(backend)
         if request.suite is not None:
             subjects = request.suite.choose(subjects, backend.machine)
-            _check_data(subjects, request.dataset)
+            check_data(subjects, request.dataset)
         if request.dataset is None:
             say("no --data: accuracy is not measured, and latency is measured on random values.")
         scratch = _scratch_folder(request, stack, keep=earlier is not None)
@@ -86,6 +83,7 @@ class _Session:
         self._method = backend.method(dataclasses.replace(request.method, rounds=_rounds(request)))
         self._rows: dict[int, Row] = {}
         self._remarks: dict[str, tuple[float, list[str]]] = {}
+        self._given_warnings: list[str] = []
         self._earlier_warnings: list[str] = []
         self._done_earlier: set[int] = set()
         self._results: Results | None = None
@@ -282,29 +280,8 @@ class _Session:
         say(f"interrupted: {kept}" if rows and self._request.out is not None else "interrupted before the first row.")
 
 
-def _check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
-    """Refuse an evaluation set that accuracy cannot be measured on.
-
-    Raises:
-        EdgeAfError: it has other classes than a subject, no labels, or a NaN feature.
-    """
-    if dataset is None:
-        return
-    for subject in subjects:
-        check_classes(subject.path, subject.classes, dataset)
-    check_labels(dataset)
-    check_features(dataset.visual, dataset.audio, str(dataset.folder))
-
-
-def data_of(dataset: Dataset | None) -> Data | None:
-    """Describe the evaluation set for the results."""
-    if dataset is None:
-        return None
-    return Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint())
-
-
 def _baseline_of(subjects: Sequence[Subject]) -> Baseline:
-    """Choose FP32 of the network with the most parameters; where there is no FP32, the largest network's first file."""
+    """Choose the largest network in FP32; if no subject is FP32, the largest network's first file."""
     largest = max(subjects, key=lambda subject: (subject.precision == "fp32", subject.params))
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)
 

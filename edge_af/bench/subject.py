@@ -12,8 +12,9 @@ from edge_af.console import warn
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
-from edge_af.records.results import Sensitivity
-from edge_af.runtime import RUNTIME_OF_SUFFIX, runtime_of
+from edge_af.records.results import Data, Sensitivity
+from edge_af.runtime import RUNTIME_OF_SUFFIX, check_features, runtime_of
+from edge_af.runtime.accuracy import check_labels
 from edge_af.runtime.probe import check_model_file
 from edge_af.typed import Mismatch, built
 
@@ -55,13 +56,12 @@ def subject_of(path: Path) -> Subject | None:
     """A run folder or an exported file, checked against the manifest beside it; None if no manifest knows the file.
 
     Raises:
-        EdgeAfError: there is no such path, nothing of ours opens it, it is no model, or its bytes are not the manifest's.
+        EdgeAfError: the path is missing, is not a model or a run, or its bytes differ from the manifest's.
     """
     return _subject_of_run(path) if runtime_of(path) == "torch" else _subject_of_file(path)
 
 
 def _subject_of_file(path: Path) -> Subject | None:
-    runtime_of(path)  # Refuses what is no such file.
     known = next(checked_files(path.parent, name=path.name), None)
     if known is None:
         check_model_file(path)
@@ -77,7 +77,7 @@ def subjects_of(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[Sub
         runtimes: only the files that these open; all when empty.
 
     Raises:
-        EdgeAfError: a path holds nothing to measure, a file is no model, or its bytes are not the manifest's.
+        EdgeAfError: a path holds nothing to measure, a file is not a model, or its bytes differ from the manifest's.
     """
     found: dict[Path, Subject] = {}
     for path in paths:
@@ -159,15 +159,37 @@ def check_classes(path: Path, classes: int, dataset: Dataset) -> None:
         )
 
 
+def check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
+    """Refuse an evaluation set that accuracy cannot be measured on.
+
+    Raises:
+        EdgeAfError: it has other classes than a subject, no labels, or a NaN feature.
+    """
+    if dataset is None:
+        return
+    for subject in subjects:
+        check_classes(subject.path, subject.classes, dataset)
+    check_labels(dataset)
+    check_features(dataset.visual, dataset.audio, str(dataset.folder))
+
+
+def data_of(dataset: Dataset | None) -> Data | None:
+    """Describe the evaluation set for the results."""
+    if dataset is None:
+        return None
+    return Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint())
+
+
 def _subjects_in(path: Path, runtimes: Container[str]) -> list[Subject]:
     if not path.is_dir():
+        runtime = runtime_of(path)
         subject = _subject_of_file(path)
         if subject is None:
             raise EdgeAfError(
                 f"{path}: no {MANIFEST} beside it lists this file, so nothing says which network it is.\n"
                 "Copy the whole folder that `edge-af export` wrote."
             )
-        return [subject] if not runtimes or subject.runtime in runtimes else []
+        return [subject] if not runtimes or runtime in runtimes else []
     wanted = [suffix for suffix, runtime in RUNTIME_OF_SUFFIX.items() if not runtimes or runtime in runtimes]
     files = list(checked_files(path, wanted))
     if files:

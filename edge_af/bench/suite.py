@@ -71,7 +71,7 @@ class Suite:
             machine: the kind of machine that will run them, as `uname -m` names it; this one's when None.
 
         Raises:
-            EdgeAfError: the machine is none that it is meant for, or there is no file for one of its combinations.
+            EdgeAfError: it is meant for other machines, or one of its combinations has no file.
         """
         runs_on = machine or platform.machine()
         if self.devices and runs_on not in self.devices:

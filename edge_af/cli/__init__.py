@@ -55,7 +55,7 @@ EXTRA_OF = {
 
 
 DEFECT = 70
-"""Exit status of an error that nobody foresaw: EX_SOFTWARE of sysexits.h. It is no verdict."""
+"""Exit code of an unforeseen error: EX_SOFTWARE of sysexits.h. It never means that a gate failed."""
 
 
 class Unforeseen(Exception):

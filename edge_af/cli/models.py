@@ -41,7 +41,7 @@ def command(options: ModelsOptions) -> None:
     classes = options.classes
     if not listed:
         known = [shape for name, presets in PRESETS.items() if options.model in (None, name) for shape in presets]
-        raise EdgeAfError(f"there is no preset {options.preset!r}; there are {', '.join(dict.fromkeys(known))}.")
+        raise EdgeAfError(f"unknown preset {options.preset!r}. Choose from {', '.join(dict.fromkeys(known))}.")
     if options.json:
         tell(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
         return

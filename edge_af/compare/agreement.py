@@ -1,4 +1,4 @@
-"""Agreement of base and candidate: a network that is fast because it is wrong is no improvement.
+"""Agreement of base and candidate: a wrong network may be fast, so their scores are compared before their times.
 
 Both score the same videos. Scores become log-odds, log(p / (1 − p)), of which each class's mean over the videos is taken
 off: what classes are frequent is known without looking at a video. *Agreement* is the correlation (Pearson's r) of what is

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.bench.subject import check_classes
+from edge_af.bench.subject import check_data, data_of
 from edge_af.compare import gates
 from edge_af.compare.agreement import agreement, disorder
 from edge_af.compare.facts import facts_of
@@ -28,9 +28,7 @@ from edge_af.machine.conditions import available_memory, conditions
 from edge_af.machine.device import allowed_cores, project_commit, this_device
 from edge_af.metrics.bootstrap import interval, load_outcomes, resampled_gap
 from edge_af.records.comparison import PASSED, UNKNOWN, Check, Comparison, FileFacts, PairResult, Relative, Timing
-from edge_af.records.results import Data, Delta
-from edge_af.runtime import check_features
-from edge_af.runtime.accuracy import check_labels
+from edge_af.records.results import Delta
 
 COPIES = 2
 """Memory that a loaded file takes, in copies of the file: itself, and its weights as the kernels want them."""
@@ -61,13 +59,8 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
         EdgeAfError: before any measuring, the evaluation data has no labels, other classes than a file, or a feature that is no
             number.
     """
-    if dataset is not None:
-        check_labels(dataset)
-        check_features(dataset.visual, dataset.audio, str(dataset.folder))
-        for pair in matched.pairs:
-            for side in (pair.base, pair.candidate):
-                if side.subject is not None:
-                    check_classes(side.path, side.subject.classes, dataset)
+    sides = [side for pair in matched.pairs for side in (pair.base, pair.candidate)]
+    check_data([side.subject for side in sides if side.subject is not None], dataset)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     before = conditions()
     cores = allowed_cores()
@@ -90,9 +83,7 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
         budget_seconds=settings.budget_seconds,
         relative=settings.relative,
         inputs=session.inputs,
-        data=None
-        if dataset is None
-        else Data(dataset.folder.resolve().name, dataset.videos, dataset.classes, dataset.fingerprint()),
+        data=data_of(dataset),
         pairs=results,
         only_base=matched.only_base,
         only_candidate=matched.only_candidate,

@@ -284,7 +284,7 @@ class Sensitivity:
     layer: str
     weight_bytes: Count
     snr_db: float | None
-    """Signal to quantization noise at the logits; None where there is no noise."""
+    """Signal-to-noise ratio at the logits, in dB; None if quantization adds no noise."""
     gap_at_20_drop: float | None
 
 
@@ -359,11 +359,6 @@ class Results:
             return row.status != OK or (judged and len(row.rounds or [0]) >= self.method.rounds)
 
         return sum(map(is_done, self.rows)) >= self.rows_planned
-
-    def memory_bandwidth(self, threads: int) -> Bandwidth | None:
-        """Return the bandwidth of the largest buffer read with so many threads, which no cache holds; None if not measured."""
-        measured = [one for one in self.bandwidth if one.threads == threads]
-        return max(measured, key=lambda one: one.buffer_bytes, default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of the schema."""

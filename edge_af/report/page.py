@@ -137,7 +137,7 @@ def _json(value: object) -> str:
 
 
 def _headline(lines: Sequence[Line]) -> dict[str, Any] | None:
-    """Set the fastest row of a smaller network than the baseline's beside it; None if there is no such row."""
+    """Compare the baseline with the fastest row of a smaller network; None without a smaller network."""
     others = [
         line
         for line in lines

@@ -59,7 +59,7 @@ class BoardSession:
         return {"fields": found, "outcomes": outcomes}
 
     def end(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Remove what only going on would need."""
+        """Remove the session's files: the bench is complete."""
         shutil.rmtree(self._folder, ignore_errors=True)
         return {}
 
@@ -69,7 +69,7 @@ def _tell_stage(stage: str) -> None:
 
 
 def _read_requests(requests: queue.Queue[bytes | None], busy: threading.Event) -> None:
-    """Queue each line. At the end of the input, or of the workstation's patience, interrupt whatever runs."""
+    """Queue each line. When the workstation hangs up or falls silent, interrupt the request under way."""
     rest, heard = b"", time.monotonic()
     while True:
         silence = time.monotonic() - heard

@@ -146,7 +146,7 @@ def bench_fleet(subjects: Sequence[Subject], request: BenchRequest, members: Seq
 
 
 def _bench_member(subjects: Sequence[Subject], request: BenchRequest, member: Member, reasons: Connection) -> None:
-    """Bench one member, in a process of its own; send why there are no results, if there are none."""
+    """Bench one member, in a process of its own; send the reason if it gives no results."""
     os.setsid()  # Ctrl-C is for the process that started this one, which passes it on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prefix_lines(member.label)

@@ -98,7 +98,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Upload:
-    """Bytes that the board shall have, known by their hash."""
+    """Bytes to copy to the board, identified by their hash."""
 
     sha256: str
     size: int
@@ -224,7 +224,7 @@ class RemoteBoard:
 
         Raises:
             RequestRefused: the board cannot have it.
-            NoWheels: there are no such packages for it.
+            NoWheels: these packages do not exist for it.
             EdgeAfError: its Python cannot make one.
         """
 
@@ -334,8 +334,7 @@ class SshBackend:
             for name in (INDEX, *(f"{stem}.npy" for stem in ARRAYS)):
                 layout[f"data/{name}"] = upload_of(dataset.folder / name)
         self._data, self._method = "data" if dataset is not None else None, method
-        archive = app_archive()
-        app = Upload(hashlib.sha256(archive).hexdigest(), len(archive), archive)
+        app = app_upload()
         self._board.serve(app, self._board.install(app), list(layout.items()))
 
     def describe(self) -> Machine:
@@ -372,6 +371,12 @@ def upload_of(path: Path, sha256: str | None = None) -> Upload:
     return Upload(sha256 or sha256_file(path), path.stat().st_size, path)
 
 
+def app_upload() -> Upload:
+    """Describe this installation of edge-af, to copy."""
+    archive = app_archive()
+    return Upload(hashlib.sha256(archive).hexdigest(), len(archive), archive)
+
+
 def version_warnings(there: Device, label: str) -> tuple[str, ...]:
     """Warn of packages that the target has in other versions than this machine."""
     here = this_device().versions
@@ -395,8 +400,7 @@ def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bo
         EdgeAfError: the machine cannot be reached, or cannot have the packages that edge-af needs.
     """
     with RemoteBoard(target, offline) as board:
-        archive = app_archive()
-        app = Upload(hashlib.sha256(archive).hexdigest(), len(archive), archive)
+        app = app_upload()
         request = {"do": "doctor", "app": app.sha256, "python": board.install(app), "arguments": list(arguments)}
         found = board.ask(DoctorOutput, request)
         return found.status, found.output

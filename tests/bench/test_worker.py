@@ -262,8 +262,9 @@ def test_memory_is_the_kernels_high_water_mark():
     assert held.anonymous and before.anonymous and held.anonymous > before.anonymous
     del block
     released = read_memory()
-    # The kernel adds pages up in batches for each core: a reading may be off by some.
-    assert released is not None and released.peak and released.peak >= held.peak - 2**20
+    # Not held against `held.peak`: the kernel adds pages up in batches for each core, and a later peak may be a little lower.
+    assert released is not None and released.peak and released.peak >= before.resident + 70_000_000
+    assert released.resident and held.resident and released.resident < held.resident - 70_000_000
     if reset_peak():
         again = read_memory()
         assert again is not None and again.peak and again.peak < held.peak - 50_000_000

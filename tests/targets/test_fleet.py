@@ -62,7 +62,7 @@ def test_ctrl_c_ends_all_of_them(board: LoopbackBoard, exports: Path, tmp_path: 
         ("hosts: []", "missing required field `targets`"),
         ("targets: [pi]", "targets[0]: --target 'pi'"),
         ("targets: [3]", "targets[0]: expected `str | object`, got `int`"),
-        ("targets: [{target: 'ssh://a', of-line: true}]", "of-line: there is no such field"),
+        ("targets: [{target: 'ssh://a', of-line: true}]", "of-line: unknown field"),
         ("targets: ['ssh://a', 'ssh://b', 'ssh://a']", "names a more than once"),
     ],
 )
