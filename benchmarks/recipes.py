@@ -109,7 +109,7 @@ def measure(run: Path, folder: Path, setting: Setting) -> None:
 
 def _compared(scorer: Scorer, dataset: Dataset) -> NDArray[np.float32]:
     rows = slice(COMPARED)
-    return score_all(scorer, dataset.visual[rows], dataset.audio[rows])
+    return score_all(scorer, dataset.stored.take(rows))
 
 
 def _row(

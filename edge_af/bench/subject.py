@@ -170,7 +170,7 @@ def check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
     for subject in subjects:
         check_classes(subject.path, subject.classes, dataset)
     check_labels(dataset)
-    check_features(dataset.visual, dataset.audio, str(dataset.folder))
+    check_features(dataset.stored, str(dataset.folder))
 
 
 def data_of(dataset: Dataset | None) -> Data | None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edge_af.bench.accuracy import accuracy_fields
 from edge_af.bench.rows import latency_of
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import unchanged
@@ -98,7 +98,7 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
-    visual, audio = inputs_of(job.data, job.batch) if job.task == "measure" else ([], [])
+    inputs = inputs_of(job.data, job.batch) if job.task == "measure" else []
     tell({"stage": "importing the runtime"})
     import_runtime(job.runtime)
     before = read_memory()
@@ -132,11 +132,11 @@ def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
     tell({"memory": memory})
 
     tell({"stage": "running its first inference"})
-    tell({"first_ms": _milliseconds(_timed(scorer, visual, audio, count=1, seconds=None)[0])})
+    tell({"first_ms": _milliseconds(_timed(scorer, inputs, count=1, seconds=None)[0])})
 
     tell({"stage": "timing inferences"})
-    _timed(scorer, visual, audio, count=job.method.warm_up, seconds=job.method.warm_up_seconds)
-    nanoseconds = _timed(scorer, visual, audio, count=job.method.inferences, seconds=job.method.seconds)
+    _timed(scorer, inputs, count=job.method.warm_up, seconds=job.method.warm_up_seconds)
+    nanoseconds = _timed(scorer, inputs, count=job.method.inferences, seconds=job.method.seconds)
     after = read_memory()
     tell({"memory": _kept(memory, "after_run", after), "peak_memory_bytes": after.peak if after else None})
     tell(
@@ -175,14 +175,7 @@ def check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, A
         raise DoesNotFit
 
 
-def _timed(
-    scorer: Scorer,
-    visual: list[NDArray[np.float32]],
-    audio: list[NDArray[np.float32]],
-    *,
-    count: int,
-    seconds: float | None,
-) -> NDArray[np.int64]:
+def _timed(scorer: Scorer, inputs: list[Features], *, count: int, seconds: float | None) -> NDArray[np.int64]:
     """Nanoseconds of `count` inferences, or of as many as `seconds` allow, but at least one."""
     score, clock, taken = scorer.score, time.perf_counter_ns, []
     stop = clock() + int(seconds * 1e9) if seconds is not None else None
@@ -190,9 +183,9 @@ def _timed(
     gc.disable()
     try:
         for index in range(count):
-            video = index % len(visual)
+            features = inputs[index % len(inputs)]
             started = clock()
-            score(visual[video], audio[video])
+            score(features)
             ended = clock()
             taken.append(ended - started)
             if stop is not None and ended >= stop:
@@ -202,29 +195,25 @@ def _timed(
     return np.array(taken, np.int64)
 
 
-def inputs_of(
-    data: str | None, batch: int, videos: int = INPUT_VIDEOS
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """Inputs of an inference, each visual (batch, 1024) and audio (batch, 128) float32, owning their memory.
+def inputs_of(data: str | None, batch: int, videos: int = INPUT_VIDEOS) -> list[Features]:
+    """Inputs of inferences: float32 features of `batch` videos each, owning their memory.
 
     They are the first `videos` of the dataset in the folder `data`, one batch at least, or random values without a folder.
     """
     videos = max(videos, batch)
     if data is None:
         random = np.random.default_rng(0)
-        visual, audio = (
-            random.uniform(*FEATURE_RANGE, (videos, features)).astype(np.float32)
-            for features in (VISUAL_FEATURES, AUDIO_FEATURES)
+        features = Features(
+            *(
+                random.uniform(*FEATURE_RANGE, (videos, width)).astype(np.float32)
+                for width in (VISUAL_FEATURES, AUDIO_FEATURES)
+            )
         )
     else:
-        visual, audio = open_dataset(data, verify=False).features(slice(videos))
-    starts = range(0, max(len(visual) - batch, 0) + 1, batch)
-
-    def batches(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        # An evaluation set smaller than a batch is gone through again.
-        return [array[np.arange(start, start + batch) % len(array)] for start in starts]
-
-    return batches(visual), batches(audio)
+        features = open_dataset(data, verify=False).features(slice(videos))
+    starts = range(0, max(features.videos - batch, 0) + 1, batch)
+    # A dataset smaller than a batch is repeated.
+    return [features.take(np.arange(start, start + batch) % features.videos) for start in starts]
 
 
 def _kept(

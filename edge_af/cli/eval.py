@@ -47,7 +47,7 @@ def command(artifact: Path, options: EvalOptions) -> None:
     check_labels(dataset)
     scorer = load_safely(artifact, runtime=options.runtime, threads=options.threads, confirmed=subject is not None)
     check_classes(artifact, scorer.classes, dataset)
-    check_features(dataset.visual, dataset.audio, str(options.data))
+    check_features(dataset.stored, str(options.data))
     if options.f1_threshold is None and subject is None:
         warn(f"no manifest beside {artifact}: F1 uses the threshold 0.5; --f1-threshold sets another.")
     threshold = (

@@ -13,8 +13,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.options import option
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from edge_af.data import Features
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,18 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     subject = subject_of(artifact)
     dataset = open_dataset(features) if features.is_dir() else None
     if dataset is not None:
-        count, visual, audio = dataset.videos, dataset.visual, dataset.audio
+        given = dataset.stored
     else:
-        visual, audio = _read_npz(features)
-        check_features(visual, audio, str(features))
-        count = len(visual)
+        given = _read_npz(features)
+        check_features(given, str(features))
+    count = given.videos
     chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
     if options.rows is None and count > options.videos:
         say(f"the first {options.videos} of {count:,} videos; --videos or --rows choose others.")
     scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
-    check_features(visual[chosen], audio[chosen], str(features), rows=chosen)
-    scores = score_all(scorer, visual[chosen], audio[chosen])
+    check_features(given.take(chosen), str(features), rows=chosen)
+    scores = score_all(scorer, given.take(chosen))
     if not np.isfinite(scores).all():
         broken = chosen[int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])]
         raise EdgeAfError(
@@ -92,9 +91,11 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
         tell(f"{video['id']:<{width}}  {labels}")
 
 
-def _read_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def _read_npz(path: Path) -> Features:
     """The arrays `visual` and `audio` of an .npz file, as they are."""
     import numpy as np
+
+    from edge_af.data import Features
 
     if not path.is_file():
         raise EdgeAfError(f"{path}: no such file or folder.")
@@ -106,7 +107,7 @@ def _read_npz(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
                     f"{path}: has no array {missing[0]!r}, only {', '.join(arrays.files) or 'none'}. "
                     "Save it with numpy.savez(path, visual=…, audio=…)."
                 )
-            return arrays["visual"], arrays["audio"]
+            return Features(arrays["visual"], arrays["audio"])
     except EdgeAfError:
         raise
     except Exception as error:

@@ -23,15 +23,15 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_af.bench.worker import inputs_of
+from edge_af.data import Features
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime, import_runtime, load, score_all
 from edge_af.subprocesses import die_with_parent
@@ -87,7 +87,7 @@ class _Failed(Exception):
 
 
 Tell = Callable[[dict[str, Any]], None]
-Inputs = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]
+Inputs = list[Features]
 
 
 @dataclass
@@ -146,14 +146,13 @@ def _live(job: PairJob, which: int, inputs: Inputs, orders: IO[bytes], answer_to
     status = 1
     try:
         die_with_parent()
-        visual, audio = inputs
         started = time.perf_counter_ns()
         path = Path(job.candidate if which == CANDIDATE else job.base)
         scorer = load(path, runtime=job.runtimes[which == CANDIDATE], threads=job.threads)
         first = []
         for at in range(FIRST_INFERENCES):
             begun = time.process_time_ns()
-            scorer.score(visual[at % len(visual)], audio[at % len(audio)])
+            scorer.score(inputs[at % len(inputs)])
             first.append(time.process_time_ns() - begun)
         tell({"load_ms": (time.perf_counter_ns() - started) / 1e6, "inference_s": min(first) / 1e9})
         begin = 0
@@ -161,11 +160,12 @@ def _live(job: PairJob, which: int, inputs: Inputs, orders: IO[bytes], answer_to
             order = json.loads(line)
             if "scores_to" in order:
                 count = order["videos"]
-                scores = score_all(scorer, np.concatenate(visual[:count]), np.concatenate(audio[:count]))
+                together = Features(*(np.concatenate(arrays) for arrays in zip(*inputs[:count], strict=True)))
+                scores = score_all(scorer, together)
                 np.save(order["scores_to"], scores)
                 tell({"scored": len(scores)})
                 continue
-            tell(_block(scorer.score, visual, audio, begin, order["warm_up"], order["inferences"]))
+            tell(_block(scorer.score, inputs, begin, order["warm_up"], order["inferences"]))
             begin += order["inferences"]
         status = 0
     except MemoryError as error:
@@ -180,24 +180,23 @@ def _live(job: PairJob, which: int, inputs: Inputs, orders: IO[bytes], answer_to
 
 def _block(
     score: Callable[..., Any],
-    visual: Sequence[NDArray[np.float32]],
-    audio: Sequence[NDArray[np.float32]],
+    inputs: Inputs,
     begin: int,
     warm_up: int,
     inferences: int,
 ) -> dict[str, Any]:
     """Nanoseconds of each inference of a block, by the clock on the wall and by the processor time that the process took."""
-    videos = min(INPUT_VIDEOS, len(visual))
-    chosen = [(visual[at % videos], audio[at % videos]) for at in range(begin, begin + warm_up + inferences)]
+    videos = min(INPUT_VIDEOS, len(inputs))
+    chosen = [inputs[at % videos] for at in range(begin, begin + warm_up + inferences)]
     wall_clock, cpu_clock = time.perf_counter_ns, time.process_time_ns
     wall, cpu = [], []
     # What ran in between has taken the caches.
     for video in chosen[:warm_up]:
-        score(*video)
+        score(video)
     before = resource.getrusage(resource.RUSAGE_SELF)
     for video in chosen[warm_up:]:
         wall_start, cpu_start = wall_clock(), cpu_clock()
-        score(*video)
+        score(video)
         cpu_end, wall_end = cpu_clock(), wall_clock()
         wall.append(wall_end - wall_start)
         cpu.append(cpu_end - cpu_start)

@@ -1,4 +1,12 @@
-"""YouTube-8M TFRecords in, a prepared dataset out; the made-up data set."""
+"""YouTube-8M TFRecords in, a prepared dataset out; synthetic data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VISUAL_FEATURES = 1024
 """Length of a video's visual feature vector (`mean_rgb`)."""
@@ -17,3 +25,21 @@ NO_FEATURE = (
     "its TFRecords with `edge-af data prepare`"
 )
 """Message about values that are not features."""
+
+
+class Features(NamedTuple):
+    """Feature vectors of n videos."""
+
+    visual: NDArray[Any]
+    """(n, 1024), a float dtype."""
+    audio: NDArray[Any]
+    """(n, 128), a float dtype."""
+
+    @property
+    def videos(self) -> int:
+        """Number of videos."""
+        return len(self.visual)
+
+    def take(self, rows: slice | Sequence[int] | NDArray[Any]) -> Features:
+        """Features of the videos `rows`, in that order."""
+        return Features(self.visual[rows], self.audio[rows])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 
 BLOCK = 256
@@ -21,12 +22,14 @@ MIX = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows` (n,) of the dataset, `visual` (n, 1024) and `audio` (n, 128) float32, `labels` (n, classes) uint8."""
+    """Videos of one training step."""
 
     rows: NDArray[np.int64]
-    visual: NDArray[np.float32]
-    audio: NDArray[np.float32]
+    """(n,), rows of the dataset."""
+    features: Features
+    """float32."""
     labels: NDArray[np.uint8]
+    """(n, classes)."""
 
 
 def split(videos: int, held_out: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -81,7 +84,7 @@ def batches(dataset: Dataset, order: NDArray[np.int64], size: int, ahead: int = 
         try:
             for start in range(0, len(order) - size + 1, size):
                 rows = order[start : start + size]
-                if not put(Batch(rows, *dataset.features(rows), dataset.labels(rows))):
+                if not put(Batch(rows, dataset.features(rows), dataset.labels(rows))):
                     return
             put(None)
         except BaseException as error:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
 from edge_af.typed import Mismatch, built
@@ -94,9 +94,14 @@ class Dataset:
         names = self.index.get("class_names") or []
         return [names[i] if i < len(names) and names[i] else f"class {i}" for i in range(self.classes)]
 
-    def features(self, rows: NDArray[np.int64] | slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Visual (n, 1024) and audio (n, 128) features of the videos `rows`, float32, in the order asked for."""
-        return self.visual[rows].astype(np.float32), self.audio[rows].astype(np.float32)
+    @property
+    def stored(self) -> Features:
+        """Features of all videos, memory-mapped, float16 or float32."""
+        return Features(self.visual, self.audio)
+
+    def features(self, rows: NDArray[np.int64] | slice) -> Features:
+        """Features of the videos `rows`, float32, in the order asked for."""
+        return Features(self.visual[rows].astype(np.float32), self.audio[rows].astype(np.float32))
 
     def labels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
         """Multi-hot labels of the videos `rows`: (n, classes) uint8, 1 where the class is a label."""

@@ -53,14 +53,14 @@ def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:
     scorer = load(job.path, runtime=job.runtime, threads=1)
     if job.scores is None:
         # The counts do not depend on the values.
-        visual, audio = inputs_of(None, 1, videos=1)
+        (video,) = inputs_of(None, 1, videos=1)
         tell({"stage": "counting inferences"})
         mark(0)
         for _ in range(WARM_UP):
-            scorer.score(visual[0], audio[0])
+            scorer.score(video)
         mark(1)
         for index in range(COUNTED):
-            scorer.score(visual[0], audio[0])
+            scorer.score(video)
             mark(2 + index)
         return
     assert job.data is not None
@@ -70,7 +70,7 @@ def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:
     end = time.monotonic() + job.seconds
     while job.start + len(found) < dataset.videos and (not found or time.monotonic() < end):
         one = slice(job.start + len(found), job.start + len(found) + 1)
-        found.append(scorer.score(*dataset.features(one))[0])
+        found.append(scorer.score(dataset.features(one))[0])
     with atomic_path(Path(job.scores)) as path, path.open("wb") as file:
         np.save(file, np.stack(found))
 

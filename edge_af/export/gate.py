@@ -39,7 +39,7 @@ def measured_gap(path: Path, data: GateData) -> float:
         GateFailed: a score is NaN.
     """
     rows = np.sort(data.rows)
-    scores = score_all(load(path), *data.dataset.features(rows))
+    scores = score_all(load(path), data.dataset.features(rows))
     if np.isnan(scores).any():
         raise GateFailed(f"{path.name}: a score is NaN on the gate's videos. The file was not kept.")
     return gap_at_20(scores, data.dataset.labels(rows))

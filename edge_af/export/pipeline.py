@@ -24,7 +24,7 @@ from edge_af.artifacts import (
     write_manifest,
 )
 from edge_af.console import Progress, say, warn
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
 from edge_af.errors import EdgeAfError
 from edge_af.export import proof
 from edge_af.export.gate import GateData, hold, measured_gap
@@ -158,9 +158,9 @@ def export_network(
             f"{run.classes:,}. Calibrate on the data it was trained on."
         )
     with staged_folder(out, OURS, overwrite=overwrite) as stage:
-        visual, audio = _videos_to_try(calibration)
+        features = _videos_to_try(calibration)
         with torch.inference_mode():
-            scores = torch.sigmoid(network(torch.from_numpy(visual), torch.from_numpy(audio))).numpy()
+            scores = torch.sigmoid(network(*map(torch.from_numpy, features))).numpy()
         graph = trace(network, run.classes)
         del network
         gc.collect()
@@ -192,7 +192,7 @@ def export_network(
         # What the checks load takes the graph's place in memory.
         del graph
         gc.collect()
-        files = [_checked(one, cpu, layers, (visual, audio, scores)) for one in written]
+        files = [_checked(one, cpu, layers, (features, scores)) for one in written]
         manifest = Manifest(
             model=run.model,
             preset=run.preset,
@@ -250,14 +250,13 @@ def _file_names(model: str, wanted: list[Wanted]) -> list[str]:
     return names
 
 
-def _videos_to_try(calibration: CalibrationData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A few training videos; made-up features of the same spread where there is no data."""
+def _videos_to_try(calibration: CalibrationData | None) -> Features:
+    """Features of a few training videos; random ones of the same spread without calibration data."""
     if calibration is not None:
         return calibration.dataset.features(calibration.rows[:TRIED])
     random = np.random.default_rng(0)
     visual, audio = ((TRIED, VISUAL_FEATURES), 0.5), ((TRIED, AUDIO_FEATURES), 0.7)
-    one, two = (np.clip(random.normal(0, sd, shape), -2, 2).astype(np.float32) for shape, sd in (visual, audio))
-    return one, two
+    return Features(*(np.clip(random.normal(0, sd, shape), -2, 2).astype(np.float32) for shape, sd in (visual, audio)))
 
 
 def _measuring(
@@ -396,7 +395,7 @@ def _checked(
     written: Written,
     cpu: str,
     layers: list[str],
-    tried: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    tried: tuple[Features, NDArray[np.float32]],
 ) -> ArtifactFile:
     """A file's entry in the manifest, once it is known to do what it is meant to do."""
     item, path = written.item, written.path

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import Features
 from edge_af.errors import GateFailed
 from edge_af.export.to_onnx import INTEGER_ACCURACY, weight_name
 from edge_af.runtime import load, score_all
@@ -151,11 +152,9 @@ def check_integer(file: str, execution: Execution, meant: list[str]) -> None:
         )
 
 
-def largest_difference(
-    path: Path, visual: NDArray[np.float32], audio: NDArray[np.float32], scores: NDArray[np.float32]
-) -> float:
-    """Largest difference between the file's scores and `scores` (n, classes), over visual (n, 1024) and audio (n, 128)."""
-    return float(np.abs(score_all(load(path), visual, audio) - scores).max())
+def largest_difference(path: Path, features: Features, scores: NDArray[np.float32]) -> float:
+    """Largest difference between a file's scores of n videos and `scores` (n, classes)."""
+    return float(np.abs(score_all(load(path), features) - scores).max())
 
 
 def check_agreement(file: str, difference: float) -> None:

@@ -152,8 +152,7 @@ def run_batches(
     rows = np.sort(rows)
     for start in range(0, len(rows), BATCH):
         chosen = rows[start : start + BATCH]
-        visual, audio = dataset.features(chosen)
-        fed = {name: array for name, array in (("visual", visual), ("audio", audio)) if name in graph.inputs}
+        fed = {name: array for name, array in dataset.features(chosen)._asdict().items() if name in graph.inputs}
         seen = {name: array for name, array in fed.items() if name in tensors}
         seen.update(zip(made, session.run(made, {**weights, **fed}) if made else (), strict=True))
         for name, values in seen.items():

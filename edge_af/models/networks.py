@@ -125,15 +125,13 @@ class FCLateFusion(nn.Module):
 
     @staticmethod
     def _stream(features: int, config: FCLateFusionConfig) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for depth in range(config.depth):
-            layers += [
-                nn.Linear(features if depth == 0 else config.width, config.width),
-                nn.ReLU(),
-                nn.BatchNorm1d(config.width),
-                nn.Dropout(config.dropout),
-            ]
-        return nn.Sequential(*layers)
+        stream = nn.Sequential()
+        for number in range(1, config.depth + 1):
+            stream.add_module(f"fc{number}", nn.Linear(features if number == 1 else config.width, config.width))
+            stream.add_module(f"relu{number}", nn.ReLU())
+            stream.add_module(f"norm{number}", nn.BatchNorm1d(config.width))
+            stream.add_module(f"dropout{number}", nn.Dropout(config.dropout))
+        return stream
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
         return self.head(torch.cat([self.visual(visual), self.audio(audio)], dim=1))

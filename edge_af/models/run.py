@@ -198,7 +198,7 @@ def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
                 f"{path}: does not hold this network's weights: SHA-256 {found[:12]}… where {RUN} says {sha256[:12]}…, "
                 "so the file was changed or damaged.\nCopy the run again, or train again."
             )
-        return load_file(path)
+        return with_layer_names(load_file(path))
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: missing. Train again.") from None
     except OSError as error:
@@ -206,6 +206,16 @@ def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise EdgeAfError(f"{path}: does not hold this network's weights: {reason}. Train again.") from None
+
+
+def with_layer_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename FC Late Fusion's tensors in files of earlier versions, which number modules: `visual.4` is `visual.fc2`."""
+
+    def named(match: re.Match[str]) -> str:
+        depth, part = divmod(int(match[2]), 4)
+        return f"{match[1]}.{('fc', 'relu', 'norm', 'dropout')[part]}{depth + 1}."
+
+    return {re.sub(r"\b(visual|audio)\.(\d+)\.", named, name): tensor for name, tensor in tensors.items()}
 
 
 def _unlike(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:

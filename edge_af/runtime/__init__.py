@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import AUDIO_FEATURES, LARGEST_FEATURE, NO_FEATURE, VISUAL_FEATURES, Features
 from edge_af.errors import EdgeAfError
 from edge_af.files import check_utf8_name
 
@@ -34,8 +35,8 @@ class Scorer(Protocol):
     max_batch: int | None
     """The most videos to score at a time for scores that are each video's own; None where the others make no difference."""
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (n, classes) float32 of visual (n, 1024) and audio (n, 128) float32 features."""
+    def score(self, features: Features) -> NDArray[np.float32]:
+        """Probabilities (n, classes) float32 from float32 features of n videos."""
         ...
 
 
@@ -144,52 +145,46 @@ def import_runtime(runtime: str) -> None:
         raise MissingRuntime(f"there is no runtime {runtime!r} to import; there are onnxruntime and litert.")
 
 
-def score_all(
-    scorer: Scorer, visual: NDArray[np.generic], audio: NDArray[np.generic], batch: int = 256
-) -> NDArray[np.float32]:
-    """Scores (videos, classes) of features (videos, 1024) and (videos, 128) of any float dtype.
+def score_all(scorer: Scorer, features: Features, batch: int = 256) -> NDArray[np.float32]:
+    """Scores (videos, classes) of features of any float dtype.
 
     `batch` videos are scored at a time, or fewer where a video's scores would depend on the others' (`Scorer.max_batch`).
     """
     batch = min(batch, scorer.max_batch or batch)
-    scores = np.empty((len(visual), scorer.classes), np.float32)
-    for start in range(0, len(visual), batch):
+    scores = np.empty((features.videos, scorer.classes), np.float32)
+    for start in range(0, features.videos, batch):
         rows = slice(start, start + batch)
-        scores[rows] = scorer.score(np.array(visual[rows], np.float32), np.array(audio[rows], np.float32))
+        scores[rows] = scorer.score(Features(*(np.array(array, np.float32) for array in features.take(rows))))
     return scores
 
 
-def check_features(
-    visual: NDArray[np.generic], audio: NDArray[np.generic], where: str, rows: Sequence[int] | None = None
-) -> None:
-    """Refuse features that no score could be made of. Arrays mapped from a file are read a part at a time.
+def check_features(features: Features, where: str, rows: Sequence[int] | None = None) -> None:
+    """Refuse features that cannot be scored. Memory-mapped arrays are read in parts.
 
     Args:
-        visual: (videos, 1024), any float dtype.
-        audio: (videos, 128), any float dtype.
-        where: the file or folder they come from, for the message.
-        rows: which of its rows these are, for the message; the first ones when None.
+        features: of any float dtype.
+        where: their file or folder, for the message.
+        rows: their rows there, for the message; None: 0, 1, 2, …
 
     Raises:
         EdgeAfError: an array is not of floats or not of that shape, there are no videos or not as many of each, or a value
             is NaN, infinite or none that a feature has, as in YouTube-8M's 8-bit codes; the message names array and row.
     """
-    from edge_af.data import AUDIO_FEATURES, LARGEST_FEATURE, NO_FEATURE, VISUAL_FEATURES
-
-    for name, array, features in (("visual", visual, VISUAL_FEATURES), ("audio", audio, AUDIO_FEATURES)):
+    arrays = features._asdict()
+    for (name, array), width in zip(arrays.items(), (VISUAL_FEATURES, AUDIO_FEATURES), strict=True):
         if array.dtype.kind in "iu":
             raise EdgeAfError(f"{where}: array {name!r} holds whole numbers ({array.dtype}); {NO_FEATURE}.")
-        if array.ndim != 2 or array.shape[1] != features or array.dtype.kind != "f":
+        if array.ndim != 2 or array.shape[1] != width or array.dtype.kind != "f":
             raise EdgeAfError(
-                f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {features})."
+                f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {width})."
             )
-    if len(visual) != len(audio):
+    if len(features.visual) != len(features.audio):
         raise EdgeAfError(
-            f"{where}: {len(visual)} rows in 'visual' and {len(audio)} in 'audio'; expected as many of each."
+            f"{where}: {len(features.visual)} rows in 'visual' and {len(features.audio)} in 'audio'; expected the same number."
         )
-    if len(visual) == 0:
+    if features.videos == 0:
         raise EdgeAfError(f"{where}: holds no videos.")
-    for name, array in (("visual", visual), ("audio", audio)):
+    for name, array in arrays.items():
         for start in range(0, len(array), 4096):
             block = np.asarray(array[start : start + 4096], np.float32)
             # NaN compares false.

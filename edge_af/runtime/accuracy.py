@@ -54,7 +54,7 @@ def score_dataset(
     step = 4 * batch
     for start in range(0, dataset.videos, step):
         rows = slice(start, start + step)
-        scores[rows] = score_all(scorer, dataset.visual[rows], dataset.audio[rows], batch)
+        scores[rows] = score_all(scorer, dataset.stored.take(rows), batch)
         on_scored(len(scores[rows]))
     if broken := int(np.isnan(scores).any(axis=1).sum()):
         raise EdgeAfError(f"{path}: {broken:,} of {len(scores):,} videos have a NaN score.")

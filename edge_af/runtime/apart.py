@@ -26,7 +26,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, MOST_CLASSES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, MOST_CLASSES, VISUAL_FEATURES, Features
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime
@@ -75,18 +75,18 @@ class ApartScorer:
         self.runtime, self.classes, self.max_batch = loaded.runtime, loaded.classes, loaded.max_batch
         self._step = "running"
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Features) -> NDArray[np.float32]:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({"videos": len(visual)}).encode() + b"\n")
-            for array in (visual, audio):
+            self._process.stdin.write(json.dumps({"videos": features.videos}).encode() + b"\n")
+            for array in features:
                 self._process.stdin.write(np.ascontiguousarray(array, np.float32).data)
             self._process.stdin.flush()
         deadline = time.monotonic() + SECONDS
-        if self._answer(_Scored, SECONDS).videos != len(visual):
+        if self._answer(_Scored, SECONDS).videos != features.videos:
             raise EdgeAfError(f"{self._path}: answers with other videos than it was given. Export it again.")
-        data = self._read(4 * len(visual) * self.classes, deadline)
-        return np.frombuffer(data, np.float32).reshape(len(visual), self.classes).copy()
+        data = self._read(4 * features.videos * self.classes, deadline)
+        return np.frombuffer(data, np.float32).reshape(features.videos, self.classes).copy()
 
     def _answer(self, kind: type[T], seconds: float) -> T:
         """The child's next line, of this kind."""
@@ -177,11 +177,11 @@ def main() -> None:
         answers.flush()
         while line := features.readline():
             videos = json.loads(line)["videos"]
-            visual, audio = (
+            arrays = (
                 np.frombuffer(features.read(4 * videos * width), np.float32).reshape(videos, width)
                 for width in (VISUAL_FEATURES, AUDIO_FEATURES)
             )
-            scores = np.ascontiguousarray(scorer.score(visual, audio), np.float32)
+            scores = np.ascontiguousarray(scorer.score(Features(*arrays)), np.float32)
             if scores.shape != (videos, scorer.classes):
                 raise EdgeAfError(
                     f"{path}: gives scores of the shape {scores.shape} for {videos} videos. Export it again."

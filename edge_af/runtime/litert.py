@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import without_chatter
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder
 from edge_af.runtime import MissingRuntime
@@ -81,15 +81,15 @@ class LiteRtScorer:
         self.classes = int(output["shape"][-1])
         self._batch = int(runner.get_input_details()["visual"]["shape"][0])
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Features) -> NDArray[np.float32]:
         try:
-            if len(visual) != self._batch:
-                for name, array in (("visual", visual), ("audio", audio)):
+            if features.videos != self._batch:
+                for name, array in features._asdict().items():
                     self._interpreter.resize_tensor_input(self._inputs[name]["index"], array.shape)
                 self._interpreter.allocate_tensors()
-                self._batch = len(visual)
-            self._interpreter.set_tensor(self._inputs["visual"]["index"], held_features(visual, self._inputs["visual"]))
-            self._interpreter.set_tensor(self._inputs["audio"]["index"], held_features(audio, self._inputs["audio"]))
+                self._batch = features.videos
+            for name, array in features._asdict().items():
+                self._interpreter.set_tensor(self._inputs[name]["index"], held_features(array, self._inputs[name]))
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
@@ -187,12 +187,12 @@ class MappedLiteRtScorer:
         self._outputs = self._model.create_output_buffers(0)
         self._batch = videos
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Features) -> NDArray[np.float32]:
         try:
-            if len(visual) != self._batch:
-                self._resize(len(visual))
-            self._inputs["visual"].write(held_features(visual, self._details["visual"]))
-            self._inputs["audio"].write(held_features(audio, self._details["audio"]))
+            if features.videos != self._batch:
+                self._resize(features.videos)
+            for name, array in features._asdict().items():
+                self._inputs[name].write(held_features(array, self._details[name]))
             self._model.run_by_index(0, self._buffers, self._outputs)
             scores: NDArray[Any] = self._outputs[0].read(self._batch * self.classes, self._output["dtype"])
         except (ValueError, RuntimeError) as error:

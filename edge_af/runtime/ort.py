@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
 from edge_af.errors import EdgeAfError
 from edge_af.files import package_data, staged_folder
 from edge_af.runtime import MissingRuntime
@@ -123,9 +123,9 @@ class OnnxScorer:
         # It takes one range for the whole batch, so that a video's scores would depend on those it is scored with.
         self.max_batch = 1 if has_operator(path, "DynamicQuantizeLinear") else None
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Features) -> NDArray[np.float32]:
         try:
-            scores: NDArray[np.float32] = self._session.run([OUTPUT], {"visual": visual, "audio": audio})[0]
+            scores: NDArray[np.float32] = self._session.run([OUTPUT], features._asdict())[0]
         except Exception as error:  # as above
             raise EdgeAfError(f"{self._path}: onnxruntime cannot run this graph: {_first_line(error)}") from None
         return scores
@@ -152,14 +152,11 @@ def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
             str(stage / PACKED), session_options(path), providers=["CPUExecutionProvider"]
         )
         random = np.random.default_rng(0)
-        visual, audio = (
-            random.uniform(-2, 2, (2, width)).astype(np.float32) for width in (VISUAL_FEATURES, AUDIO_FEATURES)
+        features = Features(
+            *(random.uniform(-2, 2, (2, width)).astype(np.float32) for width in (VISUAL_FEATURES, AUDIO_FEATURES))
         )
         for videos in (1, 2):
-            one, two = (
-                each.run([OUTPUT], {"visual": visual[:videos], "audio": audio[:videos]})[0]
-                for each in (session, packed)
-            )
+            one, two = (each.run([OUTPUT], features.take(slice(videos))._asdict())[0] for each in (session, packed))
             if not np.allclose(one, two, rtol=0, atol=SAME_SCORES):
                 raise EdgeAfError(
                     f"{path}: this onnxruntime scores differently from packed weights; load it without them."

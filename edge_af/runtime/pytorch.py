@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import Features
+
 
 class TorchScorer:
     """A run folder, ready to score. See `edge_af.runtime.Scorer`."""
@@ -23,10 +25,10 @@ class TorchScorer:
         run, self._network = load_network(path)
         self.classes = run.classes
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Features) -> NDArray[np.float32]:
         import torch
 
         with torch.inference_mode():
-            logits = self._network(torch.from_numpy(visual), torch.from_numpy(audio))
+            logits = self._network(*map(torch.from_numpy, features))
             scores: NDArray[np.float32] = torch.sigmoid(logits).numpy()
         return scores

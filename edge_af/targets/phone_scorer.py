@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import Features
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, sha256_file
 from edge_af.records.results import OK
@@ -51,15 +52,15 @@ class PhoneScorer:
         self._phone, self._path, self._run, self._folder, self._on_scored = phone, path, run, folder, on_scored
         self._inputs, self._output = tensor_details(path)
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Features) -> NDArray[np.float32]:
         """See `edge_af.runtime.Scorer`.
 
         Raises:
             Gone: the phone went away meanwhile.
             EdgeAfError: it has no room, `benchmark_model` fails, or it leaves no scores of these videos.
         """
-        videos, inputs, files = len(visual), {}, []
-        for name, array in (("visual", visual), ("audio", audio)):
+        videos, inputs, files = features.videos, {}, []
+        for name, array in features._asdict().items():
             file = self._file(name, held_features(array, self._inputs[name]))
             inputs[self._inputs[name]["name"]] = (file.place, array.shape[1])
             files.append(file)

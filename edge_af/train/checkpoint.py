@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from edge_af.console import warn
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
-from edge_af.models.run import write_tensors
+from edge_af.models.run import with_layer_names, write_tensors
 from edge_af.train.distributed import Group, gathered
 from edge_af.train.learning import Learner
 from edge_af.typed import Mismatch, built
@@ -110,8 +110,8 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], gr
             progressed = built(Progressed, parse_json(metadata["progressed"]))
             for record in [*progressed.records, *([progressed.best["training"]] if progressed.best else [])]:
                 built(EpochRecord, record, unknown=True)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — it is no mapping
-        _restore(learner, tensors, group)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a mapping
+        _restore(learner, with_layer_names(tensors), group)
     except EdgeAfError:
         raise
     except DAMAGE as error:

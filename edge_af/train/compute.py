@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edge_af.data import Features
 from edge_af.data.batches import Batch
 from edge_af.errors import EdgeAfError
 from edge_af.train.distributed import Group, from_the_first
@@ -28,6 +29,10 @@ WORTH_IT = 1.2
 """bfloat16 has to multiply this much faster than float32: converting the weights at every step costs something too."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+
+
+Inputs = tuple[Tensor, Tensor]
+"""Visual (n, 1024) and audio (n, 128) float32 on the device."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,12 @@ class Compute:
         """The block in which matrix products are in `dtype`."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bf16")
 
-    def tensors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Visual (n, 1024), audio (n, 128) and labels (n, classes) on the device, float32.
-
-        To a GPU they go from pinned memory, so that the copy runs while the step before is computed.
-        """
-        visual, audio, labels = (self.tensor(array) for array in (batch.visual, batch.audio, batch.labels))
-        return visual, audio, labels.float()
+    def inputs(self, features: Features) -> Inputs:
+        """Features on the device, as a network takes them."""
+        return self.tensor(features.visual), self.tensor(features.audio)
 
     def tensor(self, array: NDArray[np.generic]) -> Tensor:
-        """An array on the device."""
+        """An array on the device, copied from pinned memory while the step before is computed."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.on_gpu else tensor
 

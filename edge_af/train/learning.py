@@ -18,7 +18,7 @@ from torch import Tensor
 from edge_af import metrics
 from edge_af.data.dataset import Dataset
 from edge_af.models.networks import AttendFusion, FCLateFusion
-from edge_af.train.compute import Compute
+from edge_af.train.compute import Compute, Inputs
 from edge_af.train.options import TrainOptions
 
 
@@ -33,15 +33,13 @@ class Learner:
     """`network` as it is called in training: with several processes, what averages its gradients over them."""
 
 
-def update(
-    learner: Learner, visual: Tensor, audio: Tensor, targets: Tensor, lr: float, clip: float, compute: Compute
-) -> Tensor:
+def update(learner: Learner, inputs: Inputs, targets: Tensor, lr: float, clip: float, compute: Compute) -> Tensor:
     """One update; returns the batch's loss, a scalar on the device."""
     network, optimizer = learner.network, learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = lr
     with compute.autocast():
-        logits = learner.forward(visual, audio)
+        logits = learner.forward(*inputs)
     loss = multi_label_cross_entropy(logits.float(), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -95,9 +93,9 @@ def measure(
     scores, total = [], 0.0
     for start in range(0, len(rows), 512):
         part = rows[start : start + 512]
-        visual, audio = dataset.features(part)
+        inputs = (torch.from_numpy(array).to(device) for array in dataset.features(part))
         with torch.inference_mode():
-            logits = network(torch.from_numpy(visual).to(device), torch.from_numpy(audio).to(device)).cpu()
+            logits = network(*inputs).cpu()
         labels = torch.from_numpy(dataset.labels(part)).float()
         total += multi_label_cross_entropy(logits, labels).item() * len(part)
         scores.append(torch.sigmoid(logits).numpy())

@@ -337,18 +337,18 @@ def _train_epoch(
     own, share = order[job.group.rank :: job.group.size], job.group.share_of(job.batch)
     watch = Stopwatch(time.perf_counter())
     for batch in watch.timed(batches(job.dataset, own, share)):
-        visual, audio, targets = job.compute.tensors(batch)
+        inputs, targets = job.compute.inputs(batch.features), job.compute.tensor(batch.labels).float()
         if job.teacher is not None:
             # The loss is linear in its target: one between label and teacher's score is the same as two losses.
-            targets = torch.lerp(targets, job.teacher.scores(batch.rows, visual, audio), options.teacher_weight)
+            targets = torch.lerp(targets, job.teacher.scores(batch.rows, inputs), options.teacher_weight)
         lr = options.lr * lr_factor(state.step, job.steps, options.warmup)
-        update_loss = update(learner, visual, audio, targets, lr, options.clip, job.compute)
-        watch.videos += len(visual)
+        update_loss = update(learner, inputs, targets, lr, options.clip, job.compute)
+        watch.videos += len(batch.rows)
         # One rank's signal is everybody's: they stop behind the same step.
         loss, stop = mean_over([update_loss.item(), float(bool(stopped))], job.group)
         if not math.isfinite(loss):
             # Features are not read through beforehand: of millions of videos that takes minutes.
-            check_features(job.dataset.visual, job.dataset.audio, str(job.dataset.folder))
+            check_features(job.dataset.stored, str(job.dataset.folder))
             kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
             raise EdgeAfError(f"{job.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
         state.step += 1

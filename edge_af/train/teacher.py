@@ -16,7 +16,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import sha256_file
 from edge_af.models.networks import AttendFusion, FCLateFusion
 from edge_af.models.run import Run, load_network
-from edge_af.train.compute import Compute
+from edge_af.train.compute import Compute, Inputs
 
 KEPT_BYTES = 2 * 2**30
 """Scores of all training videos are kept in memory if they take no more: a teacher of 341M parameters scores a video
@@ -27,8 +27,8 @@ BATCH = 512
 class Teacher(Protocol):
     """Anything that has scores for videos of the training set."""
 
-    def scores(self, rows: NDArray[np.int64], visual: Tensor, audio: Tensor) -> Tensor:
-        """Scores (n, classes) float32 of the videos `rows`, whose features (n, 1024) and (n, 128) are given as well."""
+    def scores(self, rows: NDArray[np.int64], inputs: Inputs) -> Tensor:
+        """Scores (n, classes) float32 of the videos `rows`, whose features are `inputs`."""
         ...
 
 
@@ -38,9 +38,9 @@ class AskedEachTime:
     def __init__(self, network: AttendFusion | FCLateFusion, compute: Compute) -> None:
         self._network, self._compute = network, compute
 
-    def scores(self, rows: NDArray[np.int64], visual: Tensor, audio: Tensor) -> Tensor:
+    def scores(self, rows: NDArray[np.int64], inputs: Inputs) -> Tensor:
         with torch.inference_mode(), self._compute.autocast():
-            return torch.sigmoid(self._network(visual, audio).float())
+            return torch.sigmoid(self._network(*inputs).float())
 
 
 class AskedOnce:
@@ -49,7 +49,7 @@ class AskedOnce:
     def __init__(self, scores: NDArray[np.float16], compute: Compute) -> None:
         self._scores, self._compute = scores, compute
 
-    def scores(self, rows: NDArray[np.int64], visual: Tensor, audio: Tensor) -> Tensor:
+    def scores(self, rows: NDArray[np.int64], inputs: Inputs) -> Tensor:
         return self._compute.tensor(self._scores[rows]).float()
 
 
@@ -75,7 +75,6 @@ def ready(network: AttendFusion | FCLateFusion, dataset: Dataset, compute: Compu
     with Progress("asking the teacher", dataset.videos, "videos") as progress:
         for start in range(0, dataset.videos, BATCH):
             rows = np.arange(start, min(start + BATCH, dataset.videos))
-            visual, audio = (compute.tensor(array) for array in dataset.features(rows))
-            kept[rows] = asked.scores(rows, visual, audio).cpu().numpy()
+            kept[rows] = asked.scores(rows, compute.inputs(dataset.features(rows))).cpu().numpy()
             progress.update(len(rows))
     return AskedOnce(kept, compute)

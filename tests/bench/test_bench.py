@@ -82,7 +82,7 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
     row = next(row for row in results.rows if row.runtime == "litert" and row.precision == "int8")
     scorer = load(exports / row.artifact / row.file)
     labels = eval_dataset.labels(slice(None))
-    here = evaluate(score_all(scorer, eval_dataset.visual, eval_dataset.audio), labels, 0.25)
+    here = evaluate(score_all(scorer, eval_dataset.stored), labels, 0.25)
     assert row.gap_at_20 == pytest.approx(here.gap_at_20, abs=1e-9) and row.f1_micro == pytest.approx(here.f1_micro)
     for row in results.rows:
         assert row.weight_bytes is not None and 0.5 * row.size_bytes < row.weight_bytes <= row.size_bytes

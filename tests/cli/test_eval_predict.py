@@ -15,6 +15,7 @@ import pytest
 from tiny_export import CONFIGS
 
 from edge_af.cli import cli
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
@@ -42,7 +43,7 @@ def refused(*arguments: object) -> str:
 
 
 def test_eval_gives_the_metrics_of_the_file(artifact: Path, eval_dataset: Dataset):
-    scores = score_all(load(artifact), eval_dataset.visual, eval_dataset.audio)
+    scores = score_all(load(artifact), eval_dataset.stored)
     labels = eval_dataset.labels(slice(None))
     found = json.loads(run("eval", artifact, "--data", eval_dataset.folder, "--json"))
     assert found == found | evaluate(scores, labels, 0.25).as_dict()
@@ -108,7 +109,7 @@ def test_eval_refuses_bad_input(artifact: Path, exports: Path, eval_dataset: Dat
 
 def test_predict_names_the_best_labels(artifact: Path, eval_dataset: Dataset):
     visual, audio = eval_dataset.features(np.array([4, 7, 8]))
-    scores = score_all(load(artifact), visual, audio)
+    scores = score_all(load(artifact), Features(visual, audio))
     found = json.loads(run("predict", artifact, eval_dataset.folder, "--rows", "4,7:9", "--top", 2, "--json"))
     assert [video["id"] for video in found] == ["v00004", "v00007", "v00008"]
     for video, own in zip(found, scores, strict=True):

@@ -59,5 +59,5 @@ def test_something_else_does_not_agree(scores: np.ndarray, kind: str):
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
 def test_real_int8_files_agree_with_fp32(exports: Path, eval_dataset: Dataset, model: str, suffix: str):
     features = eval_dataset.features(slice(100))
-    fp32 = score_all(load(exports / model / f"{model}-fp32.onnx"), *features)
-    assert agreement(fp32, score_all(load(exports / model / f"{model}-int8.{suffix}"), *features)) > 0.95
+    fp32 = score_all(load(exports / model / f"{model}-fp32.onnx"), features)
+    assert agreement(fp32, score_all(load(exports / model / f"{model}-int8.{suffix}"), features)) > 0.95

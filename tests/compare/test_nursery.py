@@ -82,11 +82,11 @@ def test_a_child_that_dies_while_it_is_timed(pair: tuple[Path, Path]):
             scorer = real(path, **options)
             class Dying:
                 count = 0
-                def score(self, *features):
+                def score(self, features):
                     self.count += 1
                     if self.count > 8:
                         os.kill(os.getpid(), signal.SIGSEGV)
-                    return scorer.score(*features)
+                    return scorer.score(features)
             return Dying()
     """
     with (

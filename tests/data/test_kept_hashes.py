@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_af.cli import cli
+from edge_af.data import Features
 from edge_af.data import dataset as stored
 from edge_af.data.dataset import ARRAYS, Dataset, open_dataset
 from edge_af.data.writer import sample
@@ -85,10 +86,10 @@ def test_codes_are_not_taken_for_features(tmp_path: Path, eval_dataset: Dataset)
         ([np.where(array > 100, 40.5, 0.5) for array in codes], "row 0: holds 40.5"),
     ):
         with pytest.raises(EdgeAfError) as refused:
-            check_features(arrays[0], arrays[1], "x.npz")
+            check_features(Features(arrays[0], arrays[1]), "x.npz")
         assert said in str(refused.value) and "dequantize" in str(refused.value)
-    check_features(visual, audio, "x.npz")
-    check_features(np.zeros_like(visual), np.zeros_like(audio), "x.npz")
+    check_features(Features(visual, audio), "x.npz")
+    check_features(Features(np.zeros_like(visual), np.zeros_like(audio)), "x.npz")
 
 
 @pytest.mark.slow

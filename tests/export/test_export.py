@@ -14,6 +14,7 @@ from torch import nn
 
 from edge_af.artifacts import check_file, checked_files, read_manifest
 from edge_af.cli import cli
+from edge_af.data import Features
 from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
@@ -70,7 +71,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
         assert file.cpu == ("x86-64" if integer and file.format == "onnx" else None)
         assert file.max_difference is not None
         assert file.max_difference < (0.25 if integer else 1e-5)
-        scores = load(path).score(visual, audio)
+        scores = load(path).score(Features(visual, audio))
         assert scores.shape == (3, CLASSES)
     # Every file lists its path relative to its folder, so that the folder can move.
     shutil.move(out, tmp_path / "moved")
@@ -251,7 +252,7 @@ def test_int8_and_int4_of_a_linear_network_lose_little_on_real_videos(
     data = open_dataset(tmp_path / "eval")
     visual, audio = data.features(slice(None))
     labels = data.labels(slice(None))
-    gap = {path.name: gap_at_20(score_all(load(path), visual, audio), labels) for path in out.glob("fc-*")}
+    gap = {path.name: gap_at_20(score_all(load(path), Features(visual, audio)), labels) for path in out.glob("fc-*")}
     for name, value in gap.items():
         lost = gap["fc-late-fusion-fp32.onnx"] - value
         assert lost <= (0.001 if "int4" in name else 0.0005), (name, lost)
@@ -281,7 +282,7 @@ def test_integer_inputs_and_outputs(
         *(("onnx", "int8-static", "float32", 1.0), ("tflite", "int8-static", "int8", 1.0)),
     }
     visual, audio = dataset.features(slice(0, 20))
-    one, two = (load(out / f"attend-fusion-{name}.tflite").score(visual, audio) for name in ("fp32", "int8"))
+    one, two = (load(out / f"attend-fusion-{name}.tflite").score(Features(visual, audio)) for name in ("fp32", "int8"))
     assert two.dtype == np.float32
     assert 0 < np.abs(one - two).mean() < 0.04
     with pytest.raises(EdgeAfError, match=r"does not have static activations"):

@@ -81,7 +81,7 @@ def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labeled: Dat
             continue
         assert file.gate is not None
         # The two that share the broken tensor, one giving and one reading it.
-        assert sorted(file.gate.layers_kept_float) == ["audio.4", "audio.8"]
+        assert sorted(file.gate.layers_kept_float) == ["audio.fc2", "audio.fc3"]
         assert (file.integer_layers, file.float_layers) == (5, 2)
         assert file.gate.gap_at_20_drop <= 0.02
         assert (file.gate.data, file.gate.videos, file.gate.max_gap_drop) == ("held-out", 400, 0.02)
@@ -90,7 +90,7 @@ def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labeled: Dat
         fp32 = measured_gap(tmp_path / "out" / f"fc-late-fusion-fp32.{file.format}", gate)
         assert fp32 - file.gate.gap_at_20 == pytest.approx(file.gate.gap_at_20_drop, abs=1e-12)
         worst = min((row for row in table["rows"] if row["format"] == file.format), key=lambda row: row["snr_db"])
-        assert worst["layer"] in ("audio.4", "audio.8")
+        assert worst["layer"] in ("audio.fc2", "audio.fc3")
         assert worst["gap_at_20_drop"] > 0.02
 
 

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from small_networks import torch_scores
 from torch import nn
 
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.errors import GateFailed
 from edge_af.export.graph import Graph, Node, save_onnx
@@ -69,7 +70,7 @@ def test_layers_run_in_integers_and_scores_stay_near(
     check_integer(path.name, execution, made.integer_layers)
     visual, audio = dataset.features(slice(100, 160))
     expected = torch_scores(network, visual, audio)
-    found = load(path).score(visual, audio)
+    found = load(path).score(Features(visual, audio))
     # These random networks amplify noise; a trained one's scores are nearer.
     error = np.abs(found - expected)
     mean, largest = (0.06, 0.5) if name == "mixed bits" else (0.02, 0.25)
@@ -77,7 +78,7 @@ def test_layers_run_in_integers_and_scores_stay_near(
     assert 0 < error.max() < largest
     # Of 30 scores a video, hardly two may fall together: the logits are not quantized.
     assert min(len(np.unique(row)) for row in found) >= 28
-    single = np.concatenate([load(path).score(visual[i : i + 1], audio[i : i + 1]) for i in range(3)])
+    single = np.concatenate([load(path).score(Features(visual[i : i + 1], audio[i : i + 1])) for i in range(3)])
     if format == "tflite" or name == "static":
         np.testing.assert_allclose(single, found[:3], atol=1e-5)
 
@@ -107,7 +108,7 @@ def test_every_recipe_gives_a_working_file(
     assert made.integer_layers == (layers if recipe.form.activations != "float" else [])
     assert execution.undelegated == ()
     visual, audio = dataset.features(slice(100, 160))
-    error = np.abs(load(path).score(visual, audio) - torch_scores(network, visual, audio))
+    error = np.abs(load(path).score(Features(visual, audio)) - torch_scores(network, visual, audio))
     assert 0 < error.mean() < LOOSE[recipe.precision]
 
 
@@ -123,9 +124,9 @@ def test_both_formats_hold_the_same_weights(
     expected_path = tmp_path / "expected.onnx"
     save_onnx(replace(graph, constants={**graph.constants, **held}), expected_path)
     visual, audio = dataset.features(slice(100, 110))
-    expected = load(expected_path).score(visual, audio)
+    expected = load(expected_path).score(Features(visual, audio))
     for format in ("onnx", "tflite"):
-        found = load(write(graph, made, format, tmp_path)).score(visual, audio)
+        found = load(write(graph, made, format, tmp_path)).score(Features(visual, audio))
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -165,7 +166,9 @@ def test_sizes_are_what_the_bits_promise(format: str, tmp_path: Path) -> None:
 def test_both_formats_follow_the_same_plan(graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path) -> None:
     made = plan(graph, RECIPES["static"], ranges)
     visual, audio = dataset.features(slice(100, 160))
-    one, two = (load(write(graph, made, format, tmp_path)).score(visual, audio) for format in ("onnx", "tflite"))
+    one, two = (
+        load(write(graph, made, format, tmp_path)).score(Features(visual, audio)) for format in ("onnx", "tflite")
+    )
     assert np.abs(one - two).mean() < 0.015
 
 
@@ -181,7 +184,7 @@ def test_activations_are_what_the_processor_multiplies_best(
     assert {types[name] for name in points} == {kind}
     assert onnx_execution(path, layers_of(graph), cpu).float_layers == ()
     visual, audio = dataset.features(slice(100, 160))
-    assert np.abs(load(path).score(visual, audio) - torch_scores(network, visual, audio)).mean() < 0.02
+    assert np.abs(load(path).score(Features(visual, audio)) - torch_scores(network, visual, audio)).mean() < 0.02
 
 
 def test_both_processors_files_give_the_same_scores(
@@ -189,7 +192,9 @@ def test_both_processors_files_give_the_same_scores(
 ) -> None:
     made = plan(graph, RECIPES["static"], ranges)
     visual, audio = dataset.features(slice(100, 130))
-    scores = [load(write(graph, made, "onnx", tmp_path, cpu)).score(visual, audio) for cpu in ("x86-64", "arm64")]
+    scores = [
+        load(write(graph, made, "onnx", tmp_path, cpu)).score(Features(visual, audio)) for cpu in ("x86-64", "arm64")
+    ]
     assert np.abs(scores[0] - scores[1]).mean() < 1e-3
 
 
@@ -225,7 +230,9 @@ def test_wrong_scores_fail_the_export(network: nn.Module, graph: Graph, dataset:
     weight[0, 0] += 1
     save_onnx(replace(graph, constants={**graph.constants, "head.weight": weight}), tmp_path / "net.onnx")
     visual, audio = dataset.features(slice(0, 16))
-    difference = largest_difference(tmp_path / "net.onnx", visual, audio, torch_scores(network, visual, audio))
+    difference = largest_difference(
+        tmp_path / "net.onnx", Features(visual, audio), torch_scores(network, visual, audio)
+    )
     with pytest.raises(GateFailed, match=r"net.onnx: scores differ"):
         check_agreement("net.onnx", difference)
     with pytest.raises(GateFailed):

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from small_dataset import REPOSITORY
 
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
 from edge_af.export.quantize import plan
@@ -28,11 +29,12 @@ SCORE = """
 import sys
 import numpy as np
 import edge_af
+from edge_af.data import Features
 from edge_af.runtime.litert import interpreter_class
 assert interpreter_class().__module__.startswith("tflite_runtime"), interpreter_class().__module__
 file, features, scores = sys.argv[1:]
 given = np.load(features)
-np.save(scores, edge_af.load(file).score(given["visual"], given["audio"]))
+np.save(scores, edge_af.load(file).score(Features(given["visual"], given["audio"])))
 """
 
 
@@ -72,7 +74,7 @@ def test_files_run_in_tflite_runtime(
     np.savez(features, visual=visual, audio=audio)
     done = _scored(old_python, file, features, scores)
     assert done.returncode == 0, done.stderr
-    error = np.abs(np.load(scores) - load(file).score(visual, audio))
+    error = np.abs(np.load(scores) - load(file).score(Features(visual, audio)))
     assert error.max() < (1e-4 if load_recipe(recipe).form.activations == "float" else 0.1)
     assert error.mean() < 0.01
 
@@ -159,7 +161,7 @@ def test_tensorflows_converter_agrees(
     visual, audio = dataset.features(slice(100, 132))
     expected = theirs_scores(theirs, visual, audio)
     write_tflite(graph, tmp_path / "net.tflite", *([plan(graph, recipe)] if recipe else []))
-    found = load(tmp_path / "net.tflite").score(visual, audio)
+    found = load(tmp_path / "net.tflite").score(Features(visual, audio))
     error = np.abs(found - expected)
     if precision == "fp32":
         assert error.max() < 1e-5

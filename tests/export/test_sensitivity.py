@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from small_networks import run_onnx
 
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
 from edge_af.export.pipeline import write_file
@@ -50,7 +51,7 @@ def test_the_logits_are_those_of_the_real_file(
         alone = dataclasses.replace(made, layers={layer: made.layers[layer]})
         path = tmp_path / f"{layer}.{format}"
         write_file(graph, alone, format, path, "x86-64")
-        real = score_all(load(path), visual, audio)
+        real = score_all(load(path), Features(visual, audio))
         found = sigmoid(table.logits(layer, made, format))
         noise = np.sqrt(np.square(real - sigmoid(exact)).mean())
         # What is told wrongly is small beside what quantization does: a value on the edge of two steps falls either way.

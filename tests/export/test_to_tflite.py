@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from small_networks import run_onnx, torch_scores
 from torch import nn
 
+from edge_af.data import Features
 from edge_af.errors import EdgeAfError
 from edge_af.export import to_tflite as lowering
 from edge_af.export.graph import Graph, Node, Shape
@@ -269,9 +270,12 @@ def test_a_network_scores_as_in_pytorch(network: nn.Module, graph: Graph, tmp_pa
     visual = random.uniform(-2, 2, (batch, 1024)).astype(np.float32)
     audio = random.uniform(-2, 2, (batch, 128)).astype(np.float32)
     scorer = load(tmp_path / "net.tflite")
-    assert np.abs(scorer.score(visual, audio) - torch_scores(network, visual, audio)).max() < 1e-5
+    assert np.abs(scorer.score(Features(visual, audio)) - torch_scores(network, visual, audio)).max() < 1e-5
     # Back to another batch size, in the same interpreter.
-    assert np.abs(scorer.score(visual[:1], audio[:1]) - torch_scores(network, visual[:1], audio[:1])).max() < 1e-5
+    assert (
+        np.abs(scorer.score(Features(visual[:1], audio[:1])) - torch_scores(network, visual[:1], audio[:1])).max()
+        < 1e-5
+    )
 
 
 def test_a_network_is_written_the_same_each_time_and_runs_in_xnnpack_whole(graph: Graph, tmp_path: Path) -> None:

@@ -12,8 +12,12 @@ import torch
 from small_networks import CLASSES, torch_scores
 from torch import nn
 
+from edge_af.data import Features
 from edge_af.export.graph import Graph, save_onnx
 from edge_af.export.trace import trace
+from edge_af.models.networks import build
+from edge_af.models.presets import PRESETS, AttendFusionConfig, ModelConfig
+from edge_af.models.sizes import layer_sizes
 from edge_af.runtime import load
 
 
@@ -25,7 +29,7 @@ def test_scores_are_the_networks(network: nn.Module, graph: Graph, tmp_path: Pat
     audio = random.uniform(-2, 2, (batch, 128)).astype(np.float32)
     expected = torch_scores(network, visual, audio)
     assert expected.std() > 0.1
-    assert np.abs(load(tmp_path / "net.onnx").score(visual, audio) - expected).max() < 1e-5
+    assert np.abs(load(tmp_path / "net.onnx").score(Features(visual, audio)) - expected).max() < 1e-5
 
 
 def test_nothing_is_left_to_fold(graph: Graph) -> None:
@@ -49,6 +53,16 @@ def test_weights_keep_the_parameters_names_and_layers_take_theirs(network: nn.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [config for presets in PRESETS.values() for name, config in presets.items() if name in ("small", "linear")]
+    + [AttendFusionConfig(tokens=2, token_width=8, heads=2, dropout=0.0, ablate="attention")],
+)
+def test_layers_are_called_what_models_lists_them_as(config: ModelConfig):
+    layers = [gemm.name for gemm in trace(build(config, 5), 5).gemms()]
+    assert sorted(layers) == sorted(layer.name for layer in layer_sizes(config, 5) if layer.matrix)
+
+
 def test_exporting_twice_gives_the_same_bytes_and_no_traces_of_this_machine(network: nn.Module, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_onnx(trace(network, CLASSES), tmp_path / f"{name}.onnx")

@@ -140,3 +140,19 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(good.encode() + text.encode(errors="surrogateescape"))
     with pytest.raises(EdgeAfError, match=r"metrics\.jsonl: line 2 is damaged"):
         records_in(tmp_path)
+
+
+def test_weights_of_earlier_versions_are_read(folder: Path):
+    """They number the modules of FC Late Fusion's streams."""
+    path, now = folder / WEIGHTS, load_network(folder)[1].state_dict()
+    number = {"fc1": "0", "norm1": "2"}
+    old = {
+        name.replace(found[1], number[found[1]]) if len(found := name.split(".")) == 3 else name: tensor
+        for name, tensor in now.items()
+    }
+    assert "audio.2.running_mean" in old
+    save_file(old, path)
+    _change(folder, weights_sha256=sha256_file(path))
+    read = load_network(folder)[1].state_dict()
+    assert read.keys() == now.keys()
+    assert all(torch.equal(read[name], now[name]) for name in now)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
@@ -26,9 +27,11 @@ class Linear:
         self.classes, self.max_batch, self.value = classes, max_batch, value
         self.batches: list[int] = []
 
-    def score(self, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.batches.append(len(visual))
-        scores: NDArray[np.float32] = np.abs(np.sin(visual[:, : self.classes] + audio[:, :1])) + np.float32(self.value)
+    def score(self, features: Features) -> NDArray[np.float32]:
+        self.batches.append(len(features.visual))
+        scores: NDArray[np.float32] = np.abs(
+            np.sin(features.visual[:, : self.classes] + features.audio[:, :1])
+        ) + np.float32(self.value)
         return scores
 
 
@@ -36,7 +39,7 @@ class Linear:
 def test_it_is_that_of_every_video(eval_dataset: Dataset, max_batch: int | None):
     scorer, told = Linear(eval_dataset.classes, max_batch), list[int]()
     found = accuracy(scorer, FILE, eval_dataset, 0.25, batch=30, on_scored=told.append)
-    scores = Linear(eval_dataset.classes).score(*eval_dataset.features(slice(None)))
+    scores = Linear(eval_dataset.classes).score(eval_dataset.features(slice(None)))
     assert found == evaluate(scores, eval_dataset.labels(slice(None)), 0.25)
     assert sum(told) == sum(scorer.batches) == eval_dataset.videos
     assert max(scorer.batches) == (max_batch or 30)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import edge_af
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import apart, load, load_safely, score_all
@@ -30,7 +31,9 @@ def test_scores_are_the_same(lone: Path, eval_dataset: Dataset) -> None:
     assert isinstance(scorer, ApartScorer)
     assert (scorer.runtime, scorer.classes, scorer.max_batch) == (here.runtime, here.classes, here.max_batch)
     visual, audio = eval_dataset.features(slice(40))
-    np.testing.assert_array_equal(score_all(scorer, visual, audio, 16), score_all(here, visual, audio, 16))
+    np.testing.assert_array_equal(
+        score_all(scorer, Features(visual, audio), 16), score_all(here, Features(visual, audio), 16)
+    )
 
 
 def test_what_a_manifest_confirms_is_loaded_here(exports: Path) -> None:
@@ -38,13 +41,13 @@ def test_what_a_manifest_confirms_is_loaded_here(exports: Path) -> None:
 
 
 def test_a_process_that_dies_is_an_error(lone: Path) -> None:
-    features = np.zeros((1, 1024), np.float32), np.zeros((1, 128), np.float32)
+    features = Features(np.zeros((1, 1024), np.float32), np.zeros((1, 128), np.float32))
     for number, reason in ((signal.SIGSEGV, "crashes its runtime .*SIGSEGV"), (signal.SIGKILL, "out of memory")):
         scorer = ApartScorer(lone, 1)
         os.kill(scorer._process.pid, number)
         scorer._process.wait()
         with pytest.raises(EdgeAfError, match=reason):
-            scorer.score(*features)
+            scorer.score(features)
 
 
 def test_a_process_that_does_not_come_to_an_end_is_ended(lone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +56,7 @@ def test_a_process_that_does_not_come_to_an_end_is_ended(lone: Path, monkeypatch
     os.kill(process.pid, signal.SIGSTOP)
     monkeypatch.setattr(apart, "SECONDS", 0.1)
     with pytest.raises(EdgeAfError, match="does not come to an end"):
-        scorer.score(np.zeros((1, 1024), np.float32), np.zeros((1, 128), np.float32))
+        scorer.score(Features(np.zeros((1, 1024), np.float32), np.zeros((1, 128), np.float32)))
     assert process.poll() == -signal.SIGKILL
 
 
@@ -85,6 +88,6 @@ def test_flipped_bits_end_in_scores_or_an_error(lone: Path, monkeypatch: pytest.
         at = int(random.integers(len(data)))
         lone.write_bytes(data[:at] + bytes([data[at] ^ 1 << int(random.integers(8))]) + data[at + 1 :])
         try:
-            score_all(edge_af.load(lone), np.zeros((3, 1024), np.float32), np.zeros((3, 128), np.float32))
+            score_all(edge_af.load(lone), Features(np.zeros((3, 1024), np.float32), np.zeros((3, 128), np.float32)))
         except EdgeAfError as error:
             assert len(str(error).splitlines()) <= 2

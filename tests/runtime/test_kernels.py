@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import edge_af
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
 from edge_af.machine.device import cpu_features
 from edge_af.runtime import load
 from edge_af.runtime.kernels import kernels
@@ -77,16 +76,16 @@ SCALARS = (
 )
 
 
-def features(videos: int = 3) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return np.full((videos, VISUAL_FEATURES), 2, np.float32), np.zeros((videos, AUDIO_FEATURES), np.float32)
+def features(videos: int = 3) -> Features:
+    return Features(np.full((videos, VISUAL_FEATURES), 2, np.float32), np.zeros((videos, AUDIO_FEATURES), np.float32))
 
 
 def test_sums_do_not_saturate_on_any_processor(saturating: Path, tmp_path: Path):
-    np.testing.assert_allclose(load(saturating).score(*features()), 2, rtol=1e-5)
+    np.testing.assert_allclose(load(saturating).score(features()), 2, rtol=1e-5)
     # Weights that were packed for this processor are as exact, from the first load and from later ones.
     for _ in range(2):
         scorer = load(saturating, packed=tmp_path / "packed")
-        np.testing.assert_allclose(scorer.score(*features()), 2, rtol=1e-5)
+        np.testing.assert_allclose(scorer.score(features()), 2, rtol=1e-5)
 
 
 def test_weights_that_fit_keep_the_faster_kernels(tmp_path: Path):
@@ -94,7 +93,7 @@ def test_weights_that_fit_keep_the_faster_kernels(tmp_path: Path):
         path = network(tmp_path / f"{largest}.onnx", largest)
         assert may_hold_weights_beyond(path, PAIR_LIMIT) is beyond
         assert unsigned_weights(path) is (beyond and u8s8_saturates())
-        np.testing.assert_allclose(load(path).score(*features()), 2, rtol=1e-5)
+        np.testing.assert_allclose(load(path).score(features()), 2, rtol=1e-5)
         # Nor does a session that knows nothing of edge-af go wrong with them.
         if not beyond:
             session = onnxruntime_module().InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -127,9 +126,10 @@ def test_weights_that_cannot_be_read_here_count_as_large(tmp_path: Path):
 @pytest.mark.parametrize("processor", ["Haswell", "EPYC-Milan"])
 def test_sums_do_not_saturate_on_an_emulated_processor_without_vnni(saturating: Path, processor: str):
     script = (
-        "import sys, numpy as np; from edge_af.runtime import load; from edge_af.runtime.ort import u8s8_saturates;"
+        "import sys, numpy as np; from edge_af.data import Features; from edge_af.runtime import load;"
+        "from edge_af.runtime.ort import u8s8_saturates;"
         f"visual, audio = np.full((1, {VISUAL_FEATURES}), 2, np.float32), np.zeros((1, {AUDIO_FEATURES}), np.float32);"
-        "print(u8s8_saturates(), load(sys.argv[1]).score(visual, audio).min())"
+        "print(u8s8_saturates(), load(sys.argv[1]).score(Features(visual, audio)).min())"
     )
     root = str(Path(edge_af.__file__).parents[1])
     # The kernel that runs underneath tells its own processor's instructions; qemu's are what counts.

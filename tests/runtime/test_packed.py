@@ -13,6 +13,7 @@ import pytest
 from tiny_export import export_tiny
 
 import edge_af
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.models.presets import AttendFusionConfig
 from edge_af.runtime import load, score_all
@@ -26,15 +27,15 @@ def test_packed_weights_give_the_same_scores(
 ):
     path = exports / f"attend-fusion/attend-fusion-{precision}.{suffix}"
     features = eval_dataset.features(slice(20))
-    expected = score_all(load(path), *features)
+    expected = score_all(load(path), features)
     packed = tmp_path / "packed"
     first = load(path, packed=packed)
     made = {file.name: file.stat().st_mtime_ns for file in packed.iterdir()}
     assert made
-    np.testing.assert_array_equal(score_all(first, *features), expected)
+    np.testing.assert_array_equal(score_all(first, features), expected)
     again = load(path, packed=packed)
-    np.testing.assert_array_equal(score_all(again, *features, batch=7), expected)
-    np.testing.assert_array_equal(again.score(features[0][:1], features[1][:1]), expected[:1])
+    np.testing.assert_array_equal(score_all(again, features, batch=7), expected)
+    np.testing.assert_array_equal(again.score(features.take([0])), expected[:1])
     assert {file.name: file.stat().st_mtime_ns for file in packed.iterdir()} == made
 
 
@@ -50,11 +51,13 @@ def test_packed_weights_of_odd_sizes_lie_where_the_kernels_need_them(
     # In a process of its own, as the wrong place can end in SIGSEGV.
     np.savez(tmp_path / "features.npz", *eval_dataset.features(slice(20)))
     program = (
-        "import sys, numpy as np; from edge_af.runtime import load, score_all\n"
-        "features = np.load(sys.argv[3]); features = features['arr_0'], features['arr_1']\n"
+        "import sys, numpy as np\n"
+        "from edge_af.data import Features\n"
+        "from edge_af.runtime import load, score_all\n"
+        "features = np.load(sys.argv[3]); features = Features(features['arr_0'], features['arr_1'])\n"
         "one, two = load(sys.argv[1]), load(sys.argv[1], packed=sys.argv[2])\n"
         "for n in (1, 20):\n"
-        "    np.testing.assert_array_equal(*(score_all(each, features[0][:n], features[1][:n]) for each in (one, two)))"
+        "    np.testing.assert_array_equal(*(score_all(each, features.take(slice(n))) for each in (one, two)))"
     )
     done = subprocess.run([sys.executable, "-c", program, path, packed, tmp_path / "features.npz"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
@@ -72,9 +75,9 @@ def test_packed_weights_of_a_file_with_integer_inputs(dataset: Dataset, tmp_path
     out = export_tiny("attend-fusion", tmp_path / "out", dataset, name="int8-static", integer_io=True)
     path = out / "attend-fusion-int8.tflite"
     features = dataset.features(slice(20))
-    expected = score_all(load(path), *features)
+    expected = score_all(load(path), features)
     assert 0 <= expected.min() < 0.45 and 0.55 < expected.max() <= 1
-    np.testing.assert_array_equal(score_all(load(path, packed=tmp_path / "packed"), *features), expected)
+    np.testing.assert_array_equal(score_all(load(path, packed=tmp_path / "packed"), features), expected)
 
 
 def test_constants_are_counted(exports: Path):
@@ -91,4 +94,7 @@ def test_constants_are_counted(exports: Path):
 def test_the_empty_model_is_a_network_of_ours(suffix: str):
     scorer = load(Path(edge_af.__file__).parent / f"bench/empty.{suffix}")
     assert scorer.classes == 1
-    assert scorer.score(np.ones((2, 1024), np.float32), np.ones((2, 128), np.float32)).tolist() == [[0.5], [0.5]]
+    assert scorer.score(Features(np.ones((2, 1024), np.float32), np.ones((2, 128), np.float32))).tolist() == [
+        [0.5],
+        [0.5],
+    ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime, check_features, import_runtime, load, score_all
@@ -19,11 +20,11 @@ def test_both_formats_score_alike_whatever_the_batch(exports: Path, eval_dataset
     assert (onnx.runtime, tflite.runtime) == ("onnxruntime", "litert")
     assert onnx.classes == tflite.classes == eval_dataset.classes
     visual, audio = eval_dataset.features(slice(70))
-    scores = score_all(onnx, visual, audio, batch=32)
+    scores = score_all(onnx, Features(visual, audio), batch=32)
     assert scores.shape == (70, eval_dataset.classes) and scores.dtype == np.float32
-    np.testing.assert_allclose(score_all(tflite, visual, audio, batch=32), scores, atol=1e-5)
+    np.testing.assert_allclose(score_all(tflite, Features(visual, audio), batch=32), scores, atol=1e-5)
     for scorer in (onnx, tflite):
-        one_by_one = score_all(scorer, visual[:5], audio[:5], batch=1)
+        one_by_one = score_all(scorer, Features(visual[:5], audio[:5]), batch=1)
         np.testing.assert_allclose(one_by_one, scores[:5], atol=1e-5)
 
 
@@ -66,13 +67,13 @@ def test_a_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 def test_features_that_cannot_be_scored_are_refused(change, message: str):
     visual, audio = change(np.ones((9, 1024), np.float32), np.ones((9, 128), np.float32))
     with pytest.raises(EdgeAfError, match=f"somewhere: .*{message}"):
-        check_features(visual, audio, "somewhere")
+        check_features(Features(visual, audio), "somewhere")
 
 
 def test_the_row_named_is_the_files_own():
     visual, audio = _with(np.ones((3, 1024), np.float32), 1, np.nan), np.ones((3, 128), np.float32)
     with pytest.raises(EdgeAfError, match="row 50"):
-        check_features(visual, audio, "somewhere", rows=[10, 50, 60])
+        check_features(Features(visual, audio), "somewhere", rows=[10, 50, 60])
 
 
 def _with(array, row, value):
@@ -85,9 +86,9 @@ def test_a_videos_scores_do_not_depend_on_those_it_is_scored_with(exports: Path,
     """Dynamic INT8 in ONNX Runtime takes one range for the whole batch; what is timed is one video at a time."""
     dynamic = load(exports / model / f"{model}-int8.onnx")
     visual, audio = eval_dataset.features(slice(20))
-    alone = np.concatenate([dynamic.score(visual[i : i + 1], audio[i : i + 1]) for i in range(20)])
-    assert np.abs(dynamic.score(visual, audio) - alone).max() > 0
-    np.testing.assert_array_equal(score_all(dynamic, visual, audio), alone)
+    alone = np.concatenate([dynamic.score(Features(visual[i : i + 1], audio[i : i + 1])) for i in range(20)])
+    assert np.abs(dynamic.score(Features(visual, audio)) - alone).max() > 0
+    np.testing.assert_array_equal(score_all(dynamic, Features(visual, audio)), alone)
 
 
 def test_only_files_that_depend_on_the_batch_are_scored_one_by_one(exports: Path):

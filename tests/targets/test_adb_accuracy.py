@@ -41,7 +41,7 @@ def bench(
 
 
 def gap_here(file: Path, dataset: Dataset) -> float:
-    scores = score_all(load(file), dataset.visual, dataset.audio)
+    scores = score_all(load(file), dataset.stored)
     return evaluate(scores, dataset.labels(slice(None)), 0.25).gap_at_20
 
 

@@ -119,7 +119,7 @@ def test_its_scores_are_the_files(phone: LoopbackPhone, exports: Path, command: 
     labels = eval_dataset.labels(slice(None))
     assert len(results.rows) == 4 and results.is_complete
     for row in results.rows:
-        scores = score_all(load(exports / row.artifact / row.file), eval_dataset.visual, eval_dataset.audio)
+        scores = score_all(load(exports / row.artifact / row.file), eval_dataset.stored)
         here = evaluate(scores, labels, 0.25).gap_at_20
         assert row.gap_at_20 == pytest.approx(here, abs=1e-6 if row.precision == "fp32" else 2e-3), row.reason
 

@@ -12,6 +12,7 @@ import numpy as np
 from ground import Ground
 from outcome import Case
 
+from edge_af.data import Features
 from edge_af.data.dataset import open_dataset
 from edge_af.runtime import load
 
@@ -31,7 +32,10 @@ def tortured(ground: Ground, seconds: float) -> Iterator[Case]:
         scorer = load(path)
         step = scorer.max_batch or len(visual)
         whole = np.concatenate(
-            [scorer.score(visual[at : at + step], audio[at : at + step]) for at in range(0, len(visual), step)]
+            [
+                scorer.score(Features(visual[at : at + step], audio[at : at + step]))
+                for at in range(0, len(visual), step)
+            ]
         )
         count, loads, fault = 0, 1, None
         for _ in range(50):
@@ -43,7 +47,7 @@ def tortured(ground: Ground, seconds: float) -> Iterator[Case]:
                 scorer, loads = load(path), loads + 1
             at = draw.randrange(len(visual))
             some = slice(at, at + min(scorer.max_batch or 16, draw.choice((1, 1, 4, 16))))
-            scores = scorer.score(visual[some], audio[some])
+            scores = scorer.score(Features(visual[some], audio[some]))
             count += len(scores)
             if not np.allclose(scores, whole[some], rtol=0, atol=1e-6):
                 fault = f"different scores at inference {count}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from edge_af.data import Features
 from edge_af.data.batches import Batch, batches
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import FCLateFusionConfig
@@ -53,23 +54,23 @@ def test_the_peak_is_no_less_than_what_a_product_reaches():
 def test_tensors_are_the_batchs_arrays(dataset):
     rows = np.array([5, 3, 8])
     (batch,) = batches(dataset, rows, 3)
-    visual, audio, labels = Compute("cpu", "fp32", 1e9).tensors(batch)
+    inputs = Compute("cpu", "fp32", 1e9).inputs(batch.features)
     assert batch.rows.tolist() == [5, 3, 8]
-    assert labels.dtype == torch.float32
-    np.testing.assert_array_equal(labels.numpy(), dataset.labels(rows))
-    np.testing.assert_array_equal(torch.cat([visual, audio], 1).numpy(), np.concatenate(dataset.features(rows), 1))
+    np.testing.assert_array_equal(batch.labels, dataset.labels(rows))
+    np.testing.assert_array_equal(torch.cat(inputs, 1).numpy(), np.concatenate(dataset.features(rows), 1))
 
 
 def test_waiting_is_told_from_working():
     def slow():
         for _ in range(3):
             time.sleep(0.03)
-            yield Batch(*(np.zeros((4, 1), np.float32) for _ in range(4)))
+            rows = np.zeros((4, 1), np.float32)
+            yield Batch(rows, Features(rows, rows), rows)
 
     watch = Stopwatch(time.perf_counter())
     for batch in watch.timed(slow()):
         time.sleep(0.01)
-        watch.videos += len(batch.visual)
+        watch.videos += batch.features.videos
     speed = watch.speed(10, Compute("cpu", "fp32", 1e6), ALONE)
     assert 0.5 < speed["data_wait_share"] < 0.95
     assert speed["peak_share"] == pytest.approx(speed["videos_per_s"] * 10 / 1e6)

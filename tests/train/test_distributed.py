@@ -73,7 +73,7 @@ def assert_same_training(dataset, folder, other):
         assert line["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
         assert line["held_out_loss"] == pytest.approx(wanted["held_out_loss"], abs=1e-4)
     # Scores and not weights: a bias in front of a BatchNorm has no effect, and AdamW makes steps of its rounding noise.
-    scores, wanted = (edge_af.load(path).score(*dataset.features(slice(0, 200))) for path in (folder, other))
+    scores, wanted = (edge_af.load(path).score(dataset.features(slice(0, 200))) for path in (folder, other))
     assert np.abs(scores - wanted).max() < 2e-3
 
 

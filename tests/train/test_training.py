@@ -42,7 +42,7 @@ def test_loss_is_the_papers_equation():
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model)
 def test_a_trained_network_beats_the_prior_on_other_videos(config, dataset, eval_dataset, tmp_path):
     run = train(dataset, config, "test", tmp_path / "run", OPTIONS)
-    scores = score_all(edge_af.load(tmp_path / "run"), eval_dataset.visual, eval_dataset.audio)
+    scores = score_all(edge_af.load(tmp_path / "run"), eval_dataset.stored)
     labels = eval_dataset.labels(slice(None))
     prior = np.tile(dataset.label_counts() / dataset.videos, (len(labels), 1))
     assert metrics.gap_at_20(scores, labels) > metrics.gap_at_20(prior, labels) + 0.1
@@ -71,8 +71,7 @@ def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path
     run = train(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher")
     train(dataset, CONFIGS[0], "test", tmp_path / "alone", OPTIONS)
     scores = {
-        name: score_all(edge_af.load(tmp_path / name), eval_dataset.visual, eval_dataset.audio)
-        for name in ("teacher", "student", "alone")
+        name: score_all(edge_af.load(tmp_path / name), eval_dataset.stored) for name in ("teacher", "student", "alone")
     }
     distance = {name: np.abs(scores[name] - scores["teacher"]).mean() for name in ("student", "alone")}
     assert distance["student"] < 0.9 * distance["alone"]
@@ -177,8 +176,8 @@ def test_batches_hold_what_the_dataset_holds(dataset):
     items = list(batches(dataset, order, 64))
     assert len(items) == dataset.videos // 64
     visual, audio = dataset.features(order[64:128])
-    assert np.array_equal(items[1].visual, visual)
-    assert np.array_equal(items[1].audio, audio)
+    assert np.array_equal(items[1].features.visual, visual)
+    assert np.array_equal(items[1].features.audio, audio)
     assert np.array_equal(items[1].labels, dataset.labels(order[64:128]))
 
 
@@ -233,7 +232,7 @@ def test_a_teacher_says_the_same_kept_or_asked_each_time(dataset, tmp_path):
     features = [torch.from_numpy(array) for array in dataset.features(rows)]
     kept, asked = (ready(network, dataset, compute, alone=alone) for alone in (True, False))
     assert type(kept) is not type(asked)
-    torch.testing.assert_close(kept.scores(rows, *features), asked.scores(rows, *features), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(kept.scores(rows, features), asked.scores(rows, features), atol=1e-3, rtol=1e-3)
 
 
 def test_epochs_are_written_for_tensorboard(dataset, tmp_path):
