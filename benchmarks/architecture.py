@@ -33,7 +33,7 @@ from edge_af.machine.device import this_device
 from edge_af.models import networks
 from edge_af.models.networks import AttendStream, FeatureAttention
 from edge_af.models.presets import AttendFusionConfig
-from edge_af.train.loop import train
+from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 
 OPTIONS = TrainOptions(epochs=5, batch=256, lr=1.5e-3, held_out=0.1)
@@ -174,7 +174,7 @@ def tried(variant: Variant, dataset: Dataset) -> dict[str, Any]:
         # Another seed is another start and order, and not other videos to choose on.
         patch("edge_af.train.loop.split", lambda videos, share, seed: split(videos, share, 0)),
     ):
-        run = train(dataset, variant.config, variant.name, Path(folder) / "run", options)
+        run = train(TrainRequest(dataset, variant.config, variant.name, Path(folder) / "run", options))
     return {
         "choice": variant.choice,
         "name": variant.name,

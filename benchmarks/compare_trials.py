@@ -33,6 +33,7 @@ from edge_af.bench.worker import die_with_parent
 from edge_af.compare.facts import multiply_adds
 from edge_af.console import say
 from edge_af.errors import EdgeAfError
+from edge_af.export.pipeline import ExportRequest
 from edge_af.files import read_json, sha256_file, write_atomic, write_json
 from edge_af.machine.device import core_count, project_commit, this_device
 
@@ -95,7 +96,9 @@ def make_networks(work: Path, kinds: list[str]) -> dict[str, Path]:
             "trial", config, CLASSES, count_params(network), 0.25, [f"class {c}" for c in range(CLASSES)], weights=""
         )
         recipe = load_recipe("int8-dynamic")
-        export_network(network, run, path.parent, formats=("tflite",), recipes={"tflite": (recipe,)}, cpu="x86-64")
+        export_network(
+            network, run, path.parent, ExportRequest(formats=("tflite",), recipes={"tflite": (recipe,)}, cpu="x86-64")
+        )
     return files
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from edge_af.data.dataset import Dataset
-from edge_af.export.pipeline import CalibrationData, export_network
+from edge_af.export.pipeline import CalibrationData, ExportRequest, export_network
 from edge_af.export.recipes import load_recipe
 from edge_af.models.networks import build, count_params
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
@@ -40,10 +40,12 @@ def export_tiny(
         network,
         run,
         out,
-        recipes={"onnx": (recipe,), "tflite": (recipe,)},
-        calibration=calibration,
-        cpu="x86-64",
-        integer_io=integer_io,
+        ExportRequest(
+            recipes={"onnx": (recipe,), "tflite": (recipe,)},
+            calibration=calibration,
+            cpu="x86-64",
+            integer_io=integer_io,
+        ),
     )
     return out
 

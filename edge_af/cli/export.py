@@ -37,7 +37,7 @@ def command(run_folder: Path, options: ExportOptions) -> None:
     recipes = recipes_of(options, run)
     calibration, gate = calibration_of(options, run_folder, run), gate_of(options, run)
     # Importing torch takes seconds: what is wrong with the options was told before.
-    from edge_af.export.pipeline import export_network
+    from edge_af.export.pipeline import ExportRequest, export_network
     from edge_af.export.to_onnx import this_cpu
 
     manifest = export_network(
@@ -45,15 +45,17 @@ def command(run_folder: Path, options: ExportOptions) -> None:
         load_network(run_folder)[1],
         run,
         out,
-        formats=options.formats,
-        recipes=recipes,
-        calibration=calibration,
-        ranges_file=options.ranges,
-        gate=gate,
-        sensitivity_videos=options.sensitivity_videos,
-        cpu=options.cpu or (this_cpu() if recipes.get("onnx") else "x86-64"),
-        integer_io=options.io == "int8",
-        overwrite=options.overwrite,
+        ExportRequest(
+            formats=options.formats,
+            recipes=recipes,
+            calibration=calibration,
+            ranges_file=options.ranges,
+            gate=gate,
+            sensitivity_videos=options.sensitivity_videos,
+            cpu=options.cpu or (this_cpu() if recipes.get("onnx") else "x86-64"),
+            integer_io=options.io == "int8",
+            overwrite=options.overwrite,
+        ),
     )
     seconds, peak = time.monotonic() - started, _peak_memory_bytes()
     if options.json:

@@ -52,20 +52,12 @@ def command(options: TrainCommand) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from edge_af.data.dataset import open_dataset
     from edge_af.train.distributed import joined
-    from edge_af.train.loop import train
+    from edge_af.train.loop import TrainRequest, train
 
     dataset, how = open_dataset(options.data), part(options, TrainOptions)
     with joined() as group:
-        run = train(
-            dataset,
-            config,
-            options.preset,
-            options.out,
-            how,
-            teacher=options.teacher,
-            resume=options.resume,
-            group=group,
-        )
+        request = TrainRequest(dataset, config, options.preset, options.out, how, options.teacher, options.resume)
+        run = train(request, group)
     if not group.leads:
         return
     if options.json:

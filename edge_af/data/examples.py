@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, NO_FEATURE, VISUAL_FEATURES
+from edge_af.data import AUDIO_FEATURES, NO_FEATURE, VISUAL_FEATURES, Features
 from edge_af.data.tfrecord import tensorflow
 
 STEP = 4 / 255
@@ -81,14 +81,16 @@ class ParsedVideos:
 
     ids: NDArray[np.bytes_]
     """(n,) S16"""
-    visual: NDArray[np.float32]
-    """(n, 1024)"""
-    audio: NDArray[np.float32]
-    """(n, 128)"""
+    features: Features
+    """float32."""
     label_counts: NDArray[np.int64]
     """(n,): how many labels each video has."""
     label_values: NDArray[np.uint16]
     """(sum of label_counts,): ascending within a video, each once."""
+
+
+Column = tuple[NDArray[Any], NDArray[Any]]
+"""Values of all records, and how many of them each record has."""
 
 
 def dequantize(codes: NDArray[Any]) -> NDArray[np.float64]:
@@ -178,7 +180,7 @@ def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tupl
         block = np.zeros((len(records), length), np.float32)
         block[good] = values[np.repeat(good, lengths)].reshape(-1, length)
         blocks.append(block)
-    return _checked(ids, id_counts, blocks, *columns["labels"], good, limits)
+    return _checked((ids, id_counts), blocks, columns["labels"], good, limits)
 
 
 def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, NDArray[np.bool_]]:
@@ -223,20 +225,19 @@ def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tup
             block[good] = dequantize(sums / frames[good, None])
         blocks.append(block)
     label_counts = np.diff(labels.row_splits.numpy())
-    return _checked(ids.values.numpy(), id_counts, blocks, labels.values.numpy(), label_counts, good, limits)
+    return _checked((ids.values.numpy(), id_counts), blocks, (labels.values.numpy(), label_counts), good, limits)
 
 
 def _checked(
-    ids: NDArray[Any],
-    id_counts: NDArray[Any],
+    id_column: Column,
     blocks: list[NDArray[np.float32]],
-    labels: NDArray[np.int64],
-    label_counts: NDArray[Any],
+    label_column: Column,
     good: NDArray[np.bool_],
     limits: Limits,
 ) -> tuple[ParsedVideos, NDArray[np.bool_]]:
     """Check what the records hold, now that all of `good` have the right lengths; keep those that pass."""
     rows = len(good)
+    (ids, id_counts), (labels, label_counts) = id_column, label_column
     row_of_id = np.repeat(np.arange(rows), id_counts)
     good = good.copy()
     good[row_of_id[np.fromiter(map(len, ids), np.int64, len(ids)) > ID_BYTES]] = False
@@ -252,8 +253,7 @@ def _checked(
     counts = np.bincount(pairs // 65536, minlength=rows)[good]
     videos = ParsedVideos(
         ids=ids[good[row_of_id]].astype(f"S{ID_BYTES}"),
-        visual=blocks[0][good],
-        audio=blocks[1][good],
+        features=Features(blocks[0][good], blocks[1][good]),
         label_counts=counts.astype(np.int64),
         label_values=(pairs % 65536).astype(np.uint16),
     )
@@ -265,16 +265,14 @@ def _joined(parts: list[ParsedVideos]) -> ParsedVideos:
         return parts[0]
     empty = ParsedVideos(
         ids=np.zeros(0, f"S{ID_BYTES}"),
-        visual=np.zeros((0, VISUAL_FEATURES), np.float32),
-        audio=np.zeros((0, AUDIO_FEATURES), np.float32),
+        features=Features(np.zeros((0, VISUAL_FEATURES), np.float32), np.zeros((0, AUDIO_FEATURES), np.float32)),
         label_counts=np.zeros(0, np.int64),
         label_values=np.zeros(0, np.uint16),
     )
     parts = [empty, *parts]
     return ParsedVideos(
         ids=np.concatenate([part.ids for part in parts]),
-        visual=np.concatenate([part.visual for part in parts]),
-        audio=np.concatenate([part.audio for part in parts]),
+        features=Features(*(np.concatenate(arrays) for arrays in zip(*(part.features for part in parts), strict=True))),
         label_counts=np.concatenate([part.label_counts for part in parts]),
         label_values=np.concatenate([part.label_values for part in parts]),
     )

@@ -44,7 +44,7 @@ class Journal:
         Raises:
             EdgeAfError: another process has locked it, it belongs to another plan, or it is damaged.
         """
-        self.path = path
+        self.path, self.plan = path, plan
         self.results: list[SourceResult] = []
         self._file: BinaryIO = path.open("a+b")
         try:

@@ -147,7 +147,9 @@ def prepare(
                 if _vocabulary_of(source.path, result.layout, resolve) != result.vocabulary_sha256:
                     raise other_interrupted(out, "vocabulary")
             before = sum(result.videos for result in journal.results)
-            index = _convert_all(partial, out, sources, journal, options, resolve, asked)
+            if done := len(journal.results):
+                say(f"{out}: continuing after {done} of {len(sources)} source files, {before:,} videos.")
+            index = _convert_all(partial, sources, journal, options, resolve)
             replace_folder(partial, target, replaced)
             # Not before: without it the work could not go on if the renaming failed.
             (target / JOURNAL).unlink()
@@ -162,25 +164,21 @@ def prepare(
 
 def _convert_all(
     partial: Path,
-    out: Path,
     sources: list[Source],
     journal: Journal,
     options: PrepareOptions,
     resolve: Callable[[Path, Layout], _Classes],
-    asked: dict[str, Any],
 ) -> dict[str, Any]:
     """Convert the sources that the journal does not have yet, and finish the files in `partial`. Returns the index."""
     results = journal.results
     videos, labels = sum(result.videos for result in results), sum(result.labels for result in results)
-    if results:
-        say(f"{out}: going on behind {len(results)} of {len(sources)} source files, {videos:,} videos.")
-
     with DatasetWriter(partial, options.dtype, videos=videos, labels=labels) as writer:
         try:
             with _held_back_interrupts() as interrupted, _Meter(sources, len(results)) as meter:
+                to = _Conversion(writer, options.skip_bad, resolve, meter, interrupted)
                 for source in sources[len(results) :]:
                     classes = next((result.classes for result in results if result.classes is not None), None)
-                    result = _convert(source, writer, options.skip_bad, resolve, classes, meter, interrupted)
+                    result = _convert(source, to, classes)
                     writer.flush()
                     journal.append(result)
             if writer.videos == 0:
@@ -199,11 +197,9 @@ def _convert_all(
     named_by = next(i for i, result in enumerate(results) if result.layout)
     resolved = resolve(sources[named_by].path.parent, _layout(str(results[named_by].layout)))
     index = index_of(
-        videos=writer.videos,
-        labels=writer.labels,
+        writer,
         classes=resolved.classes,
         layout="+".join(layouts),
-        dtype=options.dtype,
         class_names=resolved.names,
         sources=[
             {
@@ -217,7 +213,7 @@ def _convert_all(
             for s, result in zip(sources, results, strict=True)
         ],
         left_out=[entry for result in results for entry in result.left_out],
-        prepared_with=asked,
+        prepared_with=journal.plan["asked"],
         arrays=hashes_of(partial),
     )
     write_json(partial / INDEX, index)
@@ -269,23 +265,27 @@ def _vocabulary_of(path: Path, layout: str | None, resolve: Callable[[Path, Layo
     return resolve(path.parent, _layout(layout)).vocabulary_sha256 if layout else None
 
 
-def _convert(
-    source: Source,
-    writer: DatasetWriter,
-    skip_bad: bool,
-    resolve: Callable[[Path, Layout], _Classes],
-    classes: int | None,
-    meter: _Meter,
-    interrupted: Callable[[], None],
-) -> SourceResult:
-    """Append one source's videos. `classes`: of the sources before, which it must agree with."""
+@dataclass(frozen=True)
+class _Conversion:
+    """Conversion of several sources into one dataset."""
+
+    writer: DatasetWriter
+    skip_bad: bool
+    resolve: Callable[[Path, Layout], _Classes]
+    meter: _Meter
+    interrupted: Callable[[], None]
+
+
+def _convert(source: Source, to: _Conversion, classes: int | None) -> SourceResult:
+    """Append one source's videos; `classes` is the number of classes of the sources before it."""
+    writer, resolve = to.writer, to.resolve
     layout: Layout | None = None
     limits: Limits | None = None
     left_out: list[dict[str, Any]] = []
     videos, labels, records_seen = writer.videos, writer.labels, 0
 
     def reject(record: int, reason: str) -> None:
-        if not skip_bad:
+        if not to.skip_bad:
             raise EdgeAfError(
                 f"{source.path}: record {record} (counting from 0): {reason}.\n"
                 "Get the file again, or pass --skip-bad to leave out what is damaged and go on."
@@ -293,7 +293,7 @@ def _convert(
         left_out.append({"file": source.label, "record": record, "reason": reason})
 
     for part in read_batches(source.path):
-        interrupted()
+        to.interrupted()
         if isinstance(part, Damage):
             records_seen += 1
             reject(part.record, part.reason + ("; the rest of the file is lost with it" if part.rest else ""))
@@ -321,13 +321,12 @@ def _convert(
             reject(first + position, reason)
         writer.append(
             ids=good.ids,
-            visual=good.visual,
-            audio=good.audio,
+            features=good.features,
             label_counts=good.label_counts,
             label_values=good.label_values,
         )
-        meter.videos(len(good.ids), part.position)
-    meter.source_done(source)
+        to.meter.videos(len(good.ids), part.position)
+    to.meter.source_done(source)
     if not records_seen:
         warn(f"{source.path}: holds no records.")
     return SourceResult(

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.data import Features
 from edge_af.data.dataset import ARRAYS, INDEX, SCHEMA_VERSION, Dataset, hashes_of
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder, write_json
@@ -49,6 +50,11 @@ class DatasetWriter:
             self._put("label_offsets", np.zeros(1, np.int64))
 
     @property
+    def dtype(self) -> str:
+        """Type of the stored features."""
+        return str(self._dtypes["visual"])
+
+    @property
     def largest(self) -> float:
         """The largest magnitude that a feature may have to be stored."""
         return float(np.finfo(self._dtypes["visual"]).max)
@@ -71,15 +77,14 @@ class DatasetWriter:
         self,
         *,
         ids: NDArray[np.bytes_],
-        visual: NDArray[Any],
-        audio: NDArray[Any],
+        features: Features,
         label_counts: NDArray[np.int64],
         label_values: NDArray[np.uint16],
     ) -> None:
-        """Append n videos: ids (n,) S16, visual (n, 1024), audio (n, 128), label_counts (n,), label_values (their sum,)."""
+        """Append n videos: ids (n,) S16, label_counts (n,), label_values (their sum,)."""
         self._put("ids", ids)
-        self._put("visual", visual)
-        self._put("audio", audio)
+        self._put("visual", features.visual)
+        self._put("audio", features.audio)
         self._put("label_offsets", self.labels + np.cumsum(label_counts))
         self._put("label_values", label_values)
         self.videos += len(ids)
@@ -133,13 +138,11 @@ class DatasetWriter:
 
 
 def index_of(
+    writer: DatasetWriter,
     *,
-    videos: int,
-    labels: int,
     classes: int,
-    layout: str,
-    dtype: str,
     class_names: list[str],
+    layout: str,
     sources: list[dict[str, Any]],
     left_out: list[dict[str, Any]],
     **more: Any,
@@ -147,11 +150,11 @@ def index_of(
     """Build `index.json`. `more` says how the dataset came to be."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "videos": videos,
+        "videos": writer.videos,
         "classes": classes,
         "layout": layout,
-        "dtype": dtype,
-        "labels_per_video": round(labels / videos, 4) if videos else 0.0,
+        "dtype": writer.dtype,
+        "labels_per_video": round(writer.labels / writer.videos, 4) if writer.videos else 0.0,
         **more,
         "sources": sources,
         "left_out_records": len(left_out),
@@ -180,19 +183,16 @@ def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite:
                 runs = [source.label_values[a:b] for a, b in zip(starts, ends, strict=True)]
                 writer.append(
                     ids=source.ids[part],
-                    visual=source.visual[part],
-                    audio=source.audio[part],
+                    features=source.stored.take(part),
                     label_counts=ends - starts,
                     label_values=np.concatenate(runs),
                 )
             writer.finish()
         kept = source.index
         index = index_of(
-            videos=videos,
-            labels=writer.labels,
+            writer,
             classes=source.classes,
             layout=kept["layout"],
-            dtype=dtype,
             class_names=kept.get("class_names", []),
             sources=kept.get("sources", []),
             left_out=kept.get("left_out", []),

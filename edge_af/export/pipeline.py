@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,56 +91,57 @@ class Written:
     gate: Gate | None = None
 
 
-def export_network(
-    network: nn.Module,
-    run: Run,
-    out: Path,
-    *,
-    formats: tuple[str, ...] = tuple(FORMATS),
-    recipes: Mapping[str, tuple[Recipe, ...]] | None = None,
-    calibration: CalibrationData | None = None,
-    ranges_file: Path | None = None,
-    gate: GateData | None = None,
-    sensitivity_videos: int = 0,
-    cpu: str,
-    integer_io: bool = False,
-    overwrite: bool = False,
-) -> Manifest:
+@dataclass(frozen=True)
+class ExportRequest:
+    """Files that an export writes, and how."""
+
+    cpu: str
+    """Processor of the quantized ONNX files, a key of `to_onnx.ACTIVATION_TYPE`."""
+    formats: tuple[str, ...] = tuple(FORMATS)
+    """Formats to write, of `artifacts.FORMATS`."""
+    recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
+    """Recipes of the quantized files, by format. FP32 is always written."""
+    calibration: CalibrationData | None = None
+    """Needed by recipes with static activations (or `ranges_file`), `gptq` rounding or bias correction."""
+    ranges_file: Path | None = None
+    """`ranges.json` of an earlier export of this network, instead of finding ranges."""
+    gate: GateData | None = None
+    """Accuracy gate of each quantized file."""
+    sensitivity_videos: int = 0
+    """Number of videos for the layers' sensitivity, from the gate or else the calibration data; 0 for none."""
+    integer_io: bool = False
+    """True for INT8 inputs and outputs of quantized TFLite files. All their layers must be static."""
+    overwrite: bool = False
+    """True to replace the files of an earlier export."""
+
+
+def export_network(network: nn.Module, run: Run, out: Path, request: ExportRequest) -> Manifest:
     """Write a network's files, `ranges.json`, `sensitivity.json` and `manifest.json` to the folder `out`, all or none.
 
     Args:
-        network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). To export one of 341 million
-            parameters in less memory, hand it over without keeping it: it is let go once it is traced.
-        run: the run it is of: what the manifest is to say of it.
-        out: the folder to make.
-        formats: which of `artifacts.FORMATS`.
-        recipes: format to the recipes by which it is written beside FP32.
-        calibration: needed if a recipe has static activations and there is no `ranges_file`, or rounds by `gptq`, or
-            corrects biases.
-        ranges_file: the `ranges.json` of an earlier export of this network, in place of finding them.
-        gate: what each quantized file may lose on which videos.
-        sensitivity_videos: videos that each layer's sensitivity is measured on, of the gate's or else of the
-            calibration's; 0, or neither of those: it is not.
-        cpu: the kind of processor that quantized ONNX files are for, a key of `quantize_onnx.ACTIVATION_TYPE`.
-        integer_io: give quantized TFLite files INT8 inputs and outputs; all their layers must be static then.
-        overwrite: replace what `out` holds.
+        network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). It is freed once it is traced
+            if the caller keeps no reference, which halves the peak memory of a large network.
+        run: the network's run, for the manifest.
+        out: export folder to write.
+        request: see `ExportRequest`.
 
     Raises:
         EdgeAfError: the calibration data is missing or of other classes, the network cannot be written, or `out` exists.
         GateFailed: a file's scores are not the network's, a layer that was to run in integers does not, or a file loses
             more than the gate allows.
     """
-    wanted = [Wanted(format, None) for format in formats]
+    calibration, gate, cpu = request.calibration, request.gate, request.cpu
+    wanted = [Wanted(format, None) for format in request.formats]
     wanted += [
-        Wanted(format, recipe, integer_io and format == "tflite")
-        for format in formats
-        for recipe in (recipes or {}).get(format, ())
+        Wanted(format, recipe, request.integer_io and format == "tflite")
+        for format in request.formats
+        for recipe in request.recipes.get(format, ())
     ]
     check_utf8_name(out.absolute())  # Every file is loaded before it is kept.
     wanted = _that_fit(wanted, network, gate)
     names = _file_names(run.model, wanted)
     static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]
-    if static and calibration is None and ranges_file is None:
+    if static and calibration is None and request.ranges_file is None:
         raise EdgeAfError(f"recipe {static[0].name} needs training videos to find ranges on: pass --calibration-data.")
     by_inputs = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_inputs]
     if by_inputs and calibration is None:
@@ -157,7 +158,7 @@ def export_network(
             f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
             f"{run.classes:,}. Calibrate on the data it was trained on."
         )
-    with staged_folder(out, OURS, overwrite=overwrite) as stage:
+    with staged_folder(out, OURS, overwrite=request.overwrite) as stage:
         features = _videos_to_try(calibration)
         with torch.inference_mode():
             scores = torch.sigmoid(network(*map(torch.from_numpy, features))).numpy()
@@ -167,9 +168,9 @@ def export_network(
         layers = [gemm.name for gemm in graph.gemms()]
         say(f"{run.model}: one graph of {len(graph.nodes)} operators, {len(layers)} fully connected layers")
         ranges, quantizer = None, to_nearest
-        if static and ranges_file is not None:
-            ranges = read_ranges(ranges_file)
-            check_ranges(ranges, graph, ranges_file)
+        if static and request.ranges_file is not None:
+            ranges = read_ranges(request.ranges_file)
+            check_ranges(ranges, graph, request.ranges_file)
         elif static and calibration is not None:
             with Progress("finding ranges", len(calibration.rows), "videos") as progress:
                 ranges = find_ranges(graph, calibration.dataset, calibration.rows, calibration.seed, progress)
@@ -178,7 +179,7 @@ def export_network(
         if by_inputs and calibration is not None:
             with Progress("finding layers' inputs", len(calibration.rows), "videos") as progress:
                 quantizer = Rounder(layer_inputs(graph, calibration.dataset, calibration.rows, layers, progress))
-        writer = Writer(graph, ranges, quantizer, cpu, _measuring(graph, calibration, gate, sensitivity_videos))
+        writer = Writer(graph, ranges, quantizer, cpu, _measuring(graph, request))
         written = writer.write(wanted, [stage / name for name in names])
         if writer.rows:
             assert writer.sensitivity is not None
@@ -259,15 +260,13 @@ def _videos_to_try(calibration: CalibrationData | None) -> Features:
     return Features(*(np.clip(random.normal(0, sd, shape), -2, 2).astype(np.float32) for shape, sd in (visual, audio)))
 
 
-def _measuring(
-    graph: Graph, calibration: CalibrationData | None, gate: GateData | None, videos: int
-) -> SensitivityTest | None:
+def _measuring(graph: Graph, request: ExportRequest) -> SensitivityTest | None:
     """Return the sensitivity test, on the gate's videos or else on the calibration's."""
-    source = gate or calibration
-    if source is None or (videos == 0 and gate is None):
+    source, videos = request.gate or request.calibration, request.sensitivity_videos
+    if source is None or (videos == 0 and request.gate is None):
         return None
     rows = choose_videos(np.sort(source.rows), videos or SENSITIVITY_VIDEOS, 0)
-    return SensitivityTest(graph, source.dataset, rows, with_labels=gate is not None)
+    return SensitivityTest(graph, source.dataset, rows, with_labels=request.gate is not None)
 
 
 class Writer:
@@ -380,7 +379,7 @@ def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> Non
 
 
 def write_file(graph: Graph, made: Plan, format: str, path: Path, cpu: str, integer_io: bool = False) -> None:
-    """Write a clean graph as a plan has it; `cpu` and `integer_io` as for `export_network`.
+    """Write a clean graph as a plan has it; `cpu` and `integer_io` as for `ExportRequest`.
 
     Raises:
         EdgeAfError: the graph cannot be written in that format.

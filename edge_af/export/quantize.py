@@ -42,11 +42,20 @@ Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
 Rounded = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]
 """As `Quantized`, and the bias (out,) that goes with them."""
 
-WeightQuantizer = Callable[
-    [str, NDArray[np.float32], NDArray[np.float32], Form, Span, "NDArray[np.float64] | float"], Rounded
-]
-"""Makes integers of one layer's weights: (layer name, weights (out, in), bias (out,), form, span and least scales as for
-`quantize_weight`)."""
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """A fully connected layer as it was trained, y = x Wᵀ + b."""
+
+    name: str
+    weight: NDArray[np.float32]
+    """(out, in)."""
+    bias: NDArray[np.float32]
+    """(out,)."""
+
+
+WeightQuantizer = Callable[[FloatLayer, Form, Span, "NDArray[np.float64] | float"], Rounded]
+"""Quantizes one layer's weights; span and least scales as for `quantize_weight`."""
 
 
 @dataclass(frozen=True)
@@ -260,14 +269,7 @@ def dequantize(layer: Layer) -> NDArray[np.float32]:
     return layer.weight * spread(layer.weight_scale, layer.weight.shape[1])
 
 
-def to_nearest(
-    layer: str,
-    weight: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    form: Form,
-    span: Span,
-    least_scale: NDArray[np.float64] | float,
-) -> Rounded:
+def to_nearest(layer: FloatLayer, form: Form, span: Span, least_scale: NDArray[np.float64] | float) -> Rounded:
     """The weight quantizer of `rounding: nearest`, which needs no data. `rounding.Rounder` does the others.
 
     Raises:
@@ -275,10 +277,10 @@ def to_nearest(
     """
     if form.rounding != "nearest" or form.bias_correction:
         raise EdgeAfError(
-            f"layer {layer}: {'bias_correction' if form.bias_correction else f'rounding: {form.rounding}'} "
+            f"layer {layer.name}: {'bias_correction' if form.bias_correction else f'rounding: {form.rounding}'} "
             "needs the layer's inputs on training videos: pass --calibration-data."
         )
-    return *quantize_weight(weight, span, form.block, least_scale), bias
+    return *quantize_weight(layer.weight, span, form.block, least_scale), layer.bias
 
 
 def weight_span(form: Form, pair_limit: int) -> Span:
@@ -296,26 +298,31 @@ def fitting(form: Form, inputs: int) -> Form:
 
 
 def quantize_layer(
-    name: str,
-    weight: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    layer: FloatLayer,
     form: Form,
     input: Affine | None = None,
     quantizer: WeightQuantizer = to_nearest,
     pair_limit: int = NO_PAIR_LIMIT,
 ) -> Layer:
-    """A layer `y = x Wᵀ + b` in a form that is not `float`; `input` is its input's INT8 form, for static activations, and
-    `pair_limit` as for `plan`."""
-    form = fitting(form, weight.shape[1])
+    """Quantize a layer.
+
+    Args:
+        layer: as trained.
+        form: any but `float`.
+        input: the INT8 form of its input, for static activations.
+        quantizer: rounds its weights.
+        pair_limit: as for `plan`.
+    """
+    form = fitting(form, layer.weight.shape[1])
     if not form.is_integer:
-        return Layer(form, weight.astype(np.float16), np.zeros(0, np.float32), bias)
+        return Layer(form, layer.weight.astype(np.float16), np.zeros(0, np.float32), layer.bias)
     span = weight_span(form, pair_limit)
     if form.activations != "static":
-        return Layer(form, *quantizer(name, weight, bias, form, span, 0.0))
+        return Layer(form, *quantizer(layer, form, span, 0.0))
     assert input is not None
     # A row of weights so small that its bias would not fit into INT32 gets coarser weights instead of a wrong bias.
-    least = np.abs(bias).astype(np.float64) / (input.scale * BIAS_LIMIT)
-    integers, scale, bias = quantizer(name, weight, bias, form, span, least)
+    least = np.abs(layer.bias).astype(np.float64) / (input.scale * BIAS_LIMIT)
+    integers, scale, bias = quantizer(layer, form, span, least)
     steps = np.rint(bias / (input.scale * scale.astype(np.float64)))
     return Layer(form, integers, scale, bias, np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32))
 
@@ -407,9 +414,7 @@ def plan(
                 tensors[node.outputs[0]] = FIXED[node.op]
     layers = {
         gemm.name: quantize_layer(
-            gemm.name,
-            graph.constants[gemm.inputs[1]],
-            graph.constants[gemm.inputs[2]],
+            FloatLayer(gemm.name, graph.constants[gemm.inputs[1]], graph.constants[gemm.inputs[2]]),
             forms[gemm.name],
             tensors.get(gemm.inputs[0]),
             quantizer,

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
-from edge_af.export.quantize import ROWS, Rounded, Span, quantize_weight, spread
+from edge_af.export.quantize import ROWS, FloatLayer, Rounded, Span, quantize_weight, spread
 from edge_af.export.ranges import run_batches
 from edge_af.export.recipes import Form
 
@@ -50,22 +50,15 @@ class Rounder:
     inputs: Mapping[str, NDArray[np.float32]]
     """Inputs of each layer with `gptq` or bias correction, as `layer_inputs` gives them."""
 
-    def __call__(
-        self,
-        layer: str,
-        weight: NDArray[np.float32],
-        bias: NDArray[np.float32],
-        form: Form,
-        span: Span,
-        least_scale: NDArray[np.float64] | float,
-    ) -> Rounded:
+    def __call__(self, layer: FloatLayer, form: Form, span: Span, least_scale: NDArray[np.float64] | float) -> Rounded:
+        weight, bias = layer.weight, layer.bias
         integers, scale = quantize_weight(weight, span, form.block, least_scale)
         if form.rounding == "nearest" and not form.bias_correction:
             return integers, scale, bias
-        inputs = self.inputs[layer]
+        inputs = self.inputs[layer.name]
         mean = inputs.mean(axis=0, dtype=np.float64)
         if form.rounding == "gptq":
-            # The bias takes up the mean error: the weights then need only see to the rest.
+            # The bias absorbs the mean error, so the weights need only minimize the rest.
             seen = inputs - mean.astype(np.float32) if form.bias_correction else inputs
             integers = gptq(weight, seen, scale, span)
         if form.bias_correction:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.data.dataset import Dataset
-from edge_af.export.graph import Graph, keep_needed, to_onnx
+from edge_af.export.graph import Graph, Node, keep_needed, to_onnx
 from edge_af.export.quantize import Affine, Plan, dequantize, fused_relu
 from edge_af.export.ranges import run_batches
 from edge_af.files import write_json
@@ -106,7 +106,7 @@ class SensitivityTest:
         gemm = next(gemm for gemm in self._graph.gemms() if gemm.name == layer)
         relu = fused_relu(self._graph, gemm)
         cut = gemm.outputs[0] if relu is None else relu.outputs[0]
-        outputs = fake_layer(self._seen[gemm.inputs[0]], layer, gemm.inputs[0], cut, plan, format, self.videos)
+        outputs = fake_layer(self._seen[gemm.inputs[0]], gemm, cut, plan, format, self.videos)
         if relu is not None:
             outputs = np.maximum(outputs, 0)
         # In ONNX, a static layer's output stays float unless a ReLU follows: see `quantize_onnx`.
@@ -147,24 +147,23 @@ def behind(graph: Graph, tensor: str, output: str) -> Graph:
 
 
 def fake_layer(
-    x: NDArray[np.float32], layer: str, input: str, output: str, plan: Plan, format: str, videos: int
+    x: NDArray[np.float32], gemm: Node, output: str, plan: Plan, format: str, videos: int
 ) -> NDArray[np.float32]:
     """A layer's outputs (rows, out) in float, with its weights and inputs rounded as the kernels round them.
 
     Args:
         x: (rows, in) float32; a layer that works on tokens has several rows a video.
-        layer: its name.
-        input: its input's name.
-        output: its output's, or that of the ReLU which is part of it.
-        plan: what becomes of it.
-        format: `onnx` or `tflite`: how an input is quantized at run time differs.
-        videos: how many there are.
+        gemm: the layer.
+        output: its output, or that of its fused ReLU.
+        plan: with the layer.
+        format: `onnx` or `tflite`, which quantize inputs at run time differently.
+        videos: number of videos in `x`.
     """
-    made = plan.layers[layer]
+    made = plan.layers[gemm.name]
     form = made.form
     # TFLite makes a static layer whose output stays float a dynamic one.
     if form.activations == "static" and (format == "onnx" or output in plan.tensors):
-        x = fake_affine(x, plan.tensors[input])
+        x = fake_affine(x, plan.tensors[gemm.inputs[0]])
     elif form.runs_in_integers:
         if format == "tflite":
             x = fake_rows(x)

@@ -286,11 +286,10 @@ def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, ac
 
 
 def _add_operator(
-    lowering: _Lowering, node: Node, op: str, inputs: list[int], outputs: list[int], options: Any, version: int = 1
+    lowering: _Lowering, node: Node, op: str, inputs: list[int], outputs: list[int], options: Any
 ) -> None:
     """Add an operator in the first version of it that computes in INT8 where that is asked for."""
-    if lowering.computes_in_integers(node):
-        version = INT8_VERSIONS.get(op, 2)
+    version = INT8_VERSIONS.get(op, 2) if lowering.computes_in_integers(node) else 1
     lowering.model.operator(op, inputs, outputs, options, version)
 
 

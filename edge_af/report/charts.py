@@ -110,28 +110,26 @@ def charts(many: Sequence[Results]) -> Charts:
     for number, (device, name) in enumerate(names.items()):
         own = [(index, line) for index, line in enumerate(lines) if line.device == device]
         on = f", {name}" if len(names) > 1 else ""
-        found.accuracy += _scatter(
+        latency = _Cost(
             f"chart-latency-{number}",
             f"GAP against latency{on}",
             "p50 of one video, ms (log)" if not has_batches(lines) else "p50 of an inference, ms (log)",
-            own,
-            lines,
             lambda line: P50.value(line.row),
             lambda value: f"{quantity(value)} ms",
         )
+        found.accuracy += _scatter(latency, own, lines)
         found.latency += _latencies(f"chart-spread-{number}", f"Every inference{on}", own, lines)
         found.memory += _memory(f"chart-memory-{number}", f"Peak memory by part{on}", own, lines)
     # A file is as large on every device, and a front wants it once.
     files = {line.row.key: (index, line) for index, line in reversed(list(enumerate(lines)))}
-    found.accuracy += _scatter(
+    size = _Cost(
         "chart-bytes",
         "GAP against bytes",
         "file, MB (log)",
-        list(reversed(files.values())),
-        lines,
         lambda line: line.row.size_bytes / 1e6,
         lambda value: f"{quantity(value)} MB",
     )
+    found.accuracy += _scatter(size, list(reversed(files.values())), lines)
     _sensitivity(found, many, lines)
     return found
 
@@ -149,19 +147,23 @@ def _short_network(line: Line, lines: Sequence[Line]) -> str:
     return line.network.removesuffix(f" {line.row.preset}") if len(presets) == 1 else line.network
 
 
-def _scatter(
-    name: str,
-    title: str,
-    axis: str,
-    shown: Sequence[tuple[int, Line]],
-    lines: Sequence[Line],
-    value: Callable[[Line], float | None],
-    write: Callable[[float], str],
-) -> list[Chart]:
-    """GAP@20 against a figure on a logarithmic axis, with its Pareto front; none if no row has both."""
+@dataclass(frozen=True)
+class _Cost:
+    """A figure that GAP@20 is drawn against."""
+
+    chart: str
+    """Name of the chart's element."""
+    title: str
+    axis: str
+    value: Callable[[Line], float | None]
+    write: Callable[[float], str]
+
+
+def _scatter(cost: _Cost, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
+    """GAP@20 against a cost on a logarithmic axis, with its Pareto front; none if no row has both."""
     rows: list[Datum] = []
     for index, line in shown:
-        x, y = value(line), GAP.value(line.row)
+        x, y = cost.value(line), GAP.value(line.row)
         if x is None or x <= 0 or y is None:
             continue
         low, high = line.row.gap_at_20_interval or (y, y)
@@ -177,7 +179,7 @@ def _scatter(
                 "runtime": line.runtime,
                 "hollow": line.row.runtime == "litert",
                 "label": f"{_short_network(line, lines)} {line.weights}",
-                "text": f"{_label(line, lines)}: {write(x)}, GAP@20 {y:.4f}",
+                "text": f"{_label(line, lines)}: {cost.write(x)}, GAP@20 {y:.4f}",
             }
         )
     if not rows:
@@ -189,7 +191,16 @@ def _scatter(
     note += "Paler: dominated."
     if any(row["low"] != row["high"] for row in rows):
         note += " Upright lines: 95 % of a bootstrap over the videos."
-    return [Chart(name, title, note, described, scatter_spec(title, axis, described, rows), {"rows": rows})]
+    return [
+        Chart(
+            cost.chart,
+            cost.title,
+            note,
+            described,
+            scatter_spec(cost.title, cost.axis, described, rows),
+            {"rows": rows},
+        )
+    ]
 
 
 def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:

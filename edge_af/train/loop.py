@@ -65,14 +65,29 @@ class Stopped(EdgeAfError):
 
 
 @dataclass(frozen=True)
-class Training:
-    """Setup of a training: all that does not change while it runs."""
+class TrainRequest:
+    """A training to do."""
 
     dataset: Dataset
+    """Training videos; some are held out."""
     config: ModelConfig
     preset: str
+    """Name of the config, for the record."""
     out: Path
+    """Run folder to write."""
     options: TrainOptions
+    teacher: Path | None = None
+    """Run whose scores are learned beside the labels (Hinton et al. 2015, arXiv:1503.02531). Labels do not exclude each
+    other, so each class's probability is a target of its own."""
+    resume: bool = False
+    """True to continue from the checkpoint in `out`, if there is one."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Setup of a training, constant while it runs."""
+
+    request: TrainRequest
     teacher: Teacher | None
     rows: NDArray[np.int64]
     """Videos to train on."""
@@ -87,7 +102,7 @@ class Training:
     @property
     def batch(self) -> int:
         """Videos a step, over all processes."""
-        return min(self.options.batch, len(self.rows))
+        return min(self.request.options.batch, len(self.rows))
 
     @property
     def steps_an_epoch(self) -> int:
@@ -95,7 +110,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        return self.options.epochs * self.steps_an_epoch
+        return self.request.options.epochs * self.steps_an_epoch
 
     def say(self, message: str) -> None:
         """News for the user, from one of the processes."""
@@ -113,17 +128,7 @@ class NoProgress(contextlib.nullcontext["NoProgress"]):
         """Nothing to show."""
 
 
-def train(
-    dataset: Dataset,
-    config: ModelConfig,
-    preset: str,
-    out: Path,
-    options: TrainOptions,
-    *,
-    teacher: Path | None = None,
-    resume: bool = False,
-    group: Group = ALONE,
-) -> Run:
+def train(request: TrainRequest, group: Group = ALONE) -> Run:
     """Train a network and leave a run folder.
 
     The folder is usable from the end of the first epoch on: it always holds the best epoch so far. SIGTERM and SIGINT
@@ -131,14 +136,7 @@ def train(
     bit, of one that was not stopped.
 
     Args:
-        dataset: the training videos; a part of them is held out.
-        config: the network's shape.
-        preset: the name of that shape, for the record.
-        out: the run folder to make.
-        options: see `TrainOptions`.
-        teacher: a run whose scores are learned beside the labels (Hinton et al. 2015, arXiv:1503.02531, for labels that do
-            not exclude each other: each class's probability is a target of its own).
-        resume: go on from the checkpoint in `out`, if there is one.
+        request: see `TrainRequest`.
         group: the processes that train together, each of which makes this call; see `distributed.joined`.
 
     Raises:
@@ -146,6 +144,7 @@ def train(
             dataset is too small or has a feature that is no number, or the loss became NaN.
         Stopped: by a signal.
     """
+    dataset, out, resume = request.dataset, request.out, request.resume
     check_utf8_name(out.absolute())
     _check_folder(out, resume)
     if dataset.videos < 4:
@@ -159,7 +158,7 @@ def train(
         with explain_os_errors(out):
             for name in _left_by_a_kill(out) if group.leads else ():
                 (out / name).unlink(missing_ok=True)
-        return _train(dataset, config, preset, out, options, teacher, group)
+        return _train(request, group)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
@@ -188,20 +187,13 @@ def _left_by_a_kill(out: Path) -> list[str]:
     return [name for name in files_below(out) if UNFINISHED.fullmatch(name)]
 
 
-def _train(
-    dataset: Dataset,
-    config: ModelConfig,
-    preset: str,
-    out: Path,
-    options: TrainOptions,
-    teacher: Path | None,
-    group: Group,
-) -> Run:
+def _train(request: TrainRequest, group: Group) -> Run:
+    config, out, options = request.config, request.out, request.options
     if options.threads:
         torch.set_num_threads(options.threads)
     # Each rank drops other features.
     torch.manual_seed(options.seed + group.rank)
-    job = _job(group, dataset, config, preset, out, options, teacher)
+    job = _job(request, group)
     group.share_of(job.batch)
     if (out / RUN).exists() and not (out / CHECKPOINT).exists():
         run = load_run(out)
@@ -210,8 +202,8 @@ def _train(
             job.say(f"{out}: already trained to the end")
             return run
 
-    network = build(config, dataset.classes)
-    initialize(network, prior_of(dataset, job.rows), torch.Generator().manual_seed(options.seed))
+    network = build(config, request.dataset.classes)
+    initialize(network, prior_of(request.dataset, job.rows), torch.Generator().manual_seed(options.seed))
     network.to(job.compute.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     forward = together(network, group)
@@ -221,7 +213,7 @@ def _train(
     state = load_checkpoint(out, learner, job.identity, group) if (out / CHECKPOINT).exists() else Progressed()
     wait_for_all(group)
     job.say(
-        f"{config.model} ({preset}): {count_params(network):,} parameters, {len(job.rows):,} videos to train, "
+        f"{config.model} ({request.preset}): {count_params(network):,} parameters, {len(job.rows):,} videos to train, "
         f"{len(job.held_out):,} held out, {job.compute.dtype} on {job.compute.device}, "
         f"{job.identity['threads']} threads"
         + (f" in each of {group.size} processes" if group.size > 1 else "")
@@ -279,15 +271,8 @@ def finished(records: list[dict[str, Any]], options: TrainOptions) -> bool:
     return bool(options.patience and gaps and len(gaps) - 1 - gaps.index(max(gaps)) >= options.patience)
 
 
-def _job(
-    group: Group,
-    dataset: Dataset,
-    config: ModelConfig,
-    preset: str,
-    out: Path,
-    options: TrainOptions,
-    teacher: Path | None,
-) -> Training:
+def _job(request: TrainRequest, group: Group) -> Training:
+    dataset, config, out, options = request.dataset, request.config, request.out, request.options
     rows, held_out = split(dataset.videos, options.held_out, options.seed)
     if len(rows) < 2:
         raise EdgeAfError(f"--held-out {options.held_out}: leaves {len(rows)} of {dataset.videos} videos to train on.")
@@ -309,10 +294,10 @@ def _job(
         "teacher": None,
     }
     guide = None
-    if teacher is not None:
-        identity["teacher"], network = open_teacher(teacher, dataset)
+    if request.teacher is not None:
+        identity["teacher"], network = open_teacher(request.teacher, dataset)
         guide = ready(network, dataset, compute, alone=group.size == 1)
-    return Training(dataset, config, preset, out, options, guide, rows, held_out, compute, identity, group)
+    return Training(request, guide, rows, held_out, compute, identity, group)
 
 
 def _train_epoch(
@@ -329,14 +314,14 @@ def _train_epoch(
         EdgeAfError: the loss is no number any more.
         Stopped: by a signal, after `save()`.
     """
-    options, epoch = job.options, len(state.records) + 1
+    options, epoch = job.request.options, len(state.records) + 1
     learner.network.train()
     done = state.step - (epoch - 1) * job.steps_an_epoch
     order = epoch_order(job.rows, options.seed, epoch)[done * job.batch :]
     # Every so many-th video of each global batch is this rank's.
     own, share = order[job.group.rank :: job.group.size], job.group.share_of(job.batch)
     watch = Stopwatch(time.perf_counter())
-    for batch in watch.timed(batches(job.dataset, own, share)):
+    for batch in watch.timed(batches(job.request.dataset, own, share)):
         inputs, targets = job.compute.inputs(batch.features), job.compute.tensor(batch.labels).float()
         if job.teacher is not None:
             # The loss is linear in its target: one between label and teacher's score is the same as two losses.
@@ -348,9 +333,9 @@ def _train_epoch(
         loss, stop = mean_over([update_loss.item(), float(bool(stopped))], job.group)
         if not math.isfinite(loss):
             # Features are not read through beforehand: of millions of videos that takes minutes.
-            check_features(job.dataset.stored, str(job.dataset.folder))
+            check_features(job.request.dataset.stored, str(job.request.dataset.folder))
             kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
-            raise EdgeAfError(f"{job.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
+            raise EdgeAfError(f"{job.request.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
         state.step += 1
         # The first weights are no good: the average must not remember them.
         move_average(learner.averaged, learner.network, min(options.average, state.step / (state.step + 10)))
@@ -359,10 +344,10 @@ def _train_epoch(
         if stop:
             save()
             number = stopped[0] if stopped else signal.SIGTERM
-            raise Stopped(f"{job.out}: stopped at step {state.step:,}; go on with --resume.", number)
+            raise Stopped(f"{job.request.out}: stopped at step {state.step:,}; go on with --resume.", number)
         if options.checkpoint_steps and state.step % options.checkpoint_steps == 0:
             save()
-    return watch.speed(training_flops(job.config, job.dataset.classes), job.compute, job.group)
+    return watch.speed(training_flops(job.request.config, job.request.dataset.classes), job.compute, job.group)
 
 
 def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[str, float], seconds: float) -> None:
@@ -373,36 +358,36 @@ def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[
         state.losses = []
         return
     try:
-        measured, threshold = measure(learner.averaged, job.dataset, job.held_out, job.compute.device)
+        measured, threshold = measure(learner.averaged, job.request.dataset, job.held_out, job.compute.device)
     except ValueError as error:
         raise EdgeAfError(
-            f"{job.out}: held-out videos cannot be scored: {error}. Lower --lr, or check the data."
+            f"{job.request.out}: held-out videos cannot be scored: {error}. Lower --lr, or check the data."
         ) from None
     from_the_first(measured["held_out"]["gap_at_20"], job.group)
     epoch, loss = len(state.records) + 1, float(np.mean(state.losses))
     record = {"epoch": epoch, "loss": loss, "seconds": seconds, **measured, "speed": speed}
     state.records.append(record)
     state.losses = []
-    write_atomic(job.out / METRICS, "".join(json.dumps(line) + "\n" for line in state.records))
-    scalars.write(job.out, record)
+    write_atomic(job.request.out / METRICS, "".join(json.dumps(line) + "\n" for line in state.records))
+    scalars.write(job.request.out, record)
     gap = record["held_out"]["gap_at_20"]
     say(
-        f"epoch {epoch}/{job.options.epochs}: loss {loss:.3f}, held-out loss {record['held_out_loss']:.3f}, "
+        f"epoch {epoch}/{job.request.options.epochs}: loss {loss:.3f}, held-out loss {record['held_out_loss']:.3f}, "
         f"held-out GAP@20 {gap:.4f}" + _in_words(speed)
     )
     if state.best is not None and gap <= state.best["training"]["held_out"]["gap_at_20"]:
         return
     best = Run(
-        preset=job.preset,
-        config=job.config,
-        classes=job.dataset.classes,
+        preset=job.request.preset,
+        config=job.request.config,
+        classes=job.request.dataset.classes,
         params=count_params(learner.network),
         f1_threshold=threshold,
-        class_names=job.dataset.class_names,
+        class_names=job.request.dataset.class_names,
         weights=f"weights-e{epoch}.safetensors",
         training={**record, **job.identity, "versions": versions("torch", "numpy")},
     )
-    save_run(job.out, best, learner.averaged)
+    save_run(job.request.out, best, learner.averaged)
     state.best = dataclasses.asdict(best)
 
 

@@ -90,7 +90,7 @@ def test_killed_and_run_again(tmp_path: Path, sources: Path, run: Callable[..., 
     again = run(*command)
     assert again.status == 0, again.err
     if moment == "mid-source":
-        assert "going on behind 1 of 4" in again.err
+        assert "continuing after 1 of 4" in again.err
     assert not partial.exists()
     prepare([str(sources)], tmp_path / "whole", PrepareOptions(skip_bad=True))
     assert _hashes(out) == _hashes(tmp_path / "whole")
@@ -132,7 +132,7 @@ def test_ctrl_c_keeps_what_is_done(
     os.utime(sources / "3.tfrecord", ns=(times.st_atime_ns, times.st_mtime_ns))
     again = run(*command)
     assert again.status == 0
-    assert "going on behind 2 of 4" in again.err
+    assert "continuing after 2 of 4" in again.err
     prepare([str(sources)], tmp_path / "whole", PrepareOptions(skip_bad=True))
     assert _hashes(tmp_path / "out") == _hashes(tmp_path / "whole")
 
@@ -166,7 +166,7 @@ def test_no_space_keeps_what_is_done(tmp_path: Path, sources: Path, run: Callabl
     assert not (tmp_path / "out").exists()
     again = run(*command)
     assert again.status == 0, again.err
-    assert "going on behind 1 of 4" in again.err
+    assert "continuing after 1 of 4" in again.err
     prepare([str(sources)], tmp_path / "whole", PrepareOptions(skip_bad=True))
     assert _hashes(tmp_path / "out") == _hashes(tmp_path / "whole")
 
@@ -203,7 +203,7 @@ def test_a_vocabulary_that_came_in_between_is_not_mixed_in(
     assert changed.status == 2
     assert "other vocabulary" in changed.err
     (sources / "vocabulary.csv").unlink()
-    assert "going on behind 2 of 4" in run(*command).err
+    assert "continuing after 2 of 4" in run(*command).err
 
 
 def test_an_output_that_cannot_be_replaced_loses_no_work(
@@ -224,7 +224,7 @@ def test_an_output_that_cannot_be_replaced_loses_no_work(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".out.partial", "in", "out"]
     again = run(*command)
     assert again.status == 0, again.err
-    assert "going on behind 4 of 4" in again.err
+    assert "continuing after 4 of 4" in again.err
     prepare([str(sources)], tmp_path / "whole", PrepareOptions(skip_bad=True))
     assert _hashes(tmp_path / "out") == _hashes(tmp_path / "whole")
 

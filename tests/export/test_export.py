@@ -18,7 +18,7 @@ from edge_af.data import Features
 from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import EdgeAfError
-from edge_af.export.pipeline import CalibrationData, export_network
+from edge_af.export.pipeline import CalibrationData, ExportRequest, export_network
 from edge_af.export.ranges import choose_videos, read_ranges
 from edge_af.export.recipes import Form, Recipe, load_recipe
 from edge_af.metrics import gap_at_20
@@ -40,10 +40,7 @@ def export(network: nn.Module, model: str, out: Path, calibration: CalibrationDa
         network,
         run_of(model),
         out,
-        recipes=STATIC,
-        calibration=calibration,
-        cpu="x86-64",
-        **more,  # type: ignore[arg-type]
+        ExportRequest(recipes=STATIC, calibration=calibration, cpu="x86-64", **more),  # type: ignore[arg-type]
     )
 
 
@@ -118,7 +115,10 @@ def test_data_of_other_classes_and_missing_data_are_refused(dataset: Dataset, tm
     network, data = random_network("fc-late-fusion"), CalibrationData(dataset, np.arange(10), 0)
     with pytest.raises(EdgeAfError, match="30 classes, but the network has 31"):
         export_network(
-            network, run_of("fc-late-fusion", 31), tmp_path / "out", recipes=STATIC, calibration=data, cpu="x86-64"
+            network,
+            run_of("fc-late-fusion", 31),
+            tmp_path / "out",
+            ExportRequest(recipes=STATIC, calibration=data, cpu="x86-64"),
         )
     with pytest.raises(EdgeAfError, match="--calibration-data"):
         export(network, "fc-late-fusion", tmp_path / "out", None)
@@ -132,11 +132,13 @@ def test_an_existing_export_is_kept_unless_told(tmp_path: Path) -> None:
     def names() -> set[str]:
         return {path.name for path in out.iterdir()}
 
-    export_network(network, run_of("fc-late-fusion"), out, cpu="x86-64")
+    export_network(network, run_of("fc-late-fusion"), out, ExportRequest(cpu="x86-64"))
     exported = names()
     with pytest.raises(EdgeAfError, match="--overwrite"):
-        export_network(network, run_of("fc-late-fusion"), out, cpu="x86-64")
-    export_network(network, run_of("fc-late-fusion"), out, formats=("onnx",), cpu="x86-64", overwrite=True)
+        export_network(network, run_of("fc-late-fusion"), out, ExportRequest(cpu="x86-64"))
+    export_network(
+        network, run_of("fc-late-fusion"), out, ExportRequest(formats=("onnx",), cpu="x86-64", overwrite=True)
+    )
     assert names() == exported - {"fc-late-fusion-fp32.tflite"}
 
 
@@ -146,7 +148,7 @@ def test_overwriting_deletes_nothing_foreign(tmp_path: Path) -> None:
     thesis.write_text("the only copy")
     network = random_network("fc-late-fusion")
     with pytest.raises(EdgeAfError, match=r"holds 'thesis.txt', which --overwrite would delete"):
-        export_network(network, run_of("fc-late-fusion"), thesis.parent, cpu="x86-64", overwrite=True)
+        export_network(network, run_of("fc-late-fusion"), thesis.parent, ExportRequest(cpu="x86-64", overwrite=True))
     assert thesis.read_text() == "the only copy"
 
 
@@ -449,13 +451,12 @@ def test_rounding_by_inputs_does_not_depend_on_the_order_of_videos(dataset: Data
             network,
             run_of("fc-late-fusion"),
             tmp_path / name,
-            recipes=recipe,
-            calibration=calibration,
-            cpu="x86-64",
-            sensitivity_videos=50,
+            ExportRequest(recipes=recipe, calibration=calibration, cpu="x86-64", sensitivity_videos=50),
         )
     for path in (tmp_path / "one").iterdir():
         if path.name != "manifest.json":
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
     with pytest.raises(EdgeAfError, match="pass --calibration-data"):
-        export_network(network, run_of("fc-late-fusion"), tmp_path / "three", recipes=recipe, cpu="x86-64")
+        export_network(
+            network, run_of("fc-late-fusion"), tmp_path / "three", ExportRequest(recipes=recipe, cpu="x86-64")
+        )

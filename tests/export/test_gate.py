@@ -17,7 +17,7 @@ from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.errors import GateFailed
 from edge_af.export.gate import GateData, measured_gap
-from edge_af.export.pipeline import CalibrationData, export_network
+from edge_af.export.pipeline import CalibrationData, ExportRequest, export_network
 from edge_af.export.recipes import load_recipe
 from edge_af.models.run import Run
 
@@ -60,11 +60,13 @@ def export(out: Path, dataset: Dataset, gate: GateData) -> None:
         broken_network(),
         run,
         out,
-        recipes=RECIPES,
-        calibration=CalibrationData(dataset, np.arange(128), 0),
-        gate=gate,
-        sensitivity_videos=200,
-        cpu="x86-64",
+        ExportRequest(
+            recipes=RECIPES,
+            calibration=CalibrationData(dataset, np.arange(128), 0),
+            gate=gate,
+            sensitivity_videos=200,
+            cpu="x86-64",
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
 from edge_af.export.quantize import (
     SPAN,
+    FloatLayer,
     affine_of,
     choose_range,
     fitting,
@@ -71,7 +72,7 @@ def test_biases_are_exact_to_a_step_even_where_weights_are_tiny_or_zero() -> Non
     weight[2] = 0
     bias = np.array([0.5, -3.0, 7.0, 0.0, 1e-3, -20.0], np.float32)
     held = affine_of(-2.0, 2.0)
-    layer = quantize_layer("layer", weight, bias, STATIC, held)
+    layer = quantize_layer(FloatLayer("layer", weight, bias), STATIC, held)
     assert layer.integer_bias is not None
     step = held.scale * layer.weight_scale.astype(np.float64)
     np.testing.assert_allclose(layer.integer_bias * step, bias, atol=0.51 * step.max())
@@ -81,7 +82,7 @@ def test_biases_are_exact_to_a_step_even_where_weights_are_tiny_or_zero() -> Non
 def test_a_layer_in_integers_is_close_to_the_layer_in_float() -> None:
     weight, bias, x = normal(32, 64), normal(32), RANDOM.uniform(-1, 3, (50, 64)).astype(np.float32)
     held = affine_of(float(x.min()), float(x.max()))
-    layer = quantize_layer("layer", weight, bias, STATIC, held)
+    layer = quantize_layer(FloatLayer("layer", weight, bias), STATIC, held)
     q = np.clip(np.rint(x / held.scale) + held.zero_point, -128, 127).astype(np.int64)
     sums = (q - held.zero_point) @ layer.weight.T.astype(np.int64) + layer.integer_bias
     found = sums * (held.scale * layer.weight_scale.astype(np.float64))
@@ -195,9 +196,9 @@ def test_a_rounding_by_data_is_refused_without(graph: Graph) -> None:
 def test_a_plan_takes_another_rounding(graph: Graph) -> None:
     seen = []
 
-    def zeros(name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *_: Any) -> Any:
-        seen.append(name)
-        return np.zeros(weight.shape, np.int8), np.ones(len(weight), np.float32), bias
+    def zeros(layer: FloatLayer, *_: Any) -> Any:
+        seen.append(layer.name)
+        return np.zeros(layer.weight.shape, np.int8), np.ones(len(layer.bias), np.float32), layer.bias
 
     made = plan(graph, recipe(form=DYNAMIC, layers={"head": FLOAT}), quantizer=zeros)
     assert seen == list(made.layers) == [gemm.name for gemm in graph.gemms() if gemm.name != "head"]

@@ -15,6 +15,7 @@ from edge_af.models.presets import FCLateFusionConfig
 from edge_af.train import compute as module
 from edge_af.train.compute import Compute, Stopwatch, choose_compute, matmul_flops
 from edge_af.train.distributed import ALONE
+from edge_af.train.loop import TrainRequest
 
 
 def test_bf16_is_chosen_only_where_it_is_faster(monkeypatch):
@@ -92,7 +93,7 @@ def test_a_compiled_network_trains_the_same(dataset, tmp_path):
     for name, compiled in (("eager", False), ("compiled", True)):
         options = TrainOptions(epochs=1, batch=64, threads=1, precision="fp32", compile=compiled)
         try:
-            train(dataset, config, "test", tmp_path / name, options)
+            train(TrainRequest(dataset, config, "test", tmp_path / name, options))
         except Exception as error:
             if compiled and "compiler" in str(error).lower():
                 pytest.skip(f"torch.compile needs a C++ compiler: {error}")

@@ -15,7 +15,7 @@ from edge_af.models.presets import AttendFusionConfig
 from edge_af.models.run import METRICS, load_run
 from edge_af.train.checkpoint import CHECKPOINT
 from edge_af.train.distributed import Group
-from edge_af.train.loop import train
+from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 
 # Without dropout, whose draws differ from rank to rank, two processes have to end where one does.
@@ -29,7 +29,7 @@ from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
 from edge_af.train.distributed import joined
-from edge_af.train.loop import train
+from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 data, out, config, options, dies = sys.argv[1:]
 
@@ -42,7 +42,7 @@ if dies == os.environ["RANK"]:
     threading.Thread(target=die, daemon=True).start()
 try:
     with joined() as group:
-        train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True, group=group)
+        train(TrainRequest(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True), group)
 except EdgeAfError as error:
     print(error, file=sys.stderr, flush=True)
     sys.exit(error.exit_status)
@@ -60,7 +60,7 @@ def torchrun(dataset, out, script, dies="none"):
 @pytest.fixture(scope="module")
 def alone(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    train(dataset, CONFIG, "test", folder, OPTIONS)
+    train(TrainRequest(dataset, CONFIG, "test", folder, OPTIONS))
     return folder
 
 

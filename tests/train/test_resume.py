@@ -18,7 +18,7 @@ from edge_af.models.presets import AttendFusionConfig
 from edge_af.models.run import METRICS, RUN, load_run
 from edge_af.train import loop
 from edge_af.train.checkpoint import CHECKPOINT
-from edge_af.train.loop import train
+from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 
 CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.3)
@@ -31,7 +31,7 @@ from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import AttendFusionConfig
 from edge_af.train import loop
-from edge_af.train.loop import train
+from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 data, out, config, options, waits = sys.argv[1:]
 save = loop.save_checkpoint
@@ -43,7 +43,7 @@ def save_and_wait(*arguments):
 
 loop.save_checkpoint = save_and_wait
 try:
-    train(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True)
+    train(TrainRequest(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True))
 except EdgeAfError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_status)
@@ -69,7 +69,7 @@ def weights_of(folder):
 @pytest.fixture(scope="module")
 def unbroken(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    train(dataset, CONFIG, "test", folder, OPTIONS)
+    train(TrainRequest(dataset, CONFIG, "test", folder, OPTIONS))
     assert not (folder / CHECKPOINT).exists()
     return folder
 
@@ -91,8 +91,8 @@ def test_sigterm_saves_and_resume_ends_the_same(dataset, unbroken, tmp_path):
     assert "go on with --resume" in said
 
     with pytest.raises(EdgeAfError, match="already holds a run"):
-        train(dataset, CONFIG, "test", tmp_path / "run", OPTIONS)
-    train(dataset, CONFIG, "test", tmp_path / "run", OPTIONS, resume=True)
+        train(TrainRequest(dataset, CONFIG, "test", tmp_path / "run", OPTIONS))
+    train(TrainRequest(dataset, CONFIG, "test", tmp_path / "run", OPTIONS, resume=True))
     assert weights_of(tmp_path / "run") == weights_of(unbroken)
     assert metrics_without_times(tmp_path / "run") == metrics_without_times(unbroken)
     assert not (tmp_path / "run" / CHECKPOINT).exists()
@@ -115,17 +115,17 @@ def test_ten_kills_at_random_moments(dataset, unbroken, tmp_path):
         process.communicate()
         if (tmp_path / RUN).exists():
             assert (tmp_path / load_run(tmp_path).weights).is_file()
-    train(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True)
+    train(TrainRequest(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True))
     assert weights_of(tmp_path) == weights_of(unbroken)
 
 
 def test_resuming_a_finished_run_changes_nothing(dataset, unbroken):
     before = {path.name: path.stat().st_mtime_ns for path in unbroken.iterdir()}
-    run = train(dataset, CONFIG, "test", unbroken, OPTIONS, resume=True)
+    run = train(TrainRequest(dataset, CONFIG, "test", unbroken, OPTIONS, resume=True))
     assert run == load_run(unbroken)
     assert before == {path.name: path.stat().st_mtime_ns for path in unbroken.iterdir()}
     with pytest.raises(EdgeAfError, match="was made with options"):
-        train(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, epochs=9), resume=True)
+        train(TrainRequest(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, epochs=9), resume=True))
 
 
 @pytest.mark.slow
@@ -135,20 +135,20 @@ def test_a_kill_before_the_first_checkpoint_is_no_finished_run(dataset, unbroken
 
     with monkeypatch.context() as patched, pytest.raises(EdgeAfError, match="no space left"):
         patched.setattr(loop, "save_checkpoint", full)
-        train(dataset, CONFIG, "test", tmp_path, dataclasses.replace(OPTIONS, checkpoint_steps=0))
+        train(TrainRequest(dataset, CONFIG, "test", tmp_path, dataclasses.replace(OPTIONS, checkpoint_steps=0)))
     assert (tmp_path / RUN).exists()
-    train(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True)
+    train(TrainRequest(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True))
     assert weights_of(tmp_path) == weights_of(unbroken)
 
 
 def test_other_data_of_the_same_name_and_size_is_refused(dataset, unbroken):
     other = dataclasses.replace(dataset, label_values=(dataset.label_values + 1) % dataset.classes)
     with pytest.raises(EdgeAfError, match="was made with data"):
-        train(other, CONFIG, "test", unbroken, OPTIONS, resume=True)
+        train(TrainRequest(other, CONFIG, "test", unbroken, OPTIONS, resume=True))
 
 
 def test_another_number_of_threads_is_only_warned_of(dataset, unbroken, capsys):
-    train(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, threads=2), resume=True)
+    train(TrainRequest(dataset, CONFIG, "test", unbroken, dataclasses.replace(OPTIONS, threads=2), resume=True))
     assert "the weights will differ by rounding" in capsys.readouterr().err
 
 
@@ -159,10 +159,10 @@ def test_other_options_are_refused(dataset, tmp_path):
     process.kill()
     process.communicate()
     with pytest.raises(EdgeAfError, match="was made with options"):
-        train(dataset, CONFIG, "test", tmp_path, dataclasses.replace(OPTIONS, lr=1e-4), resume=True)
+        train(TrainRequest(dataset, CONFIG, "test", tmp_path, dataclasses.replace(OPTIONS, lr=1e-4), resume=True))
     with pytest.raises(EdgeAfError, match="was made with config"):
-        train(dataset, dataclasses.replace(CONFIG, heads=4), "test", tmp_path, OPTIONS, resume=True)
+        train(TrainRequest(dataset, dataclasses.replace(CONFIG, heads=4), "test", tmp_path, OPTIONS, resume=True))
     checkpoint = tmp_path / CHECKPOINT
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
     with pytest.raises(EdgeAfError, match="damaged"):
-        train(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True)
+        train(TrainRequest(dataset, CONFIG, "test", tmp_path, OPTIONS, resume=True))

@@ -21,7 +21,7 @@ from edge_af.models.run import METRICS, RUN, load_network, load_run, save_run
 from edge_af.runtime import score_all
 from edge_af.train.compute import Compute
 from edge_af.train.learning import multi_label_cross_entropy
-from edge_af.train.loop import train
+from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import open_teacher, ready
 
@@ -41,7 +41,7 @@ def test_loss_is_the_papers_equation():
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model)
 def test_a_trained_network_beats_the_prior_on_other_videos(config, dataset, eval_dataset, tmp_path):
-    run = train(dataset, config, "test", tmp_path / "run", OPTIONS)
+    run = train(TrainRequest(dataset, config, "test", tmp_path / "run", OPTIONS))
     scores = score_all(edge_af.load(tmp_path / "run"), eval_dataset.stored)
     labels = eval_dataset.labels(slice(None))
     prior = np.tile(dataset.label_counts() / dataset.videos, (len(labels), 1))
@@ -57,7 +57,9 @@ def test_a_trained_network_beats_the_prior_on_other_videos(config, dataset, eval
 def test_the_same_seed_gives_the_same_weights(dataset, tmp_path):
     options = dataclasses.replace(OPTIONS, epochs=1)
     first, second = (
-        (tmp_path / name / train(dataset, CONFIGS[0], "test", tmp_path / name, options).weights).read_bytes()
+        (
+            tmp_path / name / train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / name, options)).weights
+        ).read_bytes()
         for name in "ab"
     )
     assert first == second
@@ -67,9 +69,9 @@ def test_the_same_seed_gives_the_same_weights(dataset, tmp_path):
 def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path):
     """With all of the loss on the teacher's scores, the student comes closer to them than one that saw only labels."""
     options = dataclasses.replace(OPTIONS, teacher_weight=1.0)
-    train(dataset, CONFIGS[1], "test", tmp_path / "teacher", OPTIONS)
-    run = train(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher")
-    train(dataset, CONFIGS[0], "test", tmp_path / "alone", OPTIONS)
+    train(TrainRequest(dataset, CONFIGS[1], "test", tmp_path / "teacher", OPTIONS))
+    run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher"))
+    train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "alone", OPTIONS))
     scores = {
         name: score_all(edge_af.load(tmp_path / name), eval_dataset.stored) for name in ("teacher", "student", "alone")
     }
@@ -77,21 +79,21 @@ def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path
     assert distance["student"] < 0.9 * distance["alone"]
     assert run.training["teacher"]["model"] == "fc-late-fusion"
     with pytest.raises(EdgeAfError, match="was made with teacher"):
-        train(dataset, CONFIGS[0], "test", tmp_path / "student", options, resume=True)
+        train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, resume=True))
 
 
 def test_a_teacher_of_other_classes_is_refused(dataset, tmp_path):
-    train(dataset, CONFIGS[0], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1))
+    train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1)))
     fewer = dataclasses.replace(dataset, index={**dataset.index, "classes": 40})
     with pytest.raises(EdgeAfError, match="the teacher knows 30 classes, the data 40"):
-        train(fewer, CONFIGS[0], "test", tmp_path / "student", OPTIONS, teacher=tmp_path / "teacher")
+        train(TrainRequest(fewer, CONFIGS[0], "test", tmp_path / "student", OPTIONS, teacher=tmp_path / "teacher"))
     assert not (tmp_path / "student" / RUN).exists()
 
 
 def test_a_run_is_never_overwritten(dataset, tmp_path):
-    train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
+    train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1)))
     with pytest.raises(EdgeAfError, match="already holds a run"):
-        train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS)
+        train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, OPTIONS))
 
 
 @pytest.mark.parametrize("name", ["weights-e1.safetensors", "weights-best.safetensors", "notes.txt", "deep/data"])
@@ -100,13 +102,13 @@ def test_a_folder_of_something_else_is_left_alone(dataset, tmp_path, name):
     (tmp_path / name).write_text("precious")
     for resume in (False, True):
         with pytest.raises(EdgeAfError, match=f"is no run and holds '{name}'"):
-            train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS, resume=resume)
+            train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, OPTIONS, resume=resume))
     assert (tmp_path / name).read_text() == "precious"
 
 
 def test_a_run_removes_no_weights_but_its_own(dataset, tmp_path):
     fewer = dataclasses.replace(OPTIONS, epochs=2)
-    train(dataset, CONFIGS[0], "test", tmp_path, fewer)
+    train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, fewer))
     kept = load_run(tmp_path)
     for name in ("weights-e7.safetensors", "weights-mine.safetensors"):
         (tmp_path / name).write_text("precious")
@@ -117,15 +119,15 @@ def test_a_run_removes_no_weights_but_its_own(dataset, tmp_path):
 
 def test_two_trainings_do_not_share_a_folder(dataset, tmp_path):
     with lock_output(tmp_path), pytest.raises(EdgeAfError, match="another edge-af process is writing here"):
-        train(dataset, CONFIGS[0], "test", tmp_path, OPTIONS)
+        train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, OPTIONS))
     assert list(tmp_path.iterdir()) == []
-    train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))
+    train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1)))
     assert not (tmp_path / ".lock").exists()
 
 
 def test_divergence_is_an_error_and_no_run(dataset, tmp_path):
     with pytest.raises(EdgeAfError, match=r"loss became (nan|inf) in epoch .*Lower --lr"):
-        train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, lr=1e30, clip=1e30))
+        train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, lr=1e30, clip=1e30)))
     assert not (tmp_path / RUN).exists()
 
 
@@ -133,14 +135,17 @@ def test_a_feature_that_is_no_number_is_named(dataset, tmp_path):
     visual = np.array(dataset.visual)
     visual[7, 3] = np.nan
     with pytest.raises(EdgeAfError, match="array 'visual', row 7: NaN or infinite"):
-        train(dataclasses.replace(dataset, visual=visual), CONFIGS[0], "test", tmp_path, OPTIONS)
+        train(TrainRequest(dataclasses.replace(dataset, visual=visual), CONFIGS[0], "test", tmp_path, OPTIONS))
     assert not (tmp_path / RUN).exists()
 
 
 def test_damaged_runs_are_named(dataset, tmp_path):
     with pytest.raises(EdgeAfError, match="not a run"):
         load_run(tmp_path)
-    weights = tmp_path / train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1)).weights
+    weights = (
+        tmp_path
+        / train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=1))).weights
+    )
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(EdgeAfError, match="does not hold this network's weights"):
         load_network(tmp_path)
@@ -191,15 +196,15 @@ def test_held_out_videos_that_cannot_be_scored_are_an_error(dataset, tmp_path):
     broken = np.array(dataset.visual)
     broken[held_out[0]] = np.nan
     with pytest.raises(EdgeAfError, match="1 of 60 videos have a NaN score"):
-        train(dataclasses.replace(dataset, visual=broken), CONFIGS[0], "test", tmp_path, OPTIONS)
+        train(TrainRequest(dataclasses.replace(dataset, visual=broken), CONFIGS[0], "test", tmp_path, OPTIONS))
 
 
 def test_too_little_data_is_an_error(dataset, tmp_path):
     with pytest.raises(EdgeAfError, match="leaves 1 of 600 videos"):
-        train(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, held_out=0.9999))
+        train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, dataclasses.replace(OPTIONS, held_out=0.9999)))
     bare = dataclasses.replace(dataset, label_values=dataset.label_values[:0], label_offsets=dataset.label_offsets * 0)
     with pytest.raises(EdgeAfError, match="no video has a label"):
-        train(bare, CONFIGS[0], "test", tmp_path, OPTIONS)
+        train(TrainRequest(bare, CONFIGS[0], "test", tmp_path, OPTIONS))
 
 
 @pytest.mark.parametrize(
@@ -214,18 +219,20 @@ def test_impossible_options_name_their_flag(field, value):
 def test_patience_ends_a_run_that_brings_nothing_more(dataset, tmp_path, capsys):
     """With hardly a step an epoch is as good as the one before it: two in a row without a gain end the run."""
     options = dataclasses.replace(OPTIONS, epochs=30, lr=1e-9, patience=2)
-    run = train(dataset, CONFIGS[0], "test", tmp_path / "run", options)
+    run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "run", options))
     lines = (tmp_path / "run" / METRICS).read_text().splitlines()
     assert len(lines) < 30
     gaps = [json.loads(line)["held_out"]["gap_at_20"] for line in lines]
     assert gaps.index(max(gaps)) == len(gaps) - 3 == run.training["epoch"] - 1
     assert "stopped early" in capsys.readouterr().err
     # It is finished: resuming it trains no more.
-    assert train(dataset, CONFIGS[0], "test", tmp_path / "run", options, resume=True) == load_run(tmp_path / "run")
+    assert train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "run", options, resume=True)) == load_run(
+        tmp_path / "run"
+    )
 
 
 def test_a_teacher_says_the_same_kept_or_asked_each_time(dataset, tmp_path):
-    train(dataset, CONFIGS[1], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1))
+    train(TrainRequest(dataset, CONFIGS[1], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1)))
     _, network = open_teacher(tmp_path / "teacher", dataset)
     compute = Compute("cpu", "fp32", 1e9)
     rows = np.array([7, 3, 500])
@@ -237,7 +244,7 @@ def test_a_teacher_says_the_same_kept_or_asked_each_time(dataset, tmp_path):
 
 def test_epochs_are_written_for_tensorboard(dataset, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(dataset, CONFIGS[1], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=2))
+    train(TrainRequest(dataset, CONFIGS[1], "test", tmp_path, dataclasses.replace(OPTIONS, epochs=2)))
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
@@ -260,5 +267,5 @@ def test_a_full_disk_is_told_in_plain_words(dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(EdgeAfError, match="no space left"):
-        train(dataset, CONFIGS[0], "test", tmp_path / "run", OPTIONS)
+        train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "run", OPTIONS))
     assert not list((tmp_path / "run").glob("*.safetensors*"))
