@@ -30,7 +30,7 @@ FILES_OF = {"onnxruntime": ".onnx", "litert": ".tflite"}
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("train", ("torch", "safetensors")),
     "data prepare": ("train", ("tensorflow",)),
-    "export": ("export", ("torch", "safetensors", "onnx", "onnxscript", "flatbuffers")),
+    "export": ("export", ("torch", "safetensors", "onnx", "onnxscript")),
 }
 """Verb -> the extra that it needs, and what of it is imported. `export` runs what it made, in both runtimes."""
 

@@ -5,6 +5,9 @@ A message is one or two plain lines: what is wrong, where (file, record, field),
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EdgeAfError(Exception):
     """The command line or the input is at fault: exit status 2."""
@@ -24,3 +27,10 @@ def missing_extra(package: str, extra: str) -> EdgeAfError:
         f"this verb needs the package {package!r}, which is not installed.\n"
         f"Install it with: pip install 'edge-af[{extra}]'"
     )
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is not among the known ones; it suggests the nearest, or lists them all."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"unknown {what} {name!r}. " + (f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(names)}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import io
 import os
@@ -20,28 +19,28 @@ import click
 
 from edge_af.__version__ import __version__
 from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
-from edge_af.errors import EdgeAfError, missing_extra
+from edge_af.errors import EdgeAfError, missing_extra, unknown
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 VERBS = {
-    "demo": "The whole way, from TFRecords to the table and the page.",
-    "data": "Make, convert and describe data sets.",
-    "train": "Train a network on a prepared data set.",
+    "demo": "Run the main path on synthetic data, from TFRecords to the results page.",
+    "data": "Make, convert and describe datasets.",
+    "train": "Train a network on a prepared dataset.",
     "models": "List the networks, their presets and their sizes.",
     "export": "Turn a trained network into ONNX and TFLite files.",
     "eval": "Measure the accuracy of a run, an ONNX or a TFLite file.",
-    "bench": "Accuracy, size, latency and memory, side by side.",
-    "targets": "Prepare this machine for benching elsewhere.",
-    "compare": "Whether a candidate is slower, larger or worse than its base.",
+    "bench": "Measure accuracy, size, latency and memory side by side.",
+    "targets": "Prepare this machine to bench on boards and phones.",
+    "compare": "Check that a candidate is no slower, larger or worse than its base.",
     "report": "Make the table and the page from results.",
     "predict": "Label videos with a run, an ONNX or a TFLite file.",
-    "bundle": "Put an export into one signed file to ship.",
-    "verify": "Whether such a file is whole, and whose it is.",
-    "doctor": "What this machine can run, and why not.",
+    "bundle": "Pack an export folder into one signed file.",
+    "verify": "Verify a bundle's checksums and signature.",
+    "doctor": "Check which commands this machine can run.",
 }
-"""Each verb is the module of that name in `edge_af.cli`, holding a command named `command`."""
+"""Each command is the module of that name in `edge_af.cli`, holding a command named `command`."""
 
 EXTRA_OF = {
     "torch": "train",
@@ -49,7 +48,6 @@ EXTRA_OF = {
     "tensorflow": "train",
     "onnx": "export",
     "onnxscript": "export",
-    "flatbuffers": "export",
     "yaml": "export",
 }
 
@@ -95,9 +93,7 @@ class LazyVerbs(click.Group):
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS:
-            near = difflib.get_close_matches(args[0], VERBS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else " `edge-af --help` lists the verbs."
-            raise click.UsageError(f"there is no verb {args[0]!r}.{hint}")
+            raise click.UsageError(unknown("command", args[0], VERBS))
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_af.cli.build import path_argument, verb
 from edge_af.console import tell
@@ -72,32 +72,25 @@ def command(run_folder: Path, options: ExportOptions) -> None:
 
 
 def _table(manifest: Manifest) -> list[str]:
+    from edge_af.report.tables import aligned
+
     gated = any(file.gate is not None for file in manifest.files)
     head: tuple[str, ...] = ("file", "bytes", "recipe", "integer layers", "float layers", "integer share")
     head += ("largest score difference", *(("GAP@20 change",) if gated else ()))
-    rows: list[tuple[Any, ...]] = [
+    rows: list[tuple[str, ...]] = [
         (
             file.path,
             f"{file.size_bytes:,}",
             (file.recipe or "-") + (f" ({file.cpu})" if file.cpu else ""),
-            file.integer_layers,
-            file.float_layers,
+            str(file.integer_layers),
+            str(file.float_layers),
             f"{file.integer_share:.1%}",
             f"{file.max_difference:.1e}",
             *((f"{-file.gate.gap_at_20_drop:+.5f}" if file.gate is not None else "-",) if gated else ()),
         )
         for file in manifest.files
     ]
-    text = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in text) for column in range(len(head))]
-    left = (0, 2)
-    return [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in text
-    ]
+    return aligned([head, *rows], (0, 2))
 
 
 def _peak_memory_bytes() -> int:

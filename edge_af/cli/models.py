@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from edge_af.cli.build import verb
 from edge_af.console import tell
-from edge_af.errors import EdgeAfError
+from edge_af.errors import EdgeAfError, unknown
 from edge_af.models.presets import PRESETS, ModelConfig
 from edge_af.models.sizes import deployed_bytes, layer_sizes, multiply_adds, param_count
 from edge_af.options import option
+from edge_af.report.tables import aligned
 
 PRECISIONS = ("fp32", "int8", "int4")
 
@@ -41,25 +42,26 @@ def command(options: ModelsOptions) -> None:
     classes = options.classes
     if not listed:
         known = [shape for name, presets in PRESETS.items() if options.model in (None, name) for shape in presets]
-        raise EdgeAfError(f"unknown preset {options.preset!r}. Choose from {', '.join(dict.fromkeys(known))}.")
+        raise EdgeAfError(unknown("preset", str(options.preset), dict.fromkeys(known)))
     if options.json:
         tell(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
         return
     tell(f"At {classes:,} classes. MB are of weights and biases with BatchNorm folded; INT4 in blocks of 32.")
-    tell(
-        f"{'model':<16}{'preset':<8}{'parameters':>13}{'MACs':>15}"
-        + "".join(f"{precision.upper() + ' MB':>10}" for precision in PRECISIONS)
-        + "  shape"
-    )
+    head = ["model", "preset", "parameters", "MACs", *(f"{precision.upper()} MB" for precision in PRECISIONS), "shape"]
+    rows = [head]
     for name, shape, config in listed:
-        size = "".join(f"{deployed_bytes(config, classes, precision) / 1e6:>10.1f}" for precision in PRECISIONS)
+        sizes = [f"{deployed_bytes(config, classes, precision) / 1e6:.1f}" for precision in PRECISIONS]
         fields = ", ".join(f"{field} {value}" for field, value in dataclasses.asdict(config).items())
-        tell(
-            f"{name:<16}{shape:<8}{param_count(config, classes):>13,}{multiply_adds(config, classes):>15,}{size}  {fields}"
-        )
+        params, macs = param_count(config, classes), multiply_adds(config, classes)
+        rows.append([name, shape, f"{params:,}", f"{macs:,}", *sizes, fields])
         if options.preset is not None:
-            for layer in layer_sizes(config, classes):
-                tell(f"  {layer.name:<22}{layer.params:>13,}{layer.multiply_adds:>15,}  {layer.shape}")
+            none = [""] * len(PRECISIONS)
+            rows += [
+                [f"  {layer.name}", "", f"{layer.params:,}", f"{layer.multiply_adds:,}", *none, layer.shape]
+                for layer in layer_sizes(config, classes)
+            ]
+    for line in aligned(rows, (0, 1, len(head) - 1)):
+        tell(line)
 
 
 def _as_dict(model: str, preset: str, config: ModelConfig, classes: int) -> dict[str, object]:

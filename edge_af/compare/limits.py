@@ -27,7 +27,6 @@ There is no limit on milliseconds: they are a machine's of one hour, and a busy 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -35,7 +34,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from edge_af.errors import EdgeAfError
+from edge_af.errors import EdgeAfError, unknown
 from edge_af.files import read_yaml
 from edge_af.records.comparison import Relative
 from edge_af.records.results import Instructions
@@ -171,9 +170,7 @@ def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) 
                     f"{path}: {place}: {name!r}: there are no limits on times, which are a machine's of one hour.\n"
                     "max_slowdown compares with the base, measured beside the candidate."
                 )
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-            raise EdgeAfError(f"{path}: {place}: nothing is called {name!r}; {hint}")
+            raise EdgeAfError(f"{path}: {place}: {unknown('name', name, known)}")
     return value
 
 

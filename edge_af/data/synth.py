@@ -38,6 +38,7 @@ from edge_af.data.examples import LOWEST, STEP, dequantize
 from edge_af.data.tfrecord import masked_crc32c
 from edge_af.files import read_json, staged_folder, write_atomic, write_json
 from edge_af.options import check, option
+from edge_af.protobuf import field, varint
 
 PARTITIONS = ("train", "eval")
 VOCABULARY = "vocabulary.csv"
@@ -338,32 +339,19 @@ def _examples(
     """Serialized `Example`s, the features in a fixed order (a protobuf map has none of its own)."""
     grid = dequantize(np.arange(256)).astype("<f4")
     for video_id, row, rgb, sound in zip(ids, labels, grid[visual], grid[audio], strict=True):
-        numbers = b"".join(_varint(label) for label in np.sort(row[row >= 0]).tolist())
+        numbers = b"".join(varint(label) for label in np.sort(row[row >= 0]).tolist())
         features = (
             _feature(b"id", 1, video_id),
             _feature(b"labels", 3, numbers),
             _feature(b"mean_rgb", 2, rgb.tobytes()),
             _feature(b"mean_audio", 2, sound.tobytes()),
         )
-        yield _field(1, b"".join(features))
+        yield field(1, b"".join(features))
 
 
 def _feature(key: bytes, kind: int, payload: bytes) -> bytes:
     """An entry of `Features.feature`: kind 1 is a BytesList, 2 a packed FloatList, 3 a packed Int64List (example.proto)."""
-    return _field(1, _field(1, key) + _field(2, _field(kind, _field(1, payload))))
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field."""
-    return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    parts = []
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])
+    return field(1, field(1, key) + field(2, field(kind, field(1, payload))))
 
 
 def write_records(file: BinaryIO, records: list[bytes]) -> None:

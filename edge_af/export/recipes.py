@@ -23,14 +23,13 @@ The keys of a recipe are `description`, those of `Form` for all layers, `ranges`
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_af.errors import EdgeAfError
+from edge_af.errors import EdgeAfError, unknown
 from edge_af.files import package_data, read_yaml
 
 WEIGHTS = ("int8", "int4", "fp16", "float")
@@ -43,13 +42,7 @@ METHODS = ("min-max", "percentile", "mse", "entropy")
 
 def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise EdgeAfError(f"{what}: {_unknown('choice', str(value), list(choices))}")
-
-
-def _unknown(what: str, name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
-    return f"there is no {what} {name!r}. {hint}"
+        raise EdgeAfError(f"{what}: {unknown('choice', str(value), list(choices))}")
 
 
 @dataclass(frozen=True)
@@ -173,7 +166,7 @@ class Recipe:
         for pattern, form in self.layers.items():
             matching = fnmatch.filter(layers, pattern)
             if not matching:
-                raise EdgeAfError(f"recipe {self.name}: layers: {_unknown('layer', pattern, layers)}")
+                raise EdgeAfError(f"recipe {self.name}: layers: {unknown('layer', pattern, layers)}")
             chosen.update(dict.fromkeys(matching, form))
         return chosen
 
@@ -193,7 +186,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = package_data("calibration") / f"{name_or_file}.yaml"
         if name_or_file not in known_recipes():
-            raise EdgeAfError(_unknown("recipe", name_or_file, known_recipes()))
+            raise EdgeAfError(unknown("recipe", name_or_file, known_recipes()))
     value = read_yaml(path, "recipe file")
     try:
         return _parse(path.stem, value)
@@ -205,7 +198,7 @@ def _parse(name: str, value: Any) -> Recipe:
     _check_keys("recipe", value, {"description", "ranges", "layers", *FORM_KEYS}, {"description", "weights"})
     form = _form(value)
     if form.weights == "float":
-        raise EdgeAfError(f"weights: {_unknown('choice', 'float', list(WEIGHTS[:-1]))}")
+        raise EdgeAfError(f"weights: {unknown('choice', 'float', list(WEIGHTS[:-1]))}")
     ranges = value.get("ranges", {})
     _check_keys("ranges", ranges, {one.name for one in dataclasses.fields(RangeChoice)}, set())
     layers = value.get("layers", {})
@@ -229,7 +222,7 @@ def _overridden(form: Form, change: Any) -> Form:
     if change == "float":
         return FLOAT
     if isinstance(change, str):
-        raise EdgeAfError(_unknown("choice", change, ["float"]))
+        raise EdgeAfError(unknown("choice", change, ["float"]))
     _check_keys("a layer", change, set(FORM_KEYS), set())
     return _form({**dataclasses.asdict(form), **change})
 
@@ -240,7 +233,7 @@ def _check_keys(what: str, value: Any, known: set[str], needed: set[str]) -> Non
     for key in value:
         if key not in known:
             raise EdgeAfError(
-                _unknown(f"key of a {what}" if what == "recipe" else f"key of {what}", str(key), sorted(known))
+                unknown(f"key of a {what}" if what == "recipe" else f"key of {what}", str(key), sorted(known))
             )
     if missing := sorted(needed - set(value)):
         raise EdgeAfError(f"{what} lacks {', '.join(missing)}.")

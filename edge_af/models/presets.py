@@ -6,22 +6,18 @@ What the paper states and what is inferred stands apart in `docs/model.md`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
-from edge_af.errors import EdgeAfError
+from edge_af.errors import EdgeAfError, unknown
 from edge_af.typed import Mismatch, built
 
 
 def _known(what: str, name: str, names: list[str]) -> str:
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=1)
-    raise EdgeAfError(
-        f"there is no {what} {name!r}. " + (f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}.")
-    )
+    if name not in names:
+        raise EdgeAfError(unknown(what, name, names))
+    return name
 
 
 def _check_dropout(model: str, dropout: float) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edge_af.records.results import Instructions, Row
-from edge_af.report.markdown import aligned
 from edge_af.report.rows import Column, Line, megabytes, quantity
+from edge_af.report.tables import aligned
 
 MODELED = "Modeled latency"
 
@@ -80,4 +80,4 @@ def counted_text(lines: Sequence[Line]) -> list[str]:
     for line in counted:
         name = f"{line.network}, {line.runtime} {line.weights}" + (f", {line.device}" if several else "")
         rows.append([name, *counted_cells(line)])
-    return ["", *aligned(rows, 1), "", EXPLAINED]
+    return ["", *aligned(rows, (0,)), "", EXPLAINED]

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, PASSED, SLOWER, UNKNOWN
 from edge_af.records.history import Entry, History
-from edge_af.report import markdown
+from edge_af.report import tables
 from edge_af.report.charts import Chart
 from edge_af.report.page import Section, rendered
 from edge_af.report.rows import megabytes, quantity
@@ -67,15 +67,15 @@ FIGURES = (
 
 def table(history: History) -> str:
     """For a terminal: a line a comparison of a pair, the newest first."""
-    lines = markdown.aligned(_rows(history), left=_LEFT)
-    return "\n".join([*lines, "", *map(markdown.printable, _remarks(history))])
+    lines = tables.aligned(_rows(history), left=_LEFT)
+    return "\n".join([*lines, "", *map(tables.printable, _remarks(history))])
 
 
 def markdown_table(history: History) -> str:
     """The same in Markdown."""
-    rows = [[markdown.escape(cell) for cell in row] for row in _rows(history)]
-    lines = markdown.table_lines(rows, left=_LEFT)
-    return "\n".join([*lines, "", *(f"* {markdown.escape(text)}" for text in _remarks(history))]) + "\n"
+    rows = [[tables.escape(cell) for cell in row] for row in _rows(history)]
+    lines = tables.table_lines(rows, left=_LEFT)
+    return "\n".join([*lines, "", *(f"* {tables.escape(text)}" for text in _remarks(history))]) + "\n"
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _failed(entry: Entry) -> str:
     return ", ".join(name for name, status in entry.checks.items() if status != PASSED)
 
 
-_LEFT = 5
+_LEFT = range(5)
 """Columns of text."""
 
 

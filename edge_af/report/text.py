@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from edge_af.records.results import Results
 from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
-from edge_af.report.markdown import escape, printable, table_lines
 from edge_af.report.rows import (
     GAP,
     LIMIT,
@@ -28,6 +27,7 @@ from edge_af.report.rows import (
     parameters_relation,
     signed,
 )
+from edge_af.report.tables import aligned, escape, printable, table_lines
 
 
 def table(many: Sequence[Results]) -> str:
@@ -42,12 +42,13 @@ def table(many: Sequence[Results]) -> str:
         if column is P90 and limits:
             titles.append("limit")
     cells = [_cells(line, lines, limits) for line in lines]
-    widths = [_widths(title, [row[i] for row in cells]) for i, title in enumerate(titles)]
-    out = [_join([(title, "") for title in titles], [(total, 0, total) for _, _, total in widths])]
+    columns = [_beside(column) for column in zip(*cells, strict=True)] or [[] for _ in titles]
+    head, *rows = aligned([titles, *map(list, zip(*columns, strict=True))], range(2))
+    out = [head]
     notes: list[str] = []
     heading = None
     # By device first: what stands under one another is then from one machine.
-    for line, row in sorted(zip(lines, cells, strict=True), key=lambda pair: devices.index(pair[0].device)):
+    for line, row in sorted(zip(lines, rows, strict=True), key=lambda pair: devices.index(pair[0].device)):
         relation = parameters_relation(line)
         title = f"{line.network}, {parameters(line.row)} parameters" + (f" ({relation})" if relation else "")
         title += f", on {line.device}" if len(devices) > 1 else ""
@@ -59,7 +60,7 @@ def table(many: Sequence[Results]) -> str:
             mark = f"  {line.row.status}"
             where = f" on {line.device}" if len(devices) > 1 else ""
             notes.append(f"! {line.network}, {line.runtime} {line.weights}{where}: {line.problem}")
-        out.append(_join(row, widths) + mark)
+        out.append(row + mark)
     out += counted_text(lines)
     notes += [f"! {text}" for text in caveats(many)]
     out += ["", *notes, *([""] if notes else [])]
@@ -112,18 +113,12 @@ def _to_fp32(line: Line) -> Cell:
     return signed(difference), f"±{max(interval.high - interval.value, interval.value - interval.low):.4f}"
 
 
-def _widths(title: str, cells: Sequence[Cell]) -> tuple[int, int, int]:
-    """Return the widths of the figures, of the relations, and of both with the space between, the title's at least."""
-    figure, relation = (max((len(cell[part]) for cell in cells), default=0) for part in (0, 1))
-    return figure, relation, max(len(title), figure + (relation + 1 if relation else 0))
-
-
-def _join(cells: Sequence[Cell], widths: Sequence[tuple[int, int, int]]) -> str:
-    parts = []
-    for index, ((figure, relation), (first, second, total)) in enumerate(zip(cells, widths, strict=True)):
-        text = f"{figure:>{first}} {relation:>{second}}" if second else figure
-        parts.append(f"{text:<{total}}" if index < 2 else f"{text:>{total}}")
-    return "  ".join(parts)
+def _beside(column: Sequence[Cell]) -> list[str]:
+    """Figures and relations of a column, each aligned among themselves."""
+    first, second = (max(len(cell[part]) for cell in column) for part in (0, 1))
+    if not second:
+        return [figure for figure, _ in column]
+    return [f"{figure:>{first}} {relation:>{second}}" for figure, relation in column]
 
 
 def markdown_table(many: Sequence[Results]) -> str:
@@ -140,14 +135,14 @@ def markdown_table(many: Sequence[Results]) -> str:
         *(["Kernels"] if kernels else []),
         *[title for title, _ in settings],
     ]
-    left = len(header)
+    left = range(len(header))
     for column in main_columns(lines):
         header.append(f"{column.title}, {column.unit}" if column.unit else column.title)
         if column is GAP:
             header.append("ΔGAP to own FP32")
         if column is P90 and limits:
             header.append("Share of limit")
-    header.insert(left, "Parameters")
+    header.insert(len(left), "Parameters")
     rows = [header]
     for line in lines:
         cells = [
@@ -175,7 +170,7 @@ def markdown_table(many: Sequence[Results]) -> str:
             if line.row.instructions is not None:
                 names = [line.network, *([line.device] if len(devices) > 1 else []), line.runtime, line.weights]
                 counted.append([*map(escape, names), *counted_cells(line)])
-        out += ["", EXPLAINED, "", *table_lines(counted, len(titles))]
+        out += ["", EXPLAINED, "", *table_lines(counted, range(len(titles)))]
     out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
     if any(line.row.gap_at_20_delta is not None for line in lines):
         out += ["", "In square brackets: 95 % of a paired bootstrap over the videos."]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from edge_af.console import command_ci, styled, warn
 from edge_af.records.comparison import FAILED, FASTER, INVALID, PASSED, UNKNOWN, Check, Comparison, Interval, PairResult
-from edge_af.report.markdown import escape
+from edge_af.report.tables import aligned, escape, table_lines
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
 _COLORS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
@@ -45,12 +45,9 @@ def table(comparison: Comparison) -> str:
         mark = styled(MARKS[pair.status], fg=_COLORS[pair.status], bold=True)
         lines += [f"{pair.name}: {mark}"]
         rows = [_HEADINGS, *(_cells(pair, check) for check in pair.checks)]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row, check in zip(rows, [None, *pair.checks], strict=True):
-            cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
-            color = _COLORS[check.status] if check is not None and check.status != PASSED else None
-            end = styled(row[4], fg=color) if color is not None else row[4]
-            lines.append("  " + "  ".join([*cells, end]).rstrip())
+        for line, row, check in zip(aligned(rows, (0, 4)), rows, [None, *pair.checks], strict=True):
+            verdict = row[4] if check is None or check.status == PASSED else styled(row[4], fg=_COLORS[check.status])
+            lines.append(f"  {line.removesuffix(row[4])}{verdict}".rstrip())
         lines += [f"  {note}" for note in _notes(pair)]
         lines.append("")
     lines += _unmatched(comparison) + [f"warning: {text}" for text in comparison.warnings]
@@ -63,8 +60,7 @@ def markdown_table(comparison: Comparison) -> str:
     lines = [f"### edge-af compare: {_summary(comparison)}", ""]
     for pair in comparison.pairs:
         lines += [f"**{escape(pair.name)}**: {MARKS[pair.status]}", ""]
-        lines += ["| " + " | ".join(_HEADINGS) + " |", "|:--|--:|--:|--:|:--|"]
-        lines += ["| " + " | ".join(map(escape, _cells(pair, check))) + " |" for check in pair.checks]
+        lines += table_lines([_HEADINGS, *(list(map(escape, _cells(pair, check))) for check in pair.checks)], (0, 4))
         lines += ["", *(f"* {escape(note)}" for note in _notes(pair)), ""]
     lines += [f"* {escape(text)}" for text in (*_unmatched(comparison), *comparison.warnings)]
     packages = ", ".join(f"{name} {version}" for name, version in comparison.device.versions.items())

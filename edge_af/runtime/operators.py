@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from flatbuffers.table import Table
+
 from edge_af.errors import EdgeAfError
-from edge_af.runtime.containers import DAMAGE, Bytes, fields, integers, slot, string, tables, uint
+from edge_af.protobuf import fields
+from edge_af.runtime.flatbuffer import DAMAGE, UINT8, UINT32, integers, number, root, string, tables
 from edge_af.runtime.probe import onnx_graph
 
 # Field numbers in onnx.proto (GraphProto, NodeProto) and LiteRT's schema.fbs (Model, OperatorCode, SubGraph, Operator, Tensor).
@@ -43,8 +46,8 @@ def operator_counts(path: Path) -> dict[str, int]:
 def _onnx_operators(path: Path) -> list[str]:
     found = []
     with _explained(path), _mapped(path) as data:
-        for number, node in fields(data, *onnx_graph(data)):
-            if number == _GRAPH_NODE and not isinstance(node, int):
+        for part, node in fields(data, *onnx_graph(data)):
+            if part == _GRAPH_NODE and not isinstance(node, int):
                 found += [
                     data[slice(*name)].decode()
                     for field, name in fields(data, *node)
@@ -60,26 +63,24 @@ def tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
     """Type, shapes of the inputs and shapes of the outputs of each operator; an input that is left out has none."""
     found = []
     with _explained(path), _mapped(path) as data:
-        model = uint(data, 0)
-        codes = [_code(data, code) for code in tables(data, model, _MODEL_CODES)]
-        for subgraph in tables(data, model, _MODEL_SUBGRAPHS):
-            shapes = [integers(data, tensor, _TENSOR_SHAPE) for tensor in tables(data, subgraph, _SUBGRAPH_TENSORS)]
-            for operator in tables(data, subgraph, _SUBGRAPH_OPERATORS):
-                at = slot(data, operator, _OPERATOR_CODE)
+        model = root(data)
+        codes = [_code(code) for code in tables(model, _MODEL_CODES)]
+        for subgraph in tables(model, _MODEL_SUBGRAPHS):
+            shapes = [integers(tensor, _TENSOR_SHAPE) for tensor in tables(subgraph, _SUBGRAPH_TENSORS)]
+            for operator in tables(subgraph, _SUBGRAPH_OPERATORS):
                 inputs, outputs = (
-                    [shapes[index] for index in integers(data, operator, field) if index >= 0]
+                    [shapes[index] for index in integers(operator, field) if index >= 0]
                     for field in (_OPERATOR_INPUTS, _OPERATOR_OUTPUTS)
                 )
-                found.append((codes[uint(data, at) if at is not None else 0], inputs, outputs))
+                found.append((codes[number(operator, _OPERATOR_CODE, UINT32)], inputs, outputs))
     return found
 
 
-def _code(data: Bytes, table: int) -> str:
-    old, new = slot(data, table, _CODE_OLD), slot(data, table, _CODE)
-    # Files older than the 128th operator have the one-byte field alone.
-    number = max(data[old] if old is not None else 0, uint(data, new) if new is not None else 0)
-    name = _BUILTIN.get(number, f"operator {number}")
-    return f"{name} {string(data, table, _CODE_CUSTOM)}" if name == "CUSTOM" else name
+def _code(table: Table) -> str:
+    # Files from before the 128th operator have the one-byte field alone.
+    code = max(number(table, _CODE_OLD, UINT8), number(table, _CODE, UINT32))
+    name = _BUILTIN.get(code, f"operator {code}")
+    return f"{name} {string(table, _CODE_CUSTOM)}" if name == "CUSTOM" else name
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -92,7 +93,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn what a damaged file raises into our error."""
     try:
         yield
-    except (*DAMAGE, TypeError) as error:
+    except DAMAGE as error:
         raise EdgeAfError(
             f"{path}: its operators cannot be read ({error}): damaged or cut short. Export it again."
         ) from None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from edge_af.runtime.containers import whole_fields
+from edge_af.protobuf import field, whole_fields
 
 LINE, PAGE = 64, 4096
 LARGE = 1 << 20
@@ -82,7 +82,7 @@ def _moved_tensor(tensor: bytes, move: Callable[[int, int, int], int]) -> bytes:
             entries[key] = "|".join([name, *buffers])
     kept = b"".join(whole for number, whole, _ in _fields(tensor) if number != _TENSOR_EXTERNAL)
     return kept + b"".join(
-        _field(_TENSOR_EXTERNAL, _field(_ENTRY_KEY, key.encode()) + _field(_ENTRY_VALUE, value.encode()))
+        field(_TENSOR_EXTERNAL, field(_ENTRY_KEY, key.encode()) + field(_ENTRY_VALUE, value.encode()))
         for key, value in entries.items()
     )
 
@@ -90,7 +90,7 @@ def _moved_tensor(tensor: bytes, move: Callable[[int, int, int], int]) -> bytes:
 def _changed(message: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
     """A message in which every field of that number holds what `change` makes of it."""
     return b"".join(
-        _field(number, change(inner)) if found == number else whole for found, whole, inner in _fields(message)
+        field(number, change(inner)) if found == number else whole for found, whole, inner in _fields(message)
     )
 
 
@@ -98,15 +98,3 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Number, all bytes, and content of each protobuf field; the content of one that is a number alone is empty."""
     for number, content, whole in whole_fields(message, 0, len(message)):
         yield number, message[slice(*whole)], b"" if isinstance(content, int) else message[slice(*content)]
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _as_varint(number << 3 | 2) + _as_varint(len(content)) + content
-
-
-def _as_varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])

@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from edge_af.errors import EdgeAfError
-from edge_af.runtime.containers import DAMAGE, field_at, fields, string, tables, uint
+from edge_af.protobuf import fields
+from edge_af.runtime.flatbuffer import DAMAGE, root, string, tables, vector
 
 CHUNK = 1 << 20
 """Bytes of weights read at a time."""
@@ -146,11 +147,7 @@ def _has_external(data: mmap.mmap) -> bool:
 
 
 def _tflite_weights(data: mmap.mmap) -> int:
-    total = 0
-    for buffer in tables(data, uint(data, 0), _MODEL_BUFFERS):
-        held = field_at(data, buffer, _BUFFER_DATA)
-        total += uint(data, held) if held is not None else 0
-    return total
+    return sum(vector(buffer, _BUFFER_DATA, 1)[1] for buffer in tables(root(data), _MODEL_BUFFERS))
 
 
 def onnx_graph(data: mmap.mmap) -> tuple[int, int]:
@@ -178,12 +175,11 @@ def _onnx_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
 def _tflite_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
     if data[4:8] != b"TFL3":
         raise ValueError("it does not carry the TFL3 mark")
-    model = uint(data, 0)
-    signatures = tables(data, model, _MODEL_SIGNATURES)
+    signatures = tables(root(data), _MODEL_SIGNATURES)
     if not signatures:
         raise ValueError("it has no signature")
     inputs, outputs = (
-        [string(data, entry, _MAP_NAME) for entry in tables(data, signatures[0], field)]
+        [string(entry, _MAP_NAME) for entry in tables(signatures[0], field)]
         for field in (_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS)
     )
     return inputs, outputs

@@ -19,7 +19,7 @@ from edge_af.models.presets import AttendFusionConfig
 from edge_af.models.run import SCHEMA_VERSION, Run
 
 HEAVY = (
-    "torch", "tensorflow", "onnx", "onnxscript", "onnx_ir", "flatbuffers", "safetensors", "jax", "google.protobuf",
+    "torch", "tensorflow", "onnx", "onnxscript", "onnx_ir", "safetensors", "jax", "google.protobuf",
     "pytest", "matplotlib", "PIL", "pandas", "scipy", "psutil", "jsonschema", "vl_convert",
 )  # fmt: skip
 

@@ -42,9 +42,9 @@ def test_a_budget_file_is_read(tmp_path: Path):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("relative: {max_slowdwn: 3%}", "relative: nothing is called 'max_slowdwn'; did you mean 'max_slowdown'?"),
-        ("limits: {'*': {size_byte: 3}}", "did you mean 'size_bytes'?"),
-        ("limit: {}", "the file: nothing is called 'limit'; did you mean 'limits'?"),
+        ("relative: {max_slowdwn: 3%}", "relative: unknown name 'max_slowdwn'. Did you mean 'max_slowdown'?"),
+        ("limits: {'*': {size_byte: 3}}", "Did you mean 'size_bytes'?"),
+        ("limit: {}", "the file: unknown name 'limit'. Did you mean 'limits'?"),
         ("limits: {'*': {latency_ms: 3}}", "there are no limits on times"),
         ("limits: {'*': {p90: 3}}", "there are no limits on times"),
         ("limits: {'*': {size_bytes: twelve}}", "limits.*.size_bytes: 'twelve' is no number such as 12 MB"),

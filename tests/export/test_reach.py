@@ -24,7 +24,7 @@ from edge_af.export.to_tflite import write_tflite
 from edge_af.runtime import load
 from edge_af.runtime.litert import interpreter_class
 
-OLD = ("tflite-runtime==2.14.0", "numpy<2", "click", "msgspec", "packaging", "PyYAML", "tqdm")
+OLD = ("tflite-runtime==2.14.0", "numpy<2", "click", "msgspec", "packaging", "PyYAML", "tqdm", "flatbuffers")
 SCORE = """
 import sys
 import numpy as np

@@ -1,8 +1,8 @@
-"""Tables in Markdown, and on a terminal, of text that others may have written."""
+"""The table renderer, for a terminal and for Markdown; names in cells may come from files that others wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 def escape(text: str) -> str:
@@ -12,20 +12,20 @@ def escape(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
-def table_lines(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A table's lines: the first row is its head, the first `left` columns stand left and the others right."""
+def table_lines(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Lines of a Markdown table; the first row is the head, the columns `left` are left-aligned."""
     head, *body = rows
-    marks = [*[":--"] * left, *["--:"] * (len(head) - left)]
+    marks = [":--" if column in left else "--:" for column in range(len(head))]
     return ["| " + " | ".join(cells) + " |" for cells in (head, marks, *body)]
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """The same for a terminal, of columns of equal width; no escape sequence in a cell reaches it."""
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Lines of a terminal's table, without escape sequences; the columns `left` are left-aligned."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if at < left else cell.rjust(width)
+            cell.ljust(width) if at in left else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in shown
