@@ -4,7 +4,7 @@
 
 trains every variant for a few epochs on a prepared training set and measures it on the part that is held out: one in
 ten videos, the same for all. Nothing here sees the evaluation videos. The first variant is the project's own, with three
-seeds, so that a difference can be told from luck. Interrupted and started again, it goes on.
+seeds, so that a difference can be told from luck. Interrupted and started again, it continues.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ makes a network of about 36 million multiply-adds in INT8 TFLite (about 2 ms an 
 that compute 5 % and 10 % more: their first layer has more units, to which the next layer gives no weight, so that they
 score the same. Then it runs `edge-af compare BASE CANDIDATE --budget 10s --max-slowdown 2%` for each kind in turn, in every
 second trial with processes beside it that load all cores on and off, and writes `compare-trials.json` and `compare-trials.md`
-after each. The same command goes on where it stopped.
+after each. The same command continues where it stopped.
 """
 
 from __future__ import annotations

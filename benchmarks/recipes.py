@@ -6,7 +6,7 @@ exports each run by every recipe, scores all evaluation videos with each file, t
 runtime, and writes `recipes.json` and `recipes.md`. The two are timed in turns within one process, a few inferences at a
 time, and whoever went first goes second in the next round: what else the machine does meets both alike.
 
-Interrupted and started again, it goes on: a file that is recorded with the same bytes is not measured again.
+Interrupted and started again, it continues: a file that is recorded with the same bytes is not measured again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/training.py --data ../shared/yt8m/rounded-2018 --work runs --out benchmarks/results/training
 
 trains what is not trained yet (hours on two cores), measures each run once on the evaluation videos, and writes OUT.json and
-OUT.md after each. Interrupted and started again, it goes on; a row that is recorded is not measured again.
+OUT.md after each. Interrupted and started again, it continues; a row that is recorded is not measured again.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return built(Manifest, value)
     except Mismatch as error:
-        raise EdgeAfError(f"{path}: not a manifest of ours ({error}). Export again.") from None
+        raise EdgeAfError(f"{path}: not an edge-af manifest ({error}). Export again.") from None
 
 
 def check_file(folder: Path, file: ArtifactFile) -> Path:

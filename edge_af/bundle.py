@@ -79,7 +79,7 @@ def write_bundle(
     Returns: the manifest in the bundle, of the files taken.
 
     Raises:
-        EdgeAfError: the folder is no export, holds no such file or a damaged one, `out` exists, or the key does not sign.
+        EdgeAfError: the folder is not an export, holds no such file or a damaged one, `out` exists, or the key does not sign.
     """
     if folder.is_file():
         raise EdgeAfError(f"{folder}: a file; name the folder that `edge-af export` wrote.")
@@ -134,7 +134,7 @@ def verify_bundle(
 
     Raises:
         GateFailed: an entry is damaged, the signature is not of this content, or nobody of `signers` has signed it.
-        EdgeAfError: it is no bundle, `signers` cannot be read, or `out` cannot be written.
+        EdgeAfError: it is not a bundle, `signers` cannot be read, or `out` cannot be written.
     """
     with ExitStack() as stack:
         try:

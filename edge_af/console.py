@@ -1,4 +1,4 @@
-"""Messages to the user while work goes on. Everything goes to standard error: standard output holds results only."""
+"""Messages to the user while work continues. Everything goes to standard error: standard output holds results only."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ _lost: list[OSError] = []
 def tell(text: str, *, nl: bool = True) -> None:
     """Print a result on standard output.
 
-    Work goes on where that fails, so that files are written and a verdict stands: a reader that has gone (`… | head`) wants
+    Work continues where that fails, so that files are written and a verdict stands: a reader that has gone (`… | head`) wants
     no more, and `lost_output` tells of all else.
     """
     try:
@@ -129,7 +129,7 @@ def tell(text: str, *, nl: bool = True) -> None:
 
 
 def lose(error: OSError) -> None:
-    """Go on without standard output, which has failed."""
+    """Continue without standard output, which has failed."""
     if not isinstance(error, BrokenPipeError):
         _lost.append(error)
     discard(sys.stdout)

@@ -29,7 +29,7 @@ def parse_json(text: str | bytes) -> Any:
     """Parse a JSON document.
 
     Raises:
-        DocumentError: it is not JSON in UTF-8, or holds what no file of ours holds; see `check_plain`.
+        DocumentError: it is not JSON in UTF-8, or holds what no edge-af file holds; see `check_plain`.
     """
     try:
         value = json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_object)
@@ -48,7 +48,7 @@ def parse_yaml(text: str | bytes) -> Any:
     """Parse a YAML document; a date stays text.
 
     Raises:
-        DocumentError: it is not YAML in UTF-8, or holds what no file of ours holds; see `check_plain`.
+        DocumentError: it is not YAML in UTF-8, or holds what no edge-af file holds; see `check_plain`.
     """
     import yaml
 
@@ -106,12 +106,12 @@ def _wrong_with(value: Any) -> str | None:
             # A file name that is not UTF-8 is kept as Python holds it, its odd bytes as lone surrogates.
             value.encode(errors="surrogateescape")
         except UnicodeEncodeError:
-            return "holds half of a surrogate pair, which is no text"
+            return "holds half of a surrogate pair, which is not text"
         return None
     if isinstance(value, int):
         return None if -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER else "a number of more than 64 bits"
     if isinstance(value, float):
-        return None if math.isfinite(value) else f"{value} is no number that can be used"
+        return None if math.isfinite(value) else f"{value} is not a usable number"
     return f"a value of type {type(value).__name__}, which is not supported"
 
 

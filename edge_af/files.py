@@ -215,7 +215,7 @@ def _open_lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise EdgeAfError(f"{path}: cannot be locked, because it is no plain file. Remove it.")
+        raise EdgeAfError(f"{path}: cannot be locked, because it is not a regular file. Remove it.")
     return descriptor
 
 
@@ -302,7 +302,7 @@ def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Paths relative to `folder`, with slashes, of everything below it that is no folder. Links are not followed."""
+    """Paths relative to `folder`, with slashes, of everything below it that is not a folder. Links are not followed."""
     return sorted(_below(folder)) if folder.is_dir() else []
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 Bytes = mmap.mmap | bytes
 Span = tuple[int, int]
-"""Where bytes begin and end."""
+"""Begin and end of bytes."""
 
 
 def fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | Span]]:
@@ -31,7 +31,7 @@ def whole_fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int |
         key, at = _read_varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0:
-            raise ValueError(f"no protobuf at byte {at}")
+            raise ValueError(f"not protobuf at byte {at}")
         if wire == 0:
             value, at = _read_varint(data, at)
             yield number, value, (begun, at)
@@ -41,7 +41,7 @@ def whole_fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int |
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
-            raise ValueError(f"no protobuf at byte {at}")
+            raise ValueError(f"not protobuf at byte {at}")
         if at + length > end:
             raise ValueError(f"a field of {length:,} bytes at byte {at:,} passes the end")
         yield number, (at, at + length), (begun, at + length)
@@ -57,7 +57,7 @@ def _read_varint(data: Bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ValueError(f"no protobuf at byte {at}")
+    raise ValueError(f"not protobuf at byte {at}")
 
 
 def field(number: int, content: bytes) -> bytes:

@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask Linux to end this process with the one that started it: an orphan would go on for minutes.
+    """Ask Linux to end this process with the one that started it: an orphan would continue for minutes.
 
     Args:
         parent: that one's number; where it is gone already, so is this process.

@@ -63,7 +63,7 @@ def test_a_field_of_another_type_is_refused(folder: Path, place: tuple[Any, ...]
         inner = inner[step]
     inner[place[-1]] = value
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(EdgeAfError, match=r"manifest\.json: not a manifest of ours"):
+    with pytest.raises(EdgeAfError, match=r"manifest\.json: not an edge-af manifest"):
         list(checked_files(folder, name="a.onnx"))
 
 

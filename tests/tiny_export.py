@@ -60,7 +60,7 @@ def tiny_exports(folder: Path, dataset: Dataset) -> Path:
 
 def in_other_bytes(path: Path, target: Path) -> Path:
     """The same network in a file that is not the same byte for byte."""
-    # A protobuf goes on with more fields, here ModelProto.doc_string; behind a FlatBuffer nothing is read.
+    # A protobuf continues with more fields, here ModelProto.doc_string; behind a FlatBuffer nothing is read.
     more = b"\x32\x05again" if path.suffix == ".onnx" else bytes(16)
     target.write_bytes(path.read_bytes() + more)
     return target

@@ -111,7 +111,7 @@ def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
     """Read the exports' `sensitivity.json`, from the folders that have one.
 
     Raises:
-        EdgeAfError: such a file is none of ours; names the place.
+        EdgeAfError: the file was not written by edge-af; names the place.
     """
     found = []
     for folder, subject in {subject.path.parent: subject for subject in subjects}.items():
@@ -126,7 +126,7 @@ def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
         try:
             found += [built(Sensitivity, {**row, **about}, unknown=True) for row in rows]
         except Mismatch as error:
-            raise EdgeAfError(f"{path}: not a sensitivity file of ours: rows: {error}.") from None
+            raise EdgeAfError(f"{path}: not an edge-af sensitivity file: rows: {error}.") from None
     return found
 
 
@@ -216,7 +216,9 @@ def _warn_of_others(folder: Path, manifest: Manifest) -> None:
     """Warn of what looks like an exported file and is not measured."""
     for file in manifest.files:
         if Path(file.path).suffix not in RUNTIME_OF_SUFFIX:
-            warn(f"{folder / MANIFEST}: lists {file.path!r}, which is no .onnx or .tflite file; going on without it.")
+            warn(
+                f"{folder / MANIFEST}: lists {file.path!r}, neither an .onnx nor a .tflite file; continuing without it."
+            )
     listed = {file.path for file in manifest.files}
     unlisted = [path.name for path in _entries(folder) if path.suffix in RUNTIME_OF_SUFFIX]
     if unlisted := [name for name in unlisted if name not in listed]:

@@ -61,7 +61,7 @@ class DemoOptions:
 def command(options: DemoOptions) -> None:
     """Run the whole path: prepare data, train both networks, export them to FP32 and INT8 in both formats, bench them.
 
-    It ends with a table, a Markdown file and a page. Data is prepared once and kept in the folder; the rest is made anew.
+    It ends with a table, a Markdown file and a page. Data is prepared once and kept in the folder; the rest is made again.
     """
     started = time.monotonic()
     size, source, out = QUICK if options.quick else FULL, options.data, options.out
@@ -105,7 +105,7 @@ def _claim(out: Path) -> None:
 
 
 def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tuple[Path, Path]:
-    """The prepared training and evaluation data of `source`, or of the made-up data set; made unless they are there."""
+    """The prepared training and evaluation data of `source`, or of the synthetic dataset; made unless they are there."""
     if source is None:
         source = out / "data" / f"made-up-{size.videos_train}-{size.videos_eval}-{seed}"
         if not source.exists():

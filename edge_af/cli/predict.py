@@ -112,7 +112,7 @@ def _read_npz(path: Path) -> Features:
         raise
     except Exception as error:
         # Damaged bytes make numpy and zipfile raise about anything: ValueError, BadZipFile, zlib.error, TokenError, … An
-        # .npy file gives a bare array, which is no context manager: a TypeError.
+        # .npy file gives a bare array, which is not a context manager: a TypeError.
         raise EdgeAfError(
             f"{path}: neither a prepared dataset nor an .npz file of numbers ({str(error).partition('. ')[0].rstrip('.')})."
         ) from None

@@ -31,7 +31,7 @@ def disorder(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> tuple
     """Explain why scores (videos, classes) cannot agree: `base` or `candidate`, and what is wrong with it."""
     for role, scores in (("base", base), ("candidate", candidate)):
         if not np.isfinite(scores).all():
-            return role, "scores what is no number"
+            return role, "has scores that are not numbers"
         if not _centered(scores).any():
             return role, "scores all videos alike"
     if base.shape != candidate.shape:

@@ -32,7 +32,7 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
         repository: a folder in the repository; the working directory when None.
 
     Raises:
-        EdgeAfError: this is no git repository, it has no such commit, or the command fails or writes nothing.
+        EdgeAfError: this is not a git repository, it has no such commit, or the command fails or writes nothing.
     """
     here = (repository or Path.cwd()).resolve()
     root = Path(git(here, "rev-parse", "--show-toplevel"))

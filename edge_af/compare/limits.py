@@ -138,7 +138,7 @@ def parse_share(text: str) -> float:
     try:
         number = float(words.removesuffix("%")) / (100 if words.endswith("%") else 1)
     except ValueError:
-        raise ValueError(f"{text!r} is no share: write 5% or 0.05") from None
+        raise ValueError(f"{text!r} is not a share: write 5% or 0.05") from None
     if not 0 <= number < float("inf"):
         raise ValueError(f"{text!r} must be 0 or more")
     if number > 1 and not words.endswith("%"):
@@ -150,11 +150,11 @@ def parse_seconds(text: str) -> float:
     """`120s`, `2m`, `1.5min` or `90` as seconds.
 
     Raises:
-        ValueError: it is no duration above 0; says why.
+        ValueError: it is not a duration above 0; says why.
     """
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|sec|m|min|h)?\s*", text)
     if found is None or float(found[1]) <= 0:
-        raise ValueError(f"{text!r} is no duration: write 120s or 2m")
+        raise ValueError(f"{text!r} is not a duration: write 120s or 2m")
     return float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2] or "s", 1)
 
 
@@ -163,7 +163,7 @@ def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) 
         raise EdgeAfError(f"{path}: {place}: {str(value)[:40]!r} where names with values are expected.")
     for name in value:
         if not isinstance(name, str):
-            raise EdgeAfError(f"{path}: {place}: {name!r} is no name.")
+            raise EdgeAfError(f"{path}: {place}: {name!r} is not a name.")
         if known is not None and name not in known:
             if "latency" in name or name.endswith(("_ms", "p50", "p90")):
                 raise EdgeAfError(
@@ -183,7 +183,7 @@ def _number(value: Any, path: Path, place: str, share: bool = False) -> float:
             except ValueError as error:
                 raise EdgeAfError(f"{path}: {place}: {error}.") from None
         if found is None or share:
-            raise EdgeAfError(f"{path}: {place}: {value!r} is no number{'' if share else ' such as 12 MB'}.")
+            raise EdgeAfError(f"{path}: {place}: {value!r} is not a number{'' if share else ' such as 12 MB'}.")
         return float(found[1].replace("_", "")) * _UNITS[found[2] or ""]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise EdgeAfError(f"{path}: {place}: {value!r} where a number of 0 or more is expected.")

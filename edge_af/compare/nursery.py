@@ -24,7 +24,7 @@ HANGS, CRASHED, REFUSED, NO_WORKER = "hangs", "crashed", "refused", "no worker"
 
 
 class BrokenFile(Exception):
-    """A file that could not be measured: it would not load, its process died, or it went on for too long."""
+    """A file that could not be measured: it would not load, its process died, or it ran for too long."""
 
     def __init__(self, which: str | None, kind: str, reason: str, signal_number: int | None = None) -> None:
         super().__init__(reason)

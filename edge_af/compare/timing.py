@@ -105,7 +105,7 @@ def measure_pair(
         on_generation: told how many generations there are, after each.
 
     Raises:
-        BrokenFile: a process died, or went on for too long.
+        BrokenFile: a process died, or ran for too long.
     """
     began = Activity.now()
     times, looks = _Times(threads), []

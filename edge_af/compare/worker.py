@@ -3,7 +3,7 @@
 `python -m edge_af.compare.worker` is the nursery. It imports the runtimes, loads nothing, and forks a child for each file:
 all children then stand at the same addresses, with the same inputs and libraries in the same memory, and differ in the file
 alone. A child loads its file and runs a block of inferences whenever it is told to. A generation of children times some
-rounds and is ended; the next one loads anew, so that what a load happens to get (which pages of memory, how they fall into
+rounds and is ended; the next one loads again, so that what a load happens to get (which pages of memory, how they fall into
 the caches) is drawn again. Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to
 start none, and a runtime starts its own when it loads a file.
 
@@ -208,7 +208,7 @@ def time_generation(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: T
     """Fork three children, time rounds of them in turns, and end them.
 
     A round is each child once in an order drawn at random and once more in the reverse order, so that a machine that slows
-    down evenly in between slows all alike. Rounds go on for as long as loading took and for `seconds` at least, but end
+    down evenly in between slows all alike. Rounds continue for as long as loading took and for `seconds` at least, but end
     with `at_most` seconds if there have been three. `block` sets the inferences of a block, counted and not, for experiments.
 
     Returns:

@@ -156,7 +156,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
             instructions, 0.7 s without. False where the same process, or the one before it, has done so.
 
     Raises:
-        EdgeAfError: the folder is no prepared dataset, is unfinished or damaged, or its arrays do not fit its index.
+        EdgeAfError: the folder is not a prepared dataset, is unfinished or damaged, or its arrays do not fit its index.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -216,7 +216,7 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
     if index["videos"] < 0 or index["classes"] < 1:
         raise EdgeAfError(f"{path}: promises {index['videos']} videos of {index['classes']} classes. Prepare it again.")
     if not all(isinstance(name, str) for name in index.get("class_names", [])):
-        raise EdgeAfError(f"{path}: class_names holds something that is no text. Prepare it again.")
+        raise EdgeAfError(f"{path}: class_names holds something that is not text. Prepare it again.")
 
 
 def hashes_of(folder: Path) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _check_hashes(folder: Path, arrays: Any) -> None:
     try:
         known = built(dict[str, _Hashes], arrays)
         if odd := sorted(known.keys() ^ ARRAYS.keys()):
-            raise Mismatch(f"{odd[0]!r:.60} {'is missing' if odd[0] in ARRAYS else 'is no array of a dataset'}")
+            raise Mismatch(f"{odd[0]!r:.60} {'is missing' if odd[0] in ARRAYS else 'is not an array of a dataset'}")
     except Mismatch as error:
         raise EdgeAfError(f"{folder / INDEX}: arrays is damaged ({error}). Prepare it again.") from None
     wanted = [(stem, block) for stem, hashes in known.items() for block in range(len(hashes.sha256))]

@@ -3,7 +3,7 @@
 The work happens in a hidden folder beside the output, `.NAME.partial`, which is renamed to NAME at the very end. Arrays
 grow source file by source file. After each one they are brought onto the disk and a line is added to the folder's journal
 (`journal.jsonl`: first what was asked for, then what each source gave). A conversion that was interrupted at any moment
-cuts the arrays back to the journal's last whole line and goes on from there; the result is the same, byte for byte.
+cuts the arrays back to the journal's last whole line and continues from there; the result is the same, byte for byte.
 
 Features are stored as float16 unless told otherwise. YouTube-8M's features are averages over frames of values quantized to
 8 bits in steps of 4/255 = 0.0157; float16 holds numbers up to 2 to within 0.0005 (0.001 just above 2), which is at most
@@ -97,7 +97,7 @@ def prepare(
 ) -> Prepared:
     """Convert the TFRecords that `patterns` name (see `find_sources`) into the prepared dataset `out`.
 
-    An interrupted conversion goes on where it stopped when called again with the same arguments. When `out` is already
+    An interrupted conversion continues where it stopped when called again with the same arguments. When `out` is already
     finished from the same sources, vocabulary and options, nothing is done. If `out` is a link to a folder, that folder is
     replaced and the link stays.
 
@@ -151,10 +151,10 @@ def prepare(
                 say(f"{out}: continuing after {done} of {len(sources)} source files, {before:,} videos.")
             index = _convert_all(partial, sources, journal, options, resolve)
             replace_folder(partial, target, replaced)
-            # Not before: without it the work could not go on if the renaming failed.
+            # Not before: without it the work could not continue if the renaming failed.
             (target / JOURNAL).unlink()
     except KeyboardInterrupt:
-        say(f"{out}: interrupted. The same command goes on behind the last finished source file.")
+        say(f"{out}: interrupted. The same command continues behind the last finished source file.")
         raise
     except OSError as error:
         _explain_kept(out, error)
@@ -188,7 +188,7 @@ def _convert_all(
                     f"nothing to prepare in {len(sources)} source file(s), {sources[0].path} first: {why}."
                 )
         except EdgeAfError:
-            # The input is at fault: it will not get better by going on, so nothing is kept.
+            # The input is at fault: it will not get better by continuing, so nothing is kept.
             shutil.rmtree(partial, ignore_errors=True)
             raise
         writer.finish()
@@ -288,7 +288,7 @@ def _convert(source: Source, to: _Conversion, classes: int | None) -> SourceResu
         if not to.skip_bad:
             raise EdgeAfError(
                 f"{source.path}: record {record} (counting from 0): {reason}.\n"
-                "Get the file again, or pass --skip-bad to leave out what is damaged and go on."
+                "Get the file again, or pass --skip-bad to leave out what is damaged and continue."
             )
         left_out.append({"file": source.label, "record": record, "reason": reason})
 
@@ -400,7 +400,7 @@ def _megabytes(count: int) -> int:
 
 
 def _explain_kept(out: Path, error: OSError) -> NoReturn:
-    kept = "What is done is kept: make room and run the same command again to go on."
+    kept = "What is done is kept: make room and run the same command again to continue."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise EdgeAfError(f"{out}: no space left. {kept}") from None
     if error.errno == errno.EFBIG:
@@ -409,7 +409,7 @@ def _explain_kept(out: Path, error: OSError) -> NoReturn:
         ) from None
     if error.errno is None or isinstance(error, BrokenPipeError):
         raise error
-    kept = "What is done is kept: the same command goes on from there."
+    kept = "What is done is kept: the same command continues from there."
     raise EdgeAfError(f"{out}: cannot write here ({error.strerror}).\n{kept}") from None
 
 

@@ -51,7 +51,7 @@ def find_sources(patterns: Sequence[str], *, skip_bad: bool = False) -> list[Pat
 
     Args:
         patterns: what to look in.
-        skip_bad: warn about folders that cannot be read and links that lead nowhere, and go on without them.
+        skip_bad: warn about folders that cannot be read and links that lead nowhere, and continue without them.
 
     Raises:
         EdgeAfError: a pattern names nothing, or something cannot be read and `skip_bad` is not set.
@@ -133,14 +133,14 @@ def _walk(folder: Path, search: _Search) -> None:
                     _take(path, search)
             except OSError as error:
                 search.lost.append(f"{path} ({error.strerror})")
-        # Links wait at the bottom of the pile, until all that is no link has been searched.
+        # Links wait at the bottom of the pile, until all that is not a link has been searched.
         folders.reverse()
         links = [path for path in folders if path.is_symlink()]
         waiting = links + waiting + [path for path in folders if not path.is_symlink()]
 
 
 def _take(path: Path, search: _Search) -> None:
-    """Sort what lies in a folder and is no folder."""
+    """Sort what lies in a folder and is not a folder."""
     if path.is_symlink() and not path.exists():
         search.lost.append(f"{path} (a link that leads nowhere)")
     elif path.is_file() and _is_source(path):
@@ -191,8 +191,8 @@ def _name_lost(lost: list[str], skip_bad: bool) -> None:
         return
     what = f"{len(lost)} folder(s), file(s) or link(s) cannot be read: {_some(lost)}"
     if not skip_bad:
-        raise EdgeAfError(f"{what}.\nMake them readable or remove them, or pass --skip-bad to go on without them.")
-    warn(f"{what}; going on without them.")
+        raise EdgeAfError(f"{what}.\nMake them readable or remove them, or pass --skip-bad to continue without them.")
+    warn(f"{what}; continuing without them.")
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:
@@ -224,17 +224,17 @@ def _without_twins(files: list[Path]) -> list[Path]:
 
 
 def _name_splits(files: list[Path]) -> None:
-    """Warn about sources of more than one part of a data set: who trains on both cannot evaluate on either."""
+    """Warn about sources of more than one part of a dataset: who trains on both cannot evaluate on either."""
     shared = os.path.commonpath([file.absolute().parent for file in files])
     counts = Counter(_split(file.absolute().relative_to(shared)) for file in files)
     counts.pop(None, None)
     if len(counts) > 1:
         parts = ", ".join(f"{split} ({count} file(s))" for split, count in sorted(counts.items()))
-        warn(f"these sources are of more than one part of a data set: {parts}. Prepare each part into its own folder.")
+        warn(f"these sources are of more than one part of a dataset: {parts}. Prepare each part into its own folder.")
 
 
 def _split(path: Path) -> str | None:
-    """The part of a data set that the name of a file or of the nearest folder above points to."""
+    """The part of a dataset that the name of a file or of the nearest folder above points to."""
     for name in reversed(path.parts):
         if match := SPLIT.match(name.lower()):
             return SPLITS[match[1]]

@@ -1,4 +1,4 @@
-"""The made-up data set: TFRecords in the layout of YouTube-8M's 2018 video-level files, from a seed.
+"""The synthetic dataset: TFRecords in the layout of YouTube-8M's 2018 video-level files, from a seed.
 
 What is in it, so that a classifier has something to learn and something to miss:
 
@@ -43,7 +43,7 @@ from edge_af.protobuf import field, varint
 PARTITIONS = ("train", "eval")
 VOCABULARY = "vocabulary.csv"
 MARKER = "made-up.json"
-"""Tells a made-up data set from a real one, which has the same folders and file names: its options and its files' sizes."""
+"""Tells a synthetic dataset from a real one, which has the same folders and file names: its options and its files' sizes."""
 
 TOPIC_CLASSES = 12
 """Classes in a place, about."""
@@ -280,7 +280,7 @@ def make_features(
 
 
 def synthesize(out: Path, options: SynthOptions | None = None, *, overwrite: bool = False) -> dict[str, Any]:
-    """Write a made-up data set: `out`/train/train00.tfrecord …, `out`/eval/eval00.tfrecord …, `out`/vocabulary.csv,
+    """Write a synthetic dataset: `out`/train/train00.tfrecord …, `out`/eval/eval00.tfrecord …, `out`/vocabulary.csv,
     and `out`/made-up.json, by which a later run knows what it may overwrite.
 
     Returns its figures. The files are plain TFRecords, because what GZIP makes of the same bytes depends on its version.
@@ -325,7 +325,7 @@ def _own_files(out: Path) -> list[str]:
     """Patterns of the files in `out` that an earlier run wrote: those that its marker names, of the size it names."""
     if not (out / MARKER).is_file():
         return []
-    marker = read_json(out / MARKER, "note of a made-up data set")
+    marker = read_json(out / MARKER, "note of a synthetic dataset")
     sizes = marker.get("files") if isinstance(marker, dict) else None
     if not isinstance(sizes, dict):
         return []

@@ -111,7 +111,7 @@ def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[Rec
     """Read a TFRecord file from its start to its end.
 
     Yields `RecordBatch` for records that are whole and `Damage` for each that is not, in the order of the file. After damage
-    inside a plain file it goes on behind that record where the next one can be found, else `Damage.rest` is set and
+    inside a plain file it continues behind that record where the next one can be found, else `Damage.rest` is set and
     the reading ends. A file of no bytes holds no records.
 
     Raises:

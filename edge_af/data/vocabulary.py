@@ -27,7 +27,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     """Read a vocabulary. The columns are found by their names, in any case: `index` and `name`; names may be blank.
 
     Raises:
-        EdgeAfError: it is missing, no such CSV, or an index is no class number or occurs twice.
+        EdgeAfError: it is missing, no such CSV, or an index is not a class number or occurs twice.
     """
     try:
         data = path.read_bytes()
@@ -50,7 +50,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         text = row[index_at].strip() if index_at < len(row) else ""
         if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) >= MOST_CLASSES:
             raise EdgeAfError(
-                f"{path}: line {number}: index {text!r:.20} is no class number from 0 to {MOST_CLASSES - 1}."
+                f"{path}: line {number}: index {text!r:.20} is not a class number from 0 to {MOST_CLASSES - 1}."
             )
         if int(text) in named:
             raise EdgeAfError(f"{path}: line {number}: index {text} occurs twice.")

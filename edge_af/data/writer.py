@@ -32,7 +32,7 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, dtype: str, *, videos: int = 0, labels: int = 0) -> None:
         """Start at `videos` videos and `labels` labels: what the files hold beyond that is cut off, so that an
-        interrupted conversion goes on from its last recorded state.
+        interrupted conversion continues from its last recorded state.
 
         Raises:
             EdgeAfError: the files in `folder` hold less than that.

@@ -102,7 +102,7 @@ def parse_emulated(text: str) -> Board:
     profile = read_profile(BOARDS[key])
     found = re.fullmatch(r"(\d{1,6})(MiB|GiB|MB|GB)", memory, re.IGNORECASE)
     if memory and (found is None or int(found[1]) == 0):
-        raise EdgeAfError(f"--target {text!r}: {memory!r} is no amount of memory, such as 512MiB or 2GB.")
+        raise EdgeAfError(f"--target {text!r}: {memory!r} is not an amount of memory, such as 512MiB or 2GB.")
     amount = int(found[1]) * _UNITS[found[2].lower()] if found is not None else max(profile.memory_bytes)
     if amount <= LEAST_MEMORY:
         raise EdgeAfError(f"--target {text!r}: Python and a runtime alone take more than {memory}.")

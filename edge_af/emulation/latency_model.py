@@ -4,7 +4,7 @@ For one inference with counts n on a board of clock f, bytes B from memory and r
 
     cycles  = max over classes c of n_c / (instructions of that class a cycle), and of all instructions / (issue width)
     compute = cycles / (e · f)          memory = B / b
-    low  = max(compute / r, B / highest b)          computing and reading go on at the same time
+    low  = max(compute / r, B / highest b)          computing and reading overlap
     high = compute · r + B / lowest b               one after the other
     value = sqrt(low · high)
 

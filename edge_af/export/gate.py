@@ -61,7 +61,7 @@ def hold(
         made: the file's plan.
         data: the gate.
         worst_first: gives the layers in the order in which they go back; None if they cannot.
-        write: writes the file anew.
+        write: writes the file again.
 
     Returns:
         What was measured, and the plan of the file as it is now.

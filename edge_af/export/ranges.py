@@ -125,11 +125,11 @@ def check_ranges(ranges: Ranges, graph: Graph, path: Path) -> None:
     if missing := [name for name in graph.activations() if name not in ranges.tensors]:
         raise EdgeAfError(
             f"{path}: holds no range of {missing[0]!r} and {len(missing) - 1} other tensors: it is of another network.\n"
-            "Find ranges anew with --calibration-data."
+            "Find the ranges again with --calibration-data."
         )
     if ranges.network_sha256 != weights_sha256(graph):
         raise EdgeAfError(
-            f"{path}: was found on a network with other weights. Find ranges anew with --calibration-data."
+            f"{path}: was found on a network with other weights. Find the ranges again with --calibration-data."
         )
 
 
@@ -223,7 +223,7 @@ def read_ranges(path: Path) -> Ranges:
         tensors = {name: one.histogram() for name, one in held.tensors.items()}
         return Ranges(**{**vars(held), "tensors": tensors})
     except (ValueError, OverflowError) as error:
-        raise EdgeAfError(f"{path}: not a file of ranges of ours ({error}). Export again.") from None
+        raise EdgeAfError(f"{path}: not an edge-af ranges file ({error}). Export again.") from None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A recipe's name says what it does, in parts joined by hyphens, each left out whe
 
 * weights: `int8`, `int4` (symmetric integers) or `fp16`;
 * `block<N>`: one scale for every N inputs of an output feature; without it, one scale an output feature;
-* activations: `static` (INT8 on ranges found beforehand on training videos), `dynamic` (INT8 on ranges found anew at every
+* activations: `static` (INT8 on ranges found beforehand on training videos), `dynamic` (INT8 on ranges found at every
   inference) or `weights` (weights alone: activations stay float, and so does the arithmetic); nothing for `fp16`, where
   they are always float;
 * ranges: how a static range is chosen from what was seen, where it is not `mse`: `minmax`, `entropy`, or `p99.99` for a

@@ -141,7 +141,7 @@ def load_run(folder: str | Path) -> Run:
     """Read `run.json`.
 
     Raises:
-        EdgeAfError: the folder is no run, its training has not finished an epoch yet, or the file is damaged.
+        EdgeAfError: the folder is not a run, its training has not finished an epoch yet, or the file is damaged.
     """
     folder = Path(folder)
     path = folder / RUN
@@ -156,9 +156,9 @@ def load_run(folder: str | Path) -> Run:
         run = Run(config=config, **vars(stored))
         _ = run.data, run.split
     except (Mismatch, EdgeAfError) as error:
-        raise EdgeAfError(f"{path}: not a run of ours ({error}). Train again, or copy the folder again.") from None
+        raise EdgeAfError(f"{path}: not an edge-af run ({error}). Train again, or copy the folder again.") from None
     if not 1 <= run.classes <= MOST_CLASSES:
-        raise EdgeAfError(f"{path}: not a run of ours ({run.classes} classes). Train again, or copy the folder again.")
+        raise EdgeAfError(f"{path}: not an edge-af run ({run.classes} classes). Train again, or copy the folder again.")
     return run
 
 

@@ -1,7 +1,7 @@
 """Drawing of the page's charts: the Vega specifications in `vega/`, filled in, without their data.
 
 A text `$name` in a specification stands for a value. Vega's interpreter reads every expression and never makes code of it,
-which the page's policy would forbid. Colors are the page's own variables, light or dark: nothing is drawn anew when they
+which the page's policy would forbid. Colors are the page's own variables, light or dark: nothing is redrawn when they
 change.
 """
 

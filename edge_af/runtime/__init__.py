@@ -52,7 +52,7 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, pack
             belongs to this file, this runtime's version and this kind of processor.
 
     Raises:
-        EdgeAfError: there is no such file, it holds no network of ours, or another runtime was asked for.
+        EdgeAfError: there is no such file, it is not an edge-af network, or another runtime was asked for.
         MissingRuntime: the runtime cannot be imported here.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def runtime_of(path: Path) -> str:
     """The runtime that opens `path`.
 
     Raises:
-        EdgeAfError: there is no such file, its name is not UTF-8, or nothing of ours opens it.
+        EdgeAfError: there is no such file, its name is not UTF-8, or no runtime here opens it.
     """
     if not path.exists():
         raise EdgeAfError(f"{path}: no such file or folder.")
@@ -142,7 +142,7 @@ def import_runtime(runtime: str) -> None:
         interpreter_class()
         maps_weights()
     else:
-        raise MissingRuntime(f"there is no runtime {runtime!r} to import; there are onnxruntime and litert.")
+        raise MissingRuntime(f"unknown runtime {runtime!r}. Choose from onnxruntime, litert.")
 
 
 def score_all(scorer: Scorer, features: Features, batch: int = 256) -> NDArray[np.float32]:

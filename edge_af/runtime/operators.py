@@ -37,7 +37,7 @@ def operator_counts(path: Path) -> dict[str, int]:
     """Count the operators of each type in an ONNX or TFLite file, most frequent first.
 
     Raises:
-        EdgeAfError: it is no model, or cut short.
+        EdgeAfError: it is not a model, or cut short.
     """
     counts = Counter(_onnx_operators(path) if path.suffix == ".onnx" else (op for op, _, _ in tflite_operators(path)))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

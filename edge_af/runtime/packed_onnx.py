@@ -1,4 +1,4 @@
-"""Lays out anew what onnxruntime wrote of packed weights, so that each piece starts where its kernels need it.
+"""Rewrites the packed weights that onnxruntime wrote, so that each piece starts where its kernels need it.
 
 onnxruntime 1.31 starts tensors of over a megabyte at a page and puts all else right behind what came before. Its kernels
 take packed weights for aligned to a cache line: from elsewhere they read a vector with an aligned load (SIGSEGV), or

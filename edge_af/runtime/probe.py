@@ -32,20 +32,20 @@ _MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
 
 
 def check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
-    """Refuse a graph whose inputs and outputs are not those of every network of ours.
+    """Refuse a graph whose inputs and outputs are not those of an edge-af network.
 
     Raises:
         EdgeAfError: the inputs are not `visual` and `audio`, or there is no output `scores`.
     """
     if sorted(inputs) != list(INPUTS) or OUTPUT not in outputs:
         raise EdgeAfError(
-            f"{path}: a model, but not a network of ours: inputs {sorted(inputs)}, outputs {sorted(outputs)}; "
+            f"{path}: a model, but not an edge-af network: inputs {sorted(inputs)}, outputs {sorted(outputs)}; "
             "expected visual and audio, and scores."
         )
 
 
 def check_model_file(path: Path) -> None:
-    """Refuse a file that is no model, is cut short, or has other inputs and outputs than ours.
+    """Refuse a file that is not a model, is cut short, or has other inputs and outputs than edge-af's networks.
 
     Raises:
         EdgeAfError: naming the file and what is wrong with it.
@@ -154,7 +154,7 @@ def onnx_graph(data: mmap.mmap) -> tuple[int, int]:
     """Return where the graph of an ONNX file begins and ends.
 
     Raises:
-        ValueError: it holds none, or is no protobuf.
+        ValueError: it holds none, or is not protobuf.
     """
     graphs = [value for number, value in fields(data, 0, len(data)) if number == _MODEL_GRAPH]
     if len(graphs) != 1 or isinstance(graphs[0], int):

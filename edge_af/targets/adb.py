@@ -319,7 +319,7 @@ class Phone:
     def _gone(self, why: str) -> Gone:
         return Gone(
             f"{self.label}: it does not answer any more: unplugged, switched off or restarted ({why}).\n"
-            "Once it is back, the same command goes on from there."
+            "Once it is back, the same command continues from there."
         )
 
 

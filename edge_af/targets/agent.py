@@ -43,7 +43,7 @@ from typing import Any, NoReturn
 from edge_af.cache import home  # `edge_af.targets.ssh` sends it along.
 
 MARK = "edge-af agent"
-"""The first line of ours on standard output; what stands before it is the login shell's."""
+"""Our first line on standard output; what stands before it is the login shell's."""
 
 SILENCE_SECONDS = 60.0
 """The workstation gives a sign of life every few seconds; without one for this long, work is stopped."""

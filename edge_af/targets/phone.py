@@ -131,7 +131,7 @@ def chosen_cores(text: str, found: PhoneFacts, label: str) -> list[int]:
     """The cores that `--cores big` or `--cores 4-7` means on this phone.
 
     Raises:
-        EdgeAfError: it is no list of cores, the phone lacks one of them, or has no `taskset`.
+        EdgeAfError: it is not a list of cores, the phone lacks one of them, or has no `taskset`.
     """
     there = found.device.affinity or []
     chosen = found.big() if text == "big" else cores_of(text)

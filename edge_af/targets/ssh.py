@@ -1,4 +1,4 @@
-"""OpenSSH's own client with the user's configuration, and a program of ours at the other end.
+"""OpenSSH's own client with the user's configuration, and edge-af's agent at the other end.
 
 One connection holds one process on the board, which reads one request per line and answers each. First that is the agent
 (`edge_af.targets.agent`), which needs nothing but Python; once everything is there, edge-af itself takes its place
@@ -65,7 +65,7 @@ START_AGENT = f"exec sh -c '{_PYTHON}'"
 _REASONS = (
     (
         ("REMOTE HOST IDENTIFICATION HAS CHANGED", "host key has changed"),
-        "its key is not the one that is known here. If the board was set up anew: ssh-keygen -R HOST, then connect once by\n"
+        "its key is not the one that is known here. If the board was set up again: ssh-keygen -R HOST, then connect once by\n"
         "hand; if not, somebody may be in between",
     ),
     (("Host key verification failed",), "its key is not known here. Connect once by hand (ssh HOST) and confirm it"),
@@ -137,7 +137,7 @@ def parse_ssh(text: str) -> SshTarget:
 
 
 def agent_source() -> bytes:
-    """Return the program that runs on the board first: the agent behind the one module of ours that it imports."""
+    """Return the program that runs on the board first: the agent behind the one module that it imports."""
     cache, agent = (
         package_data(*parts).read_text(encoding="utf-8") for parts in (("cache.py",), ("targets", "agent.py"))
     )

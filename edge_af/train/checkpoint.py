@@ -1,4 +1,4 @@
-"""All that training needs to go on as if it had never stopped, in one file that is replaced whole.
+"""All that training needs to continue as if it had never stopped, in one file that is replaced whole.
 
 Tensors: the network's and the averaged weights, AdamW's moments, the state of the random numbers. The file's metadata
 holds, as JSON, the step, the records of the epochs so far, the best run, the losses of the current epoch, and what must
@@ -105,7 +105,7 @@ def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], gr
             metadata = file.metadata()
             found = parse_json(metadata["identity"])
             if not isinstance(found, dict):
-                raise Mismatch("identity is no object")
+                raise Mismatch("identity is not an object")
             check_identity(path, found, identity)
             progressed = built(Progressed, parse_json(metadata["progressed"]))
             for record in [*progressed.records, *([progressed.best["training"]] if progressed.best else [])]:
@@ -139,7 +139,7 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
 
 
 def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise EdgeAfError, naming `path` and the first difference, unless training may go on from what was found there."""
+    """Raise EdgeAfError, naming `path` and the first difference, unless training may continue from what was found there."""
     for key in sorted(wanted.keys() | found.keys()):
         if found.get(key) == wanted.get(key):
             continue

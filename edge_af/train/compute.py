@@ -1,6 +1,6 @@
 """Device and number format of training, and how fast this machine can be.
 
-bfloat16 is no gain everywhere: a processor with AMX, or a GPU, multiplies it several times as fast as float32, one with
+bfloat16 does not help everywhere: a processor with AMX, or a GPU, multiplies it several times as fast as float32, one with
 AVX512-BF16 alone at half the speed. So it is measured and not looked up.
 """
 
@@ -71,7 +71,7 @@ def choose_compute(device: str, precision: str, group: Group, before: str | None
         device: `cpu`, `cuda` or `auto`: a GPU where PyTorch finds one.
         precision: `fp32`, `bf16` or `auto`: bfloat16 where it is measured to be faster.
         group: the processes that train together, each with a GPU of its own.
-        before: what a run that goes on was begun with, which `auto` keeps to.
+        before: what a run that continues was begun with, which `auto` keeps to.
 
     Raises:
         EdgeAfError: there is no GPU, or there are fewer than processes on this machine.

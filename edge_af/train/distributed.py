@@ -68,7 +68,7 @@ def joined() -> Iterator[Group]:
         reason = str(error).strip().splitlines()[0]
         raise EdgeAfError(
             f"rank {os.environ.get('RANK')} of {size}: lost the other processes ({reason}).\n"
-            "See which rank ended first, and why, above; then go on from the last checkpoint with --resume."
+            "See which rank ended first, and why, above; then continue from the last checkpoint with --resume."
         ) from None
     finally:
         if distributed.is_initialized():

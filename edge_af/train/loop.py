@@ -1,4 +1,4 @@
-"""The training loop: epochs, what is kept after each, and how it stops and goes on. What one update does is in `learning`."""
+"""The training loop: epochs, what is kept after each, and how it stops and continues. What one update does is in `learning`."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def train(request: TrainRequest, group: Group = ALONE) -> Run:
 
     Raises:
         EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the
-            dataset is too small or has a feature that is no number, or the loss became NaN.
+            dataset is too small or has a feature that is not a number, or the loss became NaN.
         Stopped: by a signal.
     """
     dataset, out, resume = request.dataset, request.out, request.resume
@@ -171,7 +171,9 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise EdgeAfError(f"{out}: is a file; name a folder for the run.")
     if (out / RUN).exists() or (out / CHECKPOINT).exists():
         if not resume:
-            raise EdgeAfError(f"{out}: already holds a run. Go on with --resume, choose another folder, or remove it.")
+            raise EdgeAfError(
+                f"{out}: already holds a run. Continue with --resume, choose another folder, or remove it."
+            )
         return
     # A kill in the first epoch's end leaves all but `run.json`, of which the metrics are written first.
     found = files_below(out)
@@ -179,7 +181,7 @@ def _check_folder(out: Path, resume: bool) -> None:
     if METRICS in found:
         ours |= {name for name in found if name == METRICS or WEIGHTS.fullmatch(name) or scalars.is_ours(name)}
     if foreign := sorted(set(found) - ours):
-        raise EdgeAfError(f"{out}: is no run and holds {foreign[0]!r}. Choose another folder.")
+        raise EdgeAfError(f"{out}: is not a run and holds {foreign[0]!r}. Choose another folder.")
 
 
 def _left_by_a_kill(out: Path) -> list[str]:
@@ -217,7 +219,7 @@ def _train(request: TrainRequest, group: Group) -> Run:
         f"{len(job.held_out):,} held out, {job.compute.dtype} on {job.compute.device}, "
         f"{job.identity['threads']} threads"
         + (f" in each of {group.size} processes" if group.size > 1 else "")
-        + (f"; going on from step {state.step:,}" if state.step else "")
+        + (f"; continuing from step {state.step:,}" if state.step else "")
     )
     started = time.perf_counter() - state.seconds
 
@@ -311,7 +313,7 @@ def _train_epoch(
     """Do what is left of the current epoch's updates; returns how fast, see `Stopwatch.speed`.
 
     Raises:
-        EdgeAfError: the loss is no number any more.
+        EdgeAfError: the loss is NaN or infinite.
         Stopped: by a signal, after `save()`.
     """
     options, epoch = job.request.options, len(state.records) + 1
@@ -344,7 +346,7 @@ def _train_epoch(
         if stop:
             save()
             number = stopped[0] if stopped else signal.SIGTERM
-            raise Stopped(f"{job.request.out}: stopped at step {state.step:,}; go on with --resume.", number)
+            raise Stopped(f"{job.request.out}: stopped at step {state.step:,}; continue with --resume.", number)
         if options.checkpoint_steps and state.step % options.checkpoint_steps == 0:
             save()
     return watch.speed(training_flops(job.request.config, job.request.dataset.classes), job.compute, job.group)

@@ -33,7 +33,7 @@ class Teacher(Protocol):
 
 
 class AskedEachTime:
-    """A teacher whose network scores every batch anew."""
+    """A teacher whose network scores each batch again."""
 
     def __init__(self, network: AttendFusion | FCLateFusion, compute: Compute) -> None:
         self._network, self._compute = network, compute
@@ -57,7 +57,7 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
     """A teacher's network, and what tells it from others.
 
     Raises:
-        EdgeAfError: it is no run, or knows other classes than the data.
+        EdgeAfError: it is not a run, or knows other classes than the data.
     """
     run: Run
     run, network = load_network(folder)

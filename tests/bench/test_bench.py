@@ -111,7 +111,7 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
         for best in video.predictions.values():
             assert len(best) == 3 and [one.hit for one in best] == [one.name in video.labels for one in best]
             assert best[0].score >= best[1].score >= best[2].score
-    # What going on would need is gone with the need.
+    # What continuing would need is gone with the need.
     assert not (tmp_path / ".results.json.bench").exists()
     assert "FC Late Fusion tiny" in done.stdout and "GAP@20" in done.stdout
     assert markdown.read_text().count("| **") == 8

@@ -70,7 +70,7 @@ def test_a_folder_made_of_links_is_an_export_like_any_other(
     ):
         done = CliRunner().invoke(cli, list(map(str, command)))
         assert done.exit_code == 0, done.output
-    # A name that leads elsewhere is no link, and a link to other bytes is found out.
+    # A name that leads elsewhere is not a link, and a link to other bytes is found out.
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").unlink()
     for name in ("../blobs/x.onnx", str(store / "x.onnx")):

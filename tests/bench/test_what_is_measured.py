@@ -45,7 +45,7 @@ def other_exports(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
 def test_nothing_kept_of_another_file_is_measured_in_its_place(
     own_exports: Path, other_exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):
-    """Exported anew between the interruption and going on, every file has the old one's name and place."""
+    """Exported anew between the interruption and continuing, every file has the old one's name and place."""
     folder, out = own_exports / "attend-fusion", tmp_path / "r.json"
     kept, on_saved = interrupt_after(5)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The main job on real videos. The made-up data set's demo is run, in its shortened form, by continuous integration."""
+"""The main job on real videos. The synthetic dataset's demo is run, in its shortened form, by continuous integration."""
 
 from __future__ import annotations
 

@@ -48,7 +48,10 @@ def test_something_else_does_not_agree(scores: np.ndarray, kind: str):
     }[kind]
     assert agreement(scores, wrong) < min(LEAST_AGREEMENT.values())
     alike = "scores all videos alike"
-    why = {"not a number": "scores what is no number", "other classes": "scores 39 classes where the base scores 40"}
+    why = {
+        "not a number": "has scores that are not numbers",
+        "other classes": "scores 39 classes where the base scores 40",
+    }
     why |= dict.fromkeys(("prior", "constant", "zeros", "ones"), alike)
     assert disorder(scores, wrong) == (("candidate", why[kind]) if kind in why else None)
     if kind in why and kind != "other classes":

@@ -144,7 +144,7 @@ def test_more_work_is_slower_larger_and_status_1(exports: Path, tmp_path: Path):
             "the candidate scores all videos alike, so that its speed means nothing",
         ),
         ("shuffled", lambda weights: weights[::-1], "disagrees: it scores the same videos otherwise"),
-        ("no number", lambda weights: weights * np.float32("nan"), "the candidate scores what is no number"),
+        ("no number", lambda weights: weights * np.float32("nan"), "the candidate has scores that are not numbers"),
     ],
 )
 def test_fast_because_wrong_fails(
@@ -164,7 +164,7 @@ def test_fast_because_wrong_fails(
     if kind == "no number":
         done = compare(candidate, base, *FAST, "--json")
         assert done.exit_code == 2
-        assert "the base scores what is no number" in checks(json.loads(done.stdout))["agreement"]["verdict"]
+        assert "the base has scores that are not numbers" in checks(json.loads(done.stdout))["agreement"]["verdict"]
 
 
 def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp_path: Path):
@@ -283,7 +283,7 @@ def test_github_is_told(exports: Path, tmp_path: Path, monkeypatch: pytest.Monke
         (["{exports}", "{exports}/attend-fusion/attend-fusion-fp32.onnx"], "one is a file and the other a folder"),
         (["{exports}/attend-fusion", "{exports}/fc-late-fusion"], "no file of one has a partner in the other"),
         (["a", "b", "--max-slowdown", "5"], "write 5% if that percentage is meant"),
-        (["a", "b", "--budget", "soon"], "is no duration: write 120s or 2m"),
+        (["a", "b", "--budget", "soon"], "is not a duration: write 120s or 2m"),
         (["{exports}", "{exports}", "--budget-file", "nowhere.yaml"], "nowhere.yaml: no such budget file"),
     ],
 )

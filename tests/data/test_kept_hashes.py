@@ -1,4 +1,4 @@
-"""What is kept is held against its hashes, and what is no features is not taken for some."""
+"""What is kept is held against its hashes, and values that are not features are not taken for some."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_ctrl_c_keeps_what_is_done(
         _interrupt_in_second_source(patch)
         stopped = run(*command)
     assert stopped.status == 130
-    assert "The same command goes on" in stopped.err
+    assert "The same command continues" in stopped.err
     assert not (tmp_path / "out").exists()
     # Another option or a changed source is not the same conversion any more.
     other = run(*command, "--dtype", "float32")

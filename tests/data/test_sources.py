@@ -98,7 +98,7 @@ def test_a_folder_without_rights_is_named(tmp_path: Path, shard: Path, capsys: p
     finally:
         for name in ("closed", "listed"):
             (tmp_path / name).chmod(0o755)
-    assert "going on without them" in capsys.readouterr().err
+    assert "continuing without them" in capsys.readouterr().err
 
 
 def test_usual_names_and_unusual_ones(tmp_path: Path, shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,4 +193,4 @@ def test_parts_of_a_data_set_are_not_mixed_unsaid(
         shutil.copy(shard, folder / name)
     find_sources([str(folder)])
     err = capsys.readouterr().err
-    assert (warned in err and "more than one part of a data set" in err) if warned else err == ""
+    assert (warned in err and "more than one part of a dataset" in err) if warned else err == ""

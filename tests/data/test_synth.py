@@ -1,4 +1,4 @@
-"""The made-up data set: the same bytes everywhere, the shape of the real data, and something to learn in it."""
+"""The synthetic dataset: the same bytes everywhere, the shape of the real data, and something to learn in it."""
 
 from __future__ import annotations
 

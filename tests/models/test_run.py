@@ -74,7 +74,7 @@ def _change(folder: Path, **changes: Any) -> None:
 )
 def test_a_field_that_is_no_good_is_named(folder: Path, changes: dict[str, Any]) -> None:
     _change(folder, **changes)
-    with pytest.raises(EdgeAfError, match=r"run\.json: not a run of ours \(") as error:
+    with pytest.raises(EdgeAfError, match=r"run\.json: not an edge-af run \(") as error:
         load_run(folder)
     assert len(str(error.value).splitlines()) == 1
 

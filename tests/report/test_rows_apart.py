@@ -46,7 +46,7 @@ def test_two_machines_of_one_name_are_told_apart():
     assert first.endswith("(AVX-512 VNNI)") and second.endswith("(AVX2)")
     assert f"on {first}" in table(many) and f"on {second}" in table(many)
     assert second in markdown_table(many)
-    # What one measured is no baseline of the other.
+    # What one measured is not a baseline of the other.
     alone = results(NO_VNNI, rows=[row("attend-fusion", "litert", "int8")])
     assert all(line.base is None for line in compare([results(VNNI), alone]) if line.results is alone)
     kernel = dataclasses.replace(NO_VNNI, kernel="Linux 6.9")

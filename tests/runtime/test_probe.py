@@ -1,4 +1,4 @@
-"""What is no model of ours is refused by reading its container, and reading never fails in another way."""
+"""What is not a model of ours is refused by reading its container, and reading never fails in another way."""
 
 from __future__ import annotations
 

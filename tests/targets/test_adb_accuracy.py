@@ -112,7 +112,7 @@ def test_latency_is_kept_where_there_are_no_scores(
 
 @pytest.mark.slow
 def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_dataset: Dataset, tmp_path: Path):
-    """What was measured and scored is kept, and with the phone back the same command goes on."""
+    """What was measured and scored is kept, and with the phone back the same command continues."""
     kept: list[Results] = []
     marks, out, folder = phone.folder / "calls", tmp_path / "r.json", exports / "attend-fusion"
     # The second file's second batch.

@@ -1,4 +1,4 @@
-"""`edge-af bench --target adb` against a real adb daemon: the whole way, and what comes in between."""
+"""`edge-af bench --target adb` against a real adb daemon: the main path, and what comes in between."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def slow(phone: LoopbackPhone) -> Path:
 
 @pytest.mark.slow
 def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: Path):
-    """What was measured is kept, and with the phone back the same command goes on."""
+    """What was measured is kept, and with the phone back the same command continues."""
     kept: list[Results] = []
 
     def unplug() -> None:
@@ -226,7 +226,7 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
     thread.start()
     folder, out = exports / "attend-fusion", tmp_path / "r.json"
     program = slow(phone)
-    with pytest.raises(adb.Gone, match=r"does not answer any more: unplugged[^!]*the same command goes on"):
+    with pytest.raises(adb.Gone, match=r"does not answer any more: unplugged[^!]*the same command continues"):
         bench(phone, folder, program, out=out, on_saved=kept.append)
     thread.join()
     begun = kept[-1]

@@ -1,4 +1,4 @@
-"""`edge-af bench --target ssh://…` against a real OpenSSH server: the whole way, interruptions, broken connections."""
+"""`edge-af bench --target ssh://…` against a real OpenSSH server: the main path, interruptions, broken connections."""
 
 from __future__ import annotations
 

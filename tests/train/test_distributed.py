@@ -93,10 +93,10 @@ def test_a_rank_that_dies_ends_the_run_and_leaves_a_usable_checkpoint(dataset, a
     died = torchrun(dataset, tmp_path / "run", SCRIPT, dies="1")
     assert died.returncode != 0
     assert (tmp_path / "run" / CHECKPOINT).exists()
-    assert "lost the other processes" in died.stderr or "go on with --resume" in died.stderr
+    assert "lost the other processes" in died.stderr or "continue with --resume" in died.stderr
     resumed = torchrun(dataset, tmp_path / "run", SCRIPT)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step" in resumed.stderr
+    assert "continuing from step" in resumed.stderr
     assert_same_training(dataset, tmp_path / "run", alone)
 
 

@@ -88,7 +88,7 @@ def test_sigterm_saves_and_resume_ends_the_same(dataset, unbroken, tmp_path):
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "go on with --resume" in said
+    assert "continue with --resume" in said
 
     with pytest.raises(EdgeAfError, match="already holds a run"):
         train(TrainRequest(dataset, CONFIG, "test", tmp_path / "run", OPTIONS))

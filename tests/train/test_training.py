@@ -101,7 +101,7 @@ def test_a_folder_of_something_else_is_left_alone(dataset, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("precious")
     for resume in (False, True):
-        with pytest.raises(EdgeAfError, match=f"is no run and holds '{name}'"):
+        with pytest.raises(EdgeAfError, match=f"is not a run and holds '{name}'"):
             train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path, OPTIONS, resume=resume))
     assert (tmp_path / name).read_text() == "precious"
 
