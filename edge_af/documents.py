@@ -111,7 +111,7 @@ def _wrong_with(value: Any) -> str | None:
     if isinstance(value, int):
         return None if -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER else "a number of more than 64 bits"
     if isinstance(value, float):
-        return None if math.isfinite(value) else f"{value} is not a usable number"
+        return None if math.isfinite(value) else f"{value} is not a number that can be used"
     return f"a value of type {type(value).__name__}, which is not supported"
 
 

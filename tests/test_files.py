@@ -168,7 +168,7 @@ def test_a_lock_file_that_leads_elsewhere_is_refused_and_its_target_is_as_it_was
         pytest.fail("followed")
     assert (tmp_path / "precious").read_text() == "kept"
     os.mkfifo(tmp_path / ".pipe.lock")
-    with pytest.raises(EdgeAfError, match="no plain file"), lock_output(tmp_path / "pipe"):
+    with pytest.raises(EdgeAfError, match="not a regular file"), lock_output(tmp_path / "pipe"):
         pytest.fail("held")
 
 

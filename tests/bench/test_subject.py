@@ -102,5 +102,5 @@ def test_a_sensitivity_file_is_part_of_the_results(own_exports: Path):
         {**content, "rows": [3]},
     ):
         (folder / "sensitivity.json").write_text(json.dumps(wrong))
-        with pytest.raises(EdgeAfError, match=r"sensitivity\.json: not a sensitivity file"):
+        with pytest.raises(EdgeAfError, match=r"sensitivity\.json: not an edge-af sensitivity file"):
             sensitivity_of(subjects_of([folder]))

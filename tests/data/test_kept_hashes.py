@@ -51,7 +51,7 @@ def test_an_index_names_the_arrays_and_nothing_else(own: Path, other: str | None
     if other is not None:
         index["arrays"][other] = hashes
     (own / "index.json").write_text(json.dumps(index))
-    with pytest.raises(EdgeAfError, match=r"index.json: arrays is damaged \('.*(missing|no array)"):
+    with pytest.raises(EdgeAfError, match=r"index.json: arrays is damaged \('.*(missing|not an array)"):
         open_dataset(own)
 
 

@@ -72,5 +72,5 @@ def test_a_model_with_other_inputs_is_refused_and_they_are_named(tmp_path: Path)
     graph = helper.make_graph([helper.make_node("Relu", ["image"], ["logits"])], "other", [image], [logits])
     path = tmp_path / "other.onnx"
     onnx.save(helper.make_model(graph), path)
-    with pytest.raises(EdgeAfError, match=r"not a network of ours: inputs \['image'\], outputs \['logits'\]"):
+    with pytest.raises(EdgeAfError, match=r"not an edge-af network: inputs \['image'\], outputs \['logits'\]"):
         check_model_file(path)
