@@ -121,7 +121,9 @@ def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
         value = read_json(path, "sensitivity file")
         rows = value.get("rows") if isinstance(value, dict) and value.get("schema_version") == 1 else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise EdgeAfError(f"{path}: not a sensitivity file of schema_version 1. Make it again, or remove it.")
+            raise EdgeAfError(
+                f"{path}: not an edge-af sensitivity file of schema_version 1. Make it again, or remove it."
+            )
         about = {"artifact": subject.artifact, "model": subject.model, "preset": subject.preset}
         try:
             found += [built(Sensitivity, {**row, **about}, unknown=True) for row in rows]

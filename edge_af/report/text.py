@@ -43,7 +43,10 @@ def table(many: Sequence[Results]) -> str:
             titles.append("limit")
     cells = [_cells(line, lines, limits) for line in lines]
     columns = [_beside(column) for column in zip(*cells, strict=True)] or [[] for _ in titles]
-    head, *rows = aligned([titles, *map(list, zip(*columns, strict=True))], range(2))
+    # The last column has no title: what stands out in a row.
+    marks = [line.row.status if line.problem else "baseline" if line.is_baseline else "" for line in lines]
+    body = [list(row) for row in zip(*columns, marks, strict=True)]
+    head, *rows = aligned([[*titles, ""], *body], (0, 1, len(titles)))
     out = [head]
     notes: list[str] = []
     heading = None
@@ -55,12 +58,10 @@ def table(many: Sequence[Results]) -> str:
         if (line.device, line.network) != heading:
             heading = (line.device, line.network)
             out += ["", title]
-        mark = "  baseline" if line.is_baseline else ""
         if line.problem:
-            mark = f"  {line.row.status}"
             where = f" on {line.device}" if len(devices) > 1 else ""
             notes.append(f"! {line.network}, {line.runtime} {line.weights}{where}: {line.problem}")
-        out.append(row + mark)
+        out.append(row)
     out += counted_text(lines)
     notes += [f"! {text}" for text in caveats(many)]
     out += ["", *notes, *([""] if notes else [])]
