@@ -247,7 +247,7 @@ def main(
         except MissingRuntime as error:
             tell({"status": MISSING_RUNTIME, "reason": " ".join(str(error).splitlines())})
         except EdgeAfError as error:
-            # The row says which file it is; the message need not repeat the way to it.
+            # The row says which file it is; so the message need not repeat its path.
             tell({"status": FAILED, "reason": " ".join(str(error).splitlines()).removeprefix(f"{Path(job.path)}: ")})
         except MemoryError as error:
             tell({"status": DOES_NOT_FIT, "reason": f"out of memory: {error}"})

@@ -33,14 +33,14 @@ VERBS = {
     "eval": "Measure the accuracy of a run, an ONNX or a TFLite file.",
     "bench": "Measure accuracy, size, latency and memory side by side.",
     "targets": "Prepare this machine to bench on boards and phones.",
-    "compare": "Check that a candidate is no slower, larger or worse than its base.",
+    "compare": "Compare the speed, size and accuracy of a candidate with its base.",
     "report": "Make the table and the page from results.",
     "predict": "Label videos with a run, an ONNX or a TFLite file.",
     "bundle": "Pack an export folder into one signed file.",
     "verify": "Verify a bundle's checksums and signature.",
     "doctor": "Check which commands this machine can run.",
 }
-"""Each command is the module of that name in `edge_af.cli`, holding a command named `command`."""
+"""Commands and their one-line help. Each has a module of its name here, with a function `command`."""
 
 EXTRA_OF = {
     "torch": "train",

@@ -59,13 +59,14 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
         say(f"the first {options.videos} of {count:,} videos; --videos or --rows choose others.")
     scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
-    check_features(given.take(chosen), str(features), rows=chosen)
-    scores = score_all(scorer, given.take(chosen))
+    picked = given.take(chosen)
+    check_features(picked, str(features), rows=chosen)
+    scores = score_all(scorer, picked)
     if not np.isfinite(scores).all():
         broken = chosen[int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])]
         raise EdgeAfError(
-            f"{artifact}: gives {features}, row {broken}, a score that is NaN or infinite.\n"
-            "Its features are numbers, so the network is at fault: export or train it again."
+            f"{artifact}: a score of {features}, row {broken}, is NaN or infinite.\n"
+            "The row's features are finite, so the network is at fault: export or train it again."
         )
     best = top_k(scores, options.top)
     found: list[dict[str, Any]] = [

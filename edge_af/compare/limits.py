@@ -22,7 +22,7 @@ limits:                         # by name of the candidate's file; every pattern
       pi5: {dot_product: 730000, integer_multiply: 15000}
 ```
 
-There is no limit on milliseconds: they are a machine's of one hour, and a busy one would break it.
+Milliseconds have no limit: they depend on the machine and its load.
 """
 
 from __future__ import annotations
@@ -160,17 +160,17 @@ def parse_seconds(text: str) -> float:
 
 def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise EdgeAfError(f"{path}: {place}: {str(value)[:40]!r} where names with values are expected.")
+        raise EdgeAfError(f"{path}: {place}: expected a mapping of keys to values, found {str(value)[:40]!r}.")
     for name in value:
         if not isinstance(name, str):
-            raise EdgeAfError(f"{path}: {place}: {name!r} is not a name.")
+            raise EdgeAfError(f"{path}: {place}: {name!r} is not text; a key must be.")
         if known is not None and name not in known:
             if "latency" in name or name.endswith(("_ms", "p50", "p90")):
                 raise EdgeAfError(
-                    f"{path}: {place}: {name!r}: there are no limits on times, which are a machine's of one hour.\n"
+                    f"{path}: {place}: {name!r}: times have no limits, as they depend on the machine and its load.\n"
                     "max_slowdown compares with the base, measured beside the candidate."
                 )
-            raise EdgeAfError(f"{path}: {place}: {unknown('name', name, known)}")
+            raise EdgeAfError(f"{path}: {place}: {unknown('key', name, known)}")
     return value
 
 

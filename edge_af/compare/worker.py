@@ -3,8 +3,8 @@
 `python -m edge_af.compare.worker` is the nursery. It imports the runtimes, loads nothing, and forks a child for each file:
 all children then stand at the same addresses, with the same inputs and libraries in the same memory, and differ in the file
 alone. A child loads its file and runs a block of inferences whenever it is told to. A generation of children times some
-rounds and is ended; the next one loads again, so that what a load happens to get (which pages of memory, how they fall into
-the caches) is drawn again. Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to
+rounds and is ended; the next one loads again, so that the random effects of loading (its pages of memory, their places in
+the caches) are drawn again. Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to
 start none, and a runtime starts its own when it loads a file.
 
 The nursery reads a `PairJob`, one line of JSON, from standard input, then one command a line, and answers each to the file
@@ -185,12 +185,12 @@ def _block(
     warm_up: int,
     inferences: int,
 ) -> dict[str, Any]:
-    """Nanoseconds of each inference of a block, by the clock on the wall and by the processor time that the process took."""
+    """Nanoseconds of each inference of a block: wall-clock time, and processor time of the process."""
     videos = min(INPUT_VIDEOS, len(inputs))
     chosen = [inputs[at % videos] for at in range(begin, begin + warm_up + inferences)]
     wall_clock, cpu_clock = time.perf_counter_ns, time.process_time_ns
     wall, cpu = [], []
-    # What ran in between has taken the caches.
+    # The processes that ran in between have evicted this one's data from the caches.
     for video in chosen[:warm_up]:
         score(video)
     before = resource.getrusage(resource.RUSAGE_SELF)

@@ -154,7 +154,7 @@ def prepare(
             # Not before: without it the work could not continue if the renaming failed.
             (target / JOURNAL).unlink()
     except KeyboardInterrupt:
-        say(f"{out}: interrupted. The same command continues behind the last finished source file.")
+        say(f"{out}: interrupted. The same command continues after the last finished source file.")
         raise
     except OSError as error:
         _explain_kept(out, error)
@@ -175,10 +175,10 @@ def _convert_all(
     with DatasetWriter(partial, options.dtype, videos=videos, labels=labels) as writer:
         try:
             with _held_back_interrupts() as interrupted, _Meter(sources, len(results)) as meter:
-                to = _Conversion(writer, options.skip_bad, resolve, meter, interrupted)
+                conversion = _Conversion(writer, options.skip_bad, resolve, meter, interrupted)
                 for source in sources[len(results) :]:
                     classes = next((result.classes for result in results if result.classes is not None), None)
-                    result = _convert(source, to, classes)
+                    result = _convert(source, conversion, classes)
                     writer.flush()
                     journal.append(result)
             if writer.videos == 0:
@@ -276,16 +276,16 @@ class _Conversion:
     interrupted: Callable[[], None]
 
 
-def _convert(source: Source, to: _Conversion, classes: int | None) -> SourceResult:
+def _convert(source: Source, conversion: _Conversion, classes: int | None) -> SourceResult:
     """Append one source's videos; `classes` is the number of classes of the sources before it."""
-    writer, resolve = to.writer, to.resolve
+    writer, resolve = conversion.writer, conversion.resolve
     layout: Layout | None = None
     limits: Limits | None = None
     left_out: list[dict[str, Any]] = []
     videos, labels, records_seen = writer.videos, writer.labels, 0
 
     def reject(record: int, reason: str) -> None:
-        if not to.skip_bad:
+        if not conversion.skip_bad:
             raise EdgeAfError(
                 f"{source.path}: record {record} (counting from 0): {reason}.\n"
                 "Get the file again, or pass --skip-bad to leave out what is damaged and continue."
@@ -293,7 +293,7 @@ def _convert(source: Source, to: _Conversion, classes: int | None) -> SourceResu
         left_out.append({"file": source.label, "record": record, "reason": reason})
 
     for part in read_batches(source.path):
-        to.interrupted()
+        conversion.interrupted()
         if isinstance(part, Damage):
             records_seen += 1
             reject(part.record, part.reason + ("; the rest of the file is lost with it" if part.rest else ""))
@@ -325,8 +325,8 @@ def _convert(source: Source, to: _Conversion, classes: int | None) -> SourceResu
             label_counts=good.label_counts,
             label_values=good.label_values,
         )
-        to.meter.videos(len(good.ids), part.position)
-    to.meter.source_done(source)
+        conversion.meter.videos(len(good.ids), part.position)
+    conversion.meter.source_done(source)
     if not records_seen:
         warn(f"{source.path}: holds no records.")
     return SourceResult(

@@ -81,7 +81,7 @@ class DatasetWriter:
         label_counts: NDArray[np.int64],
         label_values: NDArray[np.uint16],
     ) -> None:
-        """Append n videos: ids (n,) S16, label_counts (n,), label_values (their sum,)."""
+        """Append n videos: ids (n,) S16, features of n videos, label_counts (n,), label_values (sum of label_counts,)."""
         self._put("ids", ids)
         self._put("visual", features.visual)
         self._put("audio", features.audio)

@@ -119,8 +119,8 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
     """Write a network's files, `ranges.json`, `sensitivity.json` and `manifest.json` to the folder `out`, all or none.
 
     Args:
-        network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). It is freed once it is traced
-            if the caller keeps no reference, which halves the peak memory of a large network.
+        network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). It is freed after
+            tracing if the caller keeps no reference, so that a large network needs less memory.
         run: the network's run, for the manifest.
         out: export folder to write.
         request: see `ExportRequest`.

@@ -7,7 +7,7 @@ Every datum has an `id`, the number of an entry in `Charts.facets`: what the pag
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from edge_af.report.rows import (
     MODEL_NAMES,
     P50,
     RUNTIME_NAMES,
+    SIZE,
+    Column,
     Line,
     compare,
     device_names,
@@ -114,8 +116,7 @@ def charts(many: Sequence[Results]) -> Charts:
             f"chart-latency-{number}",
             f"GAP against latency{on}",
             "p50 of one video, ms (log)" if not has_batches(lines) else "p50 of an inference, ms (log)",
-            lambda line: P50.value(line.row),
-            lambda value: f"{quantity(value)} ms",
+            P50,
         )
         found.accuracy += _scatter(latency, own, lines)
         found.latency += _latencies(f"chart-spread-{number}", f"Every inference{on}", own, lines)
@@ -126,8 +127,8 @@ def charts(many: Sequence[Results]) -> Charts:
         "chart-bytes",
         "GAP against bytes",
         "file, MB (log)",
-        lambda line: line.row.size_bytes / 1e6,
-        lambda value: f"{quantity(value)} MB",
+        SIZE,
+        1e6,
     )
     found.accuracy += _scatter(size, list(reversed(files.values())), lines)
     _sensitivity(found, many, lines)
@@ -155,22 +156,23 @@ class _Cost:
     """Name of the chart's element."""
     title: str
     axis: str
-    value: Callable[[Line], float | None]
-    write: Callable[[float], str]
+    column: Column
+    per_unit: float = 1.0
+    """Divisor from the column's value to its unit."""
 
 
 def _scatter(cost: _Cost, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
     """GAP@20 against a cost on a logarithmic axis, with its Pareto front; none if no row has both."""
     rows: list[Datum] = []
     for index, line in shown:
-        x, y = cost.value(line), GAP.value(line.row)
+        x, y = cost.column.value(line.row), GAP.value(line.row)
         if x is None or x <= 0 or y is None:
             continue
         low, high = line.row.gap_at_20_interval or (y, y)
         rows.append(
             {
                 "id": index,
-                "x": x,
+                "x": x / cost.per_unit,
                 "y": y,
                 "low": low,
                 "high": high,
@@ -179,7 +181,7 @@ def _scatter(cost: _Cost, shown: Sequence[tuple[int, Line]], lines: Sequence[Lin
                 "runtime": line.runtime,
                 "hollow": line.row.runtime == "litert",
                 "label": f"{_short_network(line, lines)} {line.weights}",
-                "text": f"{_label(line, lines)}: {cost.write(x)}, GAP@20 {y:.4f}",
+                "text": f"{_label(line, lines)}: {cost.column.text(line.row)} {cost.column.unit}, GAP@20 {y:.4f}",
             }
         )
     if not rows:

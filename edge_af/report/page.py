@@ -20,6 +20,7 @@ from edge_af.files import package_data
 from edge_af.records.results import Results
 from edge_af.report.charts import EXTRA, Chart, charts, library
 from edge_af.report.gallery import shown_gallery
+from edge_af.report.page_table import comparison_table, filter_groups
 from edge_af.report.rows import (
     GAP,
     MEMORY,
@@ -39,7 +40,6 @@ from edge_af.report.rows import (
     signed,
 )
 from edge_af.report.specs import config
-from edge_af.report.table import comparison_table, filter_groups
 
 Section = tuple[str, str, Sequence[Chart]]
 """The id and the title of a section of charts, and the charts."""

@@ -52,7 +52,7 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, pack
             belongs to this file, this runtime's version and this kind of processor.
 
     Raises:
-        EdgeAfError: there is no such file, it is not an edge-af network, or another runtime was asked for.
+        EdgeAfError: the file is missing or not an edge-af network, or `runtime` cannot open it.
         MissingRuntime: the runtime cannot be imported here.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def runtime_of(path: Path) -> str:
     """The runtime that opens `path`.
 
     Raises:
-        EdgeAfError: there is no such file, its name is not UTF-8, or no runtime here opens it.
+        EdgeAfError: the file is missing, its name is not UTF-8, or no runtime opens its format.
     """
     if not path.exists():
         raise EdgeAfError(f"{path}: no such file or folder.")

@@ -88,8 +88,8 @@ class LiteRtScorer:
                     self._interpreter.resize_tensor_input(self._inputs[name]["index"], array.shape)
                 self._interpreter.allocate_tensors()
                 self._batch = features.videos
-            for name, array in features._asdict().items():
-                self._interpreter.set_tensor(self._inputs[name]["index"], held_features(array, self._inputs[name]))
+            for array, input in zip(features, (self._inputs["visual"], self._inputs["audio"]), strict=True):
+                self._interpreter.set_tensor(input["index"], held_features(array, input))
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise EdgeAfError(f"{self._path}: LiteRT cannot run this graph: {error}") from None
@@ -191,8 +191,8 @@ class MappedLiteRtScorer:
         try:
             if features.videos != self._batch:
                 self._resize(features.videos)
-            for name, array in features._asdict().items():
-                self._inputs[name].write(held_features(array, self._details[name]))
+            self._inputs["visual"].write(held_features(features.visual, self._details["visual"]))
+            self._inputs["audio"].write(held_features(features.audio, self._details["audio"]))
             self._model.run_by_index(0, self._buffers, self._outputs)
             scores: NDArray[Any] = self._outputs[0].read(self._batch * self.classes, self._output["dtype"])
         except (ValueError, RuntimeError) as error:

@@ -125,7 +125,9 @@ class OnnxScorer:
 
     def score(self, features: Features) -> NDArray[np.float32]:
         try:
-            scores: NDArray[np.float32] = self._session.run([OUTPUT], features._asdict())[0]
+            scores: NDArray[np.float32] = self._session.run(
+                [OUTPUT], {"visual": features.visual, "audio": features.audio}
+            )[0]
         except Exception as error:  # as above
             raise EdgeAfError(f"{self._path}: onnxruntime cannot run this graph: {_first_line(error)}") from None
         return scores

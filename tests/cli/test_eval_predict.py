@@ -196,7 +196,7 @@ def test_predict_names_the_row_that_a_broken_network_scores_nan(eval_dataset: Da
     )  # fmt: skip
     save_run(tmp_path, run_of, network)
     message = refused("predict", tmp_path, eval_dataset.folder, "--rows", "7,9")
-    assert "row 7, a score that is NaN" in message
+    assert "row 7, is NaN or infinite" in message
 
 
 def test_what_a_runtime_says_of_itself_is_not_shown(exports: Path, eval_dataset: Dataset):

@@ -144,7 +144,7 @@ def test_a_budget_names_boards_and_classes(tmp_path: Path, monkeypatch: pytest.M
     budget.write_text("limits: {'*': {instructions: {pi5: {dot_product: 5_000, loads: 4000000}}}}\n")
     limits = read_budget_file(budget).limits["*"]["instructions"]
     assert limits == {"pi5": {"dot_product": 5000, "loads": 4e6}}
-    for wrong, message in (("pi6: {loads: 1}", "Did you mean 'pi"), ("pi5: {dot: 1}", "unknown name 'dot'")):
+    for wrong, message in (("pi6: {loads: 1}", "Did you mean 'pi"), ("pi5: {dot: 1}", "unknown key 'dot'")):
         budget.write_text(f"limits: {{'*': {{instructions: {{{wrong}}}}}}}\n")
         with pytest.raises(EdgeAfError, match=message):
             read_budget_file(budget)
