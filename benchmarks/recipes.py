@@ -160,8 +160,8 @@ def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[f
     The last is the median over the rounds of the two turns' ratio, so that a slow spell of the machine's, which meets both
     turns of a round, does not count.
     """
-    visual, audio = dataset.features(slice(VIDEOS))
-    videos = [(visual[at : at + 1].copy(), audio[at : at + 1].copy()) for at in range(len(visual))]
+    features = dataset.features(slice(VIDEOS))
+    videos = [features.take([at]) for at in range(features.videos)]
     taken = np.empty((rounds, 2, WARM_UP + TURN), np.int64)
     gc.disable()
     try:
@@ -171,7 +171,7 @@ def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[f
                 for at in range(WARM_UP + TURN):
                     video = videos[(turn * TURN + at) % len(videos)]
                     started = time.perf_counter_ns()
-                    score(*video)
+                    score(video)
                     taken[turn, which, at] = time.perf_counter_ns() - started
     finally:
         gc.enable()
