@@ -63,7 +63,7 @@ def joined() -> Iterator[Group]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield Group(distributed.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     except (distributed.DistError, RuntimeError) as error:
-        if not _about_the_others(error):
+        if not lost_the_others(error):
             raise
         reason = str(error).strip().splitlines()[0]
         raise EdgeAfError(
@@ -76,7 +76,8 @@ def joined() -> Iterator[Group]:
                 distributed.destroy_process_group()
 
 
-def _about_the_others(error: Exception) -> bool:
+def lost_the_others(error: Exception) -> bool:
+    """Return True if the error says that another rank cannot be reached."""
     words = str(error).lower()
     return isinstance(error, distributed.DistError) or any(
         word in words for word in ("gloo", "nccl", "connection", "timed out", "timeout", "peer", "socket")

@@ -44,7 +44,7 @@ from edge_af.train.checkpoint import (
     save_checkpoint,
 )
 from edge_af.train.compute import Compute, Stopwatch, choose_compute
-from edge_af.train.distributed import ALONE, Group, from_the_first, mean_over, together, wait_for_all
+from edge_af.train.distributed import ALONE, Group, from_the_first, lost_the_others, mean_over, together, wait_for_all
 from edge_af.train.learning import Learner, adamw, lr_factor, measure, move_average, prior_of, update
 from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import Teacher, open_teacher, ready
@@ -418,6 +418,11 @@ def _stop_signal() -> Iterator[list[int]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
+    except RuntimeError as error:
+        if lost_the_others(error):
+            # torchrun sends SIGTERM to every rank once one has died; this rank still has to say what happened.
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
