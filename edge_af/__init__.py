@@ -1,6 +1,6 @@
-"""edge-af: an audio-visual video classifier, from training to a Raspberry Pi or a phone, with proof of what it keeps.
+"""edge-af: an audio-visual video classifier from training to a Raspberry Pi or a phone, with its losses measured.
 
-Importing this package imports nothing heavy: neither numpy nor a runtime nor a training framework.
+Importing this package does not import numpy, a runtime or a training framework.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ import signal
 def main() -> None:
     """Run the command line.
 
-    Until the first verb is about to run, Ctrl-C ends the process like any other program: there is nothing to clean up,
-    and a KeyboardInterrupt in the middle of an import would print a traceback.
+    Until the first verb runs there is nothing to clean up, so Ctrl-C ends the process at once. A KeyboardInterrupt
+    during an import would print a traceback.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # A shell's background jobs ignore Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

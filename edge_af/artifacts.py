@@ -1,4 +1,4 @@
-"""An export's folder: its files and `manifest.json`, which says what each is and what it must hash to."""
+"""The export folder: its files, and `manifest.json` with the description and SHA-256 of each."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from edge_af.typed import Mismatch, built
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 3
 READS = (1, 2, SCHEMA_VERSION)
-"""Version 1 said nothing of `integer_share`, `undelegated` and `io`, version 2 nothing of `training_data`."""
+"""Version 1 lacks `integer_share`, `undelegated` and `io`; version 2 lacks `training_data`."""
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite"}
-"""A format -> what it is called in text."""
+"""Display name of each format."""
 
 CPU_OF_MACHINE = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
-"""Kind of processor in a manifest, by the kernel's name of the machine."""
+"""Processor kind in a manifest, by machine name (`uname -m`)."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A quantized file's measured loss on real videos, and the loss allowed."""
+    """Measured accuracy loss of a quantized file, and the loss allowed."""
 
     data: str
     """The dataset's folder name."""
@@ -36,14 +36,14 @@ class Gate:
     max_gap_drop: float
     gap_at_20: float
     gap_at_20_drop: float
-    """Against the FP32 file of the same format."""
+    """GAP@20 of the FP32 file of the same format minus that of this file."""
     layers_kept_float: list[str]
-    """Put back to float so that the loss is no larger, in that order."""
+    """Layers returned to float to meet the limit, in order."""
 
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """One exported file. `path` is relative to the folder of the manifest."""
+    """One exported file. `path` is relative to the manifest's folder."""
 
     path: str
     format: str
@@ -55,45 +55,45 @@ class ArtifactFile:
     size_bytes: int
     sha256: str
     cpu: str | None = None
-    """The kind of processor the file is meant for, `x86-64` or `arm64`; None if it is for any."""
+    """Processor kind that the file is made for, `x86-64` or `arm64`; None for any."""
     integer_layers: int = 0
-    """Fully connected layers that were seen to run in integer kernels."""
+    """Fully connected layers that ran in integer kernels at export."""
     float_layers: int = 0
-    """The others."""
+    """Fully connected layers that ran in float kernels."""
     integer_share: float | None = None
-    """Share of the fully connected weight bytes that integer kernels read; None if it was not recorded."""
+    """Share of the fully connected weight bytes that integer kernels read; None if not recorded."""
     undelegated: list[str] = field(default_factory=list)
-    """TFLite operators that XNNPACK left to LiteRT's own, slower kernels."""
+    """TFLite operators that run in LiteRT's slower built-in kernels instead of XNNPACK."""
     io: str = "float32"
     """Type of inputs and outputs: `float32` or `int8`."""
     max_difference: float | None = None
-    """Largest difference of a score from the trained network's, over the videos tried at export."""
+    """Largest score difference from the trained network over the videos checked at export."""
     gate: Gate | None = None
     """None for FP32, and without a gate."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The training videos that activation ranges were found on."""
+    """Training videos used to find the activation ranges."""
 
     data: str
     """The dataset's folder name."""
     videos: int
     sha256: str
-    """Over the features of the chosen videos."""
+    """SHA-256 of the chosen videos' features."""
     method: str
     """Method that chooses a range from a histogram, e.g. `min-max`."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Record of the data that a network was trained on."""
+    """Training data of a network."""
 
     name: str | None = None
     """The dataset's folder name."""
     videos: int | None = None
     fingerprint: str | None = None
-    """See `edge_af.data.dataset.Dataset.fingerprint`; runs of an older edge-af have none."""
+    """See `edge_af.data.dataset.Dataset.fingerprint`; None in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Manifest:
     files: list[ArtifactFile]
     versions: dict[str, str]
     training_data: TrainingData | None = None
-    """None in a manifest of an older edge-af."""
+    """None in manifests of earlier versions."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -122,10 +122,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read `folder/manifest.json` without looking at the files; see `check_file`.
+    """Read `folder/manifest.json` without checking the files; see `check_file`.
 
     Raises:
-        EdgeAfError: it is missing, no manifest, or of a version this edge-af does not read.
+        EdgeAfError: the manifest is missing, invalid, or of an unsupported version.
     """
     path = folder / MANIFEST
     value = read_json(path, "manifest")
@@ -141,12 +141,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_file(folder: Path, file: ArtifactFile) -> Path:
-    """The path of one of the manifest's files, once its bytes are known to be those that were exported.
+    """Return the path of a manifest's file after checking its SHA-256.
 
     Raises:
-        EdgeAfError: it is missing, its name leads outside the folder, or its SHA-256 is not the manifest's.
+        EdgeAfError: the file is missing, lies outside the folder, or has another SHA-256.
     """
-    # A link may lead anywhere (caches of Hugging Face, DVC and Bazel are made of links): the bytes are what counts.
+    # Links may lead anywhere (Hugging Face, DVC and Bazel caches consist of links): only the bytes matter.
     path, parts = folder / file.path, PurePosixPath(file.path).parts
     if "\0" in file.path or not parts or ".." in parts or PurePosixPath(file.path).is_absolute():
         raise EdgeAfError(f"{folder / MANIFEST}: names a file outside its folder: {file.path!r}.")
@@ -164,12 +164,12 @@ def check_file(folder: Path, file: ArtifactFile) -> Path:
 def checked_files(
     folder: Path, suffixes: Container[str] = (), name: str | None = None
 ) -> Iterator[tuple[Manifest, ArtifactFile]]:
-    """Yield the manifest with each of its files, once the file's bytes are known to be those that were exported.
+    """Yield the manifest with each of its files after checking the file's SHA-256.
 
     Args:
-        folder: without a manifest, there are none.
-        suffixes: only files that end so; empty for all.
-        name: only the file of this name.
+        folder: yields nothing if it has no manifest.
+        suffixes: yield only files with these suffixes; empty for all.
+        name: yield only the file of this name.
 
     Raises:
         EdgeAfError: see `read_manifest` and `check_file`.
@@ -184,7 +184,7 @@ def checked_files(
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of Python, edge-af and those of `packages` that are installed."""
+    """Return the versions of Python, edge-af and the installed `packages`."""
     import platform
     from importlib import metadata
 

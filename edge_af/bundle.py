@@ -1,9 +1,9 @@
-"""One file to ship an export in, and its check.
+"""Bundles: an export packed into one signed file, and its verification.
 
-A bundle is a ZIP archive, its entries stored as they are, of `SHA256SUMS`, `SHA256SUMS.sig`, `manifest.json` and the exported
-files. `SHA256SUMS` is what `sha256sum` writes and checks, of all entries but itself and its signature; the signature is
-OpenSSH's (`ssh-keygen -Y sign`, the format of PROTOCOL.sshsig in openssh-portable), over `SHA256SUMS` alone. So a bundle can
-be checked without edge-af too, by `unzip`, `ssh-keygen` and `sha256sum`, and the same files give the same bytes.
+A bundle is an uncompressed ZIP archive of `SHA256SUMS`, `SHA256SUMS.sig`, `manifest.json` and the exported files.
+`SHA256SUMS` has the format of `sha256sum` and covers the manifest and the exported files. The signature is OpenSSH's
+(`ssh-keygen -Y sign`, PROTOCOL.sshsig in openssh-portable) and covers `SHA256SUMS`. So `unzip`, `ssh-keygen` and
+`sha256sum` can verify a bundle without edge-af. The same files always give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from edge_af.files import atomic_path, explain_os_errors, sha256_file, staged_fo
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 NAMESPACE = "edge-af"
-"""Purpose of the signature: a signature by the same key for another purpose does not pass."""
+"""Namespace of the signature: a signature by the same key for another purpose is refused."""
 OURS = (MANIFEST, "*.onnx", "*.tflite")
-"""Files that a bundle may hold, and that `--overwrite` may replace in the folder that it is unpacked to."""
+"""Files that a bundle may hold, and that `--overwrite` may replace when unpacking."""
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 24
-"""Size limit of the entries that are read whole: a manifest of 4,716 class names needs a tenth of it."""
+"""Size limit of entries read into memory; a manifest with 4,716 class names needs a tenth of it."""
 _MOST_ENTRIES = 1000
 _LOCAL = struct.Struct("<4s22xHH")
-"""A ZIP entry's local header: its signature, and the lengths of the name and of the extra field."""
+"""Local header of a ZIP entry: its magic number and the lengths of the name and the extra field."""
 _CENTRAL_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 56 + 20
 _LINE = re.compile(r"([0-9a-f]{64})  (?!\.\.?$)([^/\\\0\n]+)")
 _KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ AAAA")
@@ -53,7 +53,7 @@ class Verified:
     fingerprint: str | None
     """Fingerprint of the signing key, as `SHA256:…`; None if it is unsigned, or `ssh-keygen` is missing."""
     signer: str | None
-    """The name that the signers' file has for that key; None if none was given."""
+    """Name of that key in the signers file; None without one."""
     is_signed: bool
 
 
@@ -66,20 +66,21 @@ def write_bundle(
     key: Path | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write the bundle `out` of an export's folder: whole, or not at all.
+    """Pack an export folder into the bundle `out`, atomically.
 
     Args:
-        folder: as `edge-af export` wrote it.
-        out: the file to make.
-        precisions: of the files to take, e.g. `int8`; all when empty.
-        formats: likewise, of `artifacts.FORMATS`.
-        key: OpenSSH's private key to sign with, or the public one of a key in an agent or on a token; unsigned when None.
+        folder: export folder.
+        out: file to write.
+        precisions: pack only these, such as `int8`; empty for all.
+        formats: pack only these, keys of `artifacts.FORMATS`; empty for all.
+        key: OpenSSH private key to sign with, or the public key of one in an agent or on a token; None for no
+            signature.
         overwrite: replace `out`.
 
-    Returns: the manifest in the bundle, of the files taken.
+    Returns: the bundle's manifest, which lists the packed files.
 
     Raises:
-        EdgeAfError: the folder is not an export, holds no such file or a damaged one, `out` exists, or the key does not sign.
+        EdgeAfError: the folder is not an export, has no such file or a damaged one, `out` exists, or signing failed.
     """
     if folder.is_file():
         raise EdgeAfError(f"{folder}: a file; name the folder that `edge-af export` wrote.")
@@ -124,17 +125,17 @@ def write_bundle(
 def verify_bundle(
     path: Path, *, signers: Path | None = None, out: Path | None = None, overwrite: bool = False
 ) -> Verified:
-    """Check every byte of a bundle and whose it is; with `out`, unpack it there once all of it has passed.
+    """Verify a bundle's checksums and signature; with `out`, unpack it there after everything has passed.
 
     Args:
         path: the bundle.
-        signers: whom to trust: OpenSSH's `allowed_signers` (ssh-keygen(1)), or public keys as in `id_ed25519.pub`.
-        out: the folder to make.
+        signers: trusted keys: an OpenSSH `allowed_signers` file (ssh-keygen(1)), or public keys as in `id_ed25519.pub`.
+        out: folder to create.
         overwrite: replace what `out` holds.
 
     Raises:
-        GateFailed: an entry is damaged, the signature is not of this content, or nobody of `signers` has signed it.
-        EdgeAfError: it is not a bundle, `signers` cannot be read, or `out` cannot be written.
+        GateFailed: an entry is damaged, the signature does not match, or none of `signers` signed it.
+        EdgeAfError: the file is not a bundle, `signers` cannot be read, or `out` cannot be written.
     """
     with ExitStack() as stack:
         try:
@@ -147,7 +148,7 @@ def verify_bundle(
             raise EdgeAfError(f"{path}: not a bundle of edge-af, or cut off: {error}.") from None
         sums = _sums(archive, path)
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-af-verify-")))
-        # The signature first: what nobody vouches for is not looked into.
+        # The signature comes first, so that unsigned content is not parsed.
         fingerprint, signer, is_signed = _signed(archive, path, temporary, signers)
         folder = stack.enter_context(staged_folder(out, OURS, overwrite=overwrite)) if out is not None else None
         total = sum(archive.getinfo(name).file_size for name in sums)
@@ -169,7 +170,7 @@ def verify_bundle(
 
 
 def _add(archive: zipfile.ZipFile, name: str, path: Path) -> str:
-    """Store a file under a date that is always the same; the SHA-256 of what was stored."""
+    """Store a file with a fixed date; return its SHA-256."""
     entry, digest = zipfile.ZipInfo(name), hashlib.sha256()
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     try:
@@ -184,10 +185,10 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> str:
 
 
 def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
-    """The SHA-256 of each entry as `SHA256SUMS` has them, once the entries are those and nothing else.
+    """Return the SHA-256 of each entry from `SHA256SUMS` after checking that it lists exactly the entries.
 
     Raises:
-        EdgeAfError: it is another kind of archive.
+        EdgeAfError: the archive is not a bundle.
     """
     entries = archive.infolist()
     if len(entries) > _MOST_ENTRIES:
@@ -196,7 +197,7 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     if SUMS not in names or MANIFEST not in names:
         raise EdgeAfError(f"{path}: a ZIP archive, and not a bundle of edge-af: it has no {SUMS} and {MANIFEST}.")
     for entry in entries:
-        # Stored as they are: then no entry grows, and what is hashed is what lies there.
+        # Uncompressed entries cannot expand, and the hashed bytes are the bytes in the file.
         odd = entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size
         if odd or names[entry.filename] > 1:
             raise EdgeAfError(
@@ -218,12 +219,12 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
 
 
 def _check_layout(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse a file with a byte that belongs to no entry: in front, in between, behind, as a comment or an extra field.
+    """Refuse a file with bytes outside its entries: before, between or after them, in a comment or an extra field.
 
-    Nothing vouches for such a byte, and another program may read another archive out of it.
+    The signature does not cover such bytes, and another program might read a different archive from them.
 
     Raises:
-        EdgeAfError: there is one.
+        EdgeAfError: the file has such bytes.
     """
     refused = EdgeAfError(
         f"{path}: not as `edge-af bundle` wrote it: there are bytes that belong to no entry. Get the bundle again."
@@ -243,20 +244,20 @@ def _check_layout(archive: zipfile.ZipFile, path: Path) -> None:
             raise refused
         offset += _LOCAL.size + name + extra + entry.compress_size
         directory += _CENTRAL_BYTES + name + len(entry.extra)
-    # Behind the directory: its end, and in front of that, of a large file, the two records of ZIP64.
+    # The directory is followed by its end record, which two ZIP64 records precede in a large file.
     rest = path.stat().st_size - offset - directory
     if archive.start_dir != offset or archive.comment or rest not in (_END_BYTES, _END_BYTES + _END64_BYTES):
         raise refused
 
 
 def _is_zip64(extra: bytes) -> bool:
-    """Tell whether an extra field is empty, or is the one that sizes beyond 4 GB need."""
+    """Return True if an extra field is empty or the ZIP64 one for sizes beyond 4 GB."""
     return not extra or (extra[:2] == b"\x01\0" and len(extra) == 4 + int.from_bytes(extra[2:4], "little") <= 32)
 
 
 @contextmanager
 def _damage(path: Path, name: str) -> Iterator[None]:
-    """Tell of what the archive's own sums find."""
+    """Turn the archive's own checksum errors into GateFailed."""
     try:
         yield
     except (zipfile.BadZipFile, EOFError, RuntimeError, OSError, ValueError) as error:
@@ -271,7 +272,7 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
 
 
 def _extracted(archive: zipfile.ZipFile, path: Path, name: str, folder: Path | None) -> str:
-    """The SHA-256 of an entry, written to `folder` on the way if there is one."""
+    """Return the SHA-256 of an entry; also write it to `folder` if given."""
     digest = hashlib.sha256()
     with ExitStack() as stack:
         target = None
@@ -287,7 +288,7 @@ def _extracted(archive: zipfile.ZipFile, path: Path, name: str, folder: Path | N
 
 
 def _sign(path: Path, key: Path) -> None:
-    """Leave the signature of a file beside it, under its name and `.sig`. A passphrase is asked for by `ssh-keygen` itself."""
+    """Sign a file into `NAME.sig` beside it. `ssh-keygen` asks for the passphrase."""
     done = _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)])
     if done is None:
         raise EdgeAfError(f"--sign {_NEEDED}")
@@ -298,15 +299,16 @@ def _sign(path: Path, key: Path) -> None:
 def _signed(
     archive: zipfile.ZipFile, path: Path, folder: Path, signers: Path | None
 ) -> tuple[str | None, str | None, bool]:
-    """The key's fingerprint, the signer's name, and whether there is a signature at all.
+    """Return the key's fingerprint, the signer's name, and whether the bundle is signed.
 
     Raises:
-        GateFailed: the signature is of something else, or not by one of `signers`; or there is none, and `signers` are given.
-        EdgeAfError: `signers` cannot be read, or `ssh-keygen` is missing or does not run.
+        GateFailed: the signature does not match or is not by one of `signers`, or is missing although `signers` are
+            given.
+        EdgeAfError: `signers` cannot be read, or `ssh-keygen` does not run.
     """
     if SIGNATURE not in archive.namelist():
         if signers is not None:
-            raise GateFailed(f"{path}: not signed, so it is by nobody in {signers}.")
+            raise GateFailed(f"{path}: not signed, but it must be signed by a key in {signers}.")
         return None, None, False
     sums, signature = folder / SUMS, folder / SIGNATURE
     sums.write_bytes(_read(archive, path, SUMS))
@@ -334,7 +336,7 @@ def _signed(
 
 
 def _allow(signers: Path) -> dict[str, str | None]:
-    """The lines of a signers' file as OpenSSH's `allowed_signers`, and of a plain public key what it is called.
+    """Convert a signers file to lines of OpenSSH's `allowed_signers`; a plain public key is named by its comment.
 
     Raises:
         EdgeAfError: it cannot be read.
@@ -362,7 +364,7 @@ def _ssh_keygen(arguments: Sequence[str], stdin: Path | None = None) -> subproce
         done = subprocess.run(
             [program, *arguments], stdin=source, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
-    # Its status is then that of a wrong signature, although it has not looked at one.
+    # The exit code is then that of a wrong signature.
     return None if done.stderr.startswith("No user exists for uid") else done
 
 
@@ -375,7 +377,7 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
 
 
 class _Bytes(Progress):
-    """Progress in megabytes, told of bytes."""
+    """Progress bar in megabytes, updated in bytes."""
 
     def __init__(self, label: str, total: int) -> None:
         super().__init__(label, max(1, round(total / 1e6)), "MB")
@@ -387,5 +389,5 @@ class _Bytes(Progress):
 
 
 def kinds(files: Sequence[ArtifactFile]) -> str:
-    """A few words for what files there are: `INT8 ONNX, INT8 TFLite`."""
+    """List the files in a few words: `INT8 ONNX, INT8 TFLite`."""
     return ", ".join(f"{file.precision.upper()} {FORMATS.get(file.format, file.format)}" for file in files)

@@ -1,4 +1,4 @@
-"""The private folder for what can be made again: `~/.cache/edge-af`. Standard library only, as it also runs on boards."""
+"""The cache folder `~/.cache/edge-af`. Boards run this too, so it needs only the standard library."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Return the private folder, creating it if needed.
+    """Return the cache folder, creating it if needed.
 
-    It lies in the user's cache folder, or in the temporary folder for an account without a home (a container's `--user`).
+    An account without a home, as in a container with `--user`, gets one in the temporary folder.
 
     Raises:
-        OSError: it cannot be created, or the temporary one belongs to somebody else.
+        OSError: the folder cannot be created, or the temporary one belongs to another user.
     """
     places = []
     with contextlib.suppress(RuntimeError):  # The account has no home folder.
@@ -29,7 +29,7 @@ def home() -> Path:
     folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    # Anybody may have made it, or laid a link in its place.
+    # Another user may have created it, or put a link in its place.
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(errno.EACCES, "no home folder, and other users can access this one", str(folder))

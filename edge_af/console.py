@@ -1,4 +1,4 @@
-"""Messages to the user while work continues. Everything goes to standard error: standard output holds results only."""
+"""Messages and progress on standard error. Standard output holds results only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take any text, and be there at all.
+    """Make standard output and error open, and able to take any text.
 
-    A locale that lacks a sign gets its JSON escape, so that JSON stays what it is. A stream that was closed when the
-    process started (`>&-`, some service managers) becomes the null device: otherwise the next file opened would take its
-    number, and receive what libraries print.
+    Characters that the locale lacks become JSON escapes, so JSON stays valid. A stream that was closed when the process
+    started (`>&-`, some service managers) becomes the null device. Otherwise the next file opened would take its
+    number and receive what libraries print.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -50,34 +50,34 @@ def _json_escape(error: UnicodeError) -> tuple[str, int]:
 
 
 def _escaped(character: str) -> str:
-    """A character as JSON escapes it."""
+    """Return the JSON escape of a character."""
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
 def plain(text: str) -> str:
-    """Make text from outside (names in files, of files, of classes) safe to show: one line, every character visible.
+    """Make untrusted text (file names, class names) safe to show: one line, every character visible.
 
-    Line ends, control characters, escape sequences and signs that turn the direction of writing become escapes.
+    Line ends, control characters and characters that change the writing direction become escapes.
     """
     return "".join(one if one.isprintable() else _escaped(one) for one in text)
 
 
 _CONTROLS = re.compile("(?!\x1b\\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""All but tabs, line ends and our own colors."""
+"""Control characters except tabs, line ends and our own colors."""
 
 
 def _shown(text: str) -> str:
-    """Make text safe for a terminal and the log of a CI system, where text from outside was passed on unchanged."""
+    """Make text that contains untrusted parts safe for a terminal and a CI log."""
     text = _CONTROLS.sub(lambda found: _escaped(found[0]), text)
-    # CI systems take for a command: GitHub Actions a line that starts with `::`, or holds `##[`; Azure Pipelines one that
-    # holds `##vso[`; TeamCity `##teamcity[`.
+    # CI systems execute such lines: GitHub Actions those that start with `::` or contain `##[`, Azure Pipelines
+    # `##vso[`, TeamCity `##teamcity[`.
     return re.sub(r"##(?=\w*\[)", r"#\\u0023", re.sub(r"(?m)^(\s*):(?=:)", r"\1\\u003a", text))
 
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[None]:
-    """Let news be lost when nobody can take it: standard error that is full or closed ends no work and changes no status."""
+    """Ignore errors of standard error: a full or closed stream must not end the work or change the exit code."""
     try:
         yield
     except OSError:
@@ -86,7 +86,7 @@ def _unheard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_chatter(beginning: str) -> Iterator[None]:
-    """Keep lines that a native library writes to standard error, and that begin so, from the user; others follow the block."""
+    """Hide a native library's lines on standard error that begin with a prefix; others are printed after the block."""
     try:
         kept = os.dup(2)
     except OSError:  # It is closed.
@@ -106,7 +106,7 @@ def without_chatter(beginning: str) -> Iterator[None]:
 
 
 def discard(stream: IO[str]) -> None:
-    """Lead a stream to the null device: what it still holds would fail again at exit and change the exit status."""
+    """Redirect a stream to the null device. Its buffer would fail again at exit and change the exit code."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -119,8 +119,8 @@ _lost: list[OSError] = []
 def tell(text: str, *, nl: bool = True) -> None:
     """Print a result on standard output.
 
-    Work continues where that fails, so that files are written and a verdict stands: a reader that has gone (`… | head`) wants
-    no more, and `lost_output` tells of all else.
+    If that fails, work continues, so that files are written and the exit code stands. `lost_output` gives the reason,
+    unless the reader has gone (`… | head`).
     """
     try:
         click.echo(_shown(text), nl=nl)
@@ -129,21 +129,21 @@ def tell(text: str, *, nl: bool = True) -> None:
 
 
 def lose(error: OSError) -> None:
-    """Continue without standard output, which has failed."""
+    """Continue without standard output after it has failed."""
     if not isinstance(error, BrokenPipeError):
         _lost.append(error)
     discard(sys.stdout)
 
 
 def reader_gone() -> bool:
-    """Tell whether whoever read standard output has closed it."""
+    """Return True if the reader of standard output has closed it."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def lost_output() -> OSError | None:
-    """Return why results could not be printed; None if they were, or if their reader wanted no more."""
+    """Return why results could not be printed; None if they were, or if the reader has gone."""
     return next(iter(_lost), None)
 
 
@@ -151,12 +151,12 @@ _prefix: list[str] = []
 
 
 def prefix_lines(label: str) -> None:
-    """Begin each line of this process with a label, and draw no progress bar: others write to the same terminal."""
+    """Prefix each line of this process with a label and draw no progress bar: others share the terminal."""
     _prefix.append(label)
 
 
 def say(message: str) -> None:
-    """One line of news for the person at the terminal."""
+    """Print a message."""
     if _prefix and _prefix[0] not in message:
         message = f"{_prefix[0]}: {message}"
     with _unheard():
@@ -164,29 +164,29 @@ def say(message: str) -> None:
 
 
 def command_ci(line: str) -> None:
-    """Give GitHub Actions a workflow command, whose parts the caller has escaped."""
+    """Print a workflow command for GitHub Actions; the caller has escaped its parts."""
     with _unheard():
         click.echo(line, err=True)
 
 
 def warn(message: str) -> None:
-    """One line that the user should not miss."""
+    """Print a warning."""
     say(styled("warning: ", fg="yellow") + message)
 
 
 def styled(text: str, **style: Any) -> str:
-    """The text in color, unless the user wants none (NO_COLOR, https://no-color.org)."""
+    """Color the text, unless NO_COLOR is set (https://no-color.org)."""
     return text if os.environ.get("NO_COLOR") else click.style(text, **style)
 
 
 class Progress:
-    """A bar on a terminal, a plain line now and then elsewhere (a log, CI).
+    """A progress bar on a terminal, occasional plain lines elsewhere (a log, CI).
 
     Use as a context manager; call `update(steps, note)`. `total` may be None when it is not known.
     """
 
     PLAIN_SECONDS = 10.0
-    """Outside a terminal: at most one line per this many seconds."""
+    """Minimum seconds between lines outside a terminal."""
 
     def __init__(self, label: str, total: int | None, unit: str = "") -> None:
         self._label, self._total = label, total
@@ -199,7 +199,7 @@ class Progress:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _prefix:
             from tqdm import tqdm
 
-            tqdm.monitor_interval = 0  # No thread of its own.
+            tqdm.monitor_interval = 0  # tqdm would start a monitor thread.
             with _unheard():
                 self._bar = tqdm(
                     total=self._total,
@@ -223,7 +223,7 @@ class Progress:
             say(f"{self._label}: {self._done:,}{self._unit} in {seconds:.1f} s{note}")
 
     def update(self, steps: int = 1, note: str | None = None) -> None:
-        """Count `steps` more; `note` is a short text that stands at the end of the line."""
+        """Advance by `steps`; `note` is a short text for the end of the line."""
         self._done += steps
         if note is not None:
             self._note = note

@@ -1,7 +1,7 @@
-"""Health check of this machine: each runtime is imported and run in its own process.
+"""Health check of this machine: import and run each runtime in its own process.
 
-A wheel made for a newer processor dies of SIGILL and takes its process with it, so nothing here imports one, nor numpy:
-what is found out about a broken installation must not depend on it.
+A wheel built for a newer processor ends its process by SIGILL. So this module imports neither a runtime nor numpy, and
+works with a broken installation.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "data prepare": ("train", ("tensorflow",)),
     "export": ("export", ("torch", "safetensors", "onnx", "onnxscript")),
 }
-"""Verb -> the extra that it needs, and what of it is imported. `export` runs what it made, in both runtimes."""
+"""Verb -> the extra that it needs, and the packages it imports. `export` runs its files in both runtimes."""
 
 RUNS_FILES = ("bench", "eval", "predict")
-"""Verbs that need no more than a runtime."""
+"""Verbs that only need a runtime."""
 
 
 @dataclass(frozen=True)
 class RuntimeCheck:
-    """Outcome of importing a runtime and running a layer from 1,152 features to one class in it."""
+    """Outcome of importing a runtime and running a layer of 1,152 inputs and one output in it."""
 
     runtime: str
     package: str | None
-    """Installed package of `PACKAGES_OF`; None if there is none."""
+    """Installed package, one of `PACKAGES_OF`; None if none is installed."""
     version: str | None
     status: str
-    """As a row's of the results: `ok`, `missing-runtime`, `crashed`, `timeout`, `failed`, `does-not-fit`."""
+    """As the status of a results row: `ok`, `missing-runtime`, `crashed`, `timeout`, `failed`, `does-not-fit`."""
     reason: str | None
     advice: str | None
     """Advice for the user."""
@@ -61,26 +61,26 @@ class VerbCheck:
     works: bool
     reason: str | None
     extra: str | None
-    """The extra to install, as in `pip install 'edge-af[train]'`, if that is what it lacks."""
+    """The missing extra, as in `pip install 'edge-af[train]'`; None if none is missing."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """This machine, as far as running networks goes."""
+    """What this machine has for running networks."""
 
     device: Device
     conditions: Conditions
     bits: int
-    """Word size of this Python: 32 is possible on a 64-bit kernel."""
+    """Word size of this Python, which can be 32 on a 64-bit kernel."""
     page_bytes: int
-    """Size of a memory page."""
+    """Size of a memory page in bytes."""
     available_memory_bytes: int | None
     memory_limits: dict[str, int]
-    """Bytes that each limit on this process leaves it."""
+    """Bytes that each memory limit leaves this process."""
     runtimes: list[RuntimeCheck]
     verbs: list[VerbCheck]
     remarks: list[str] = field(default_factory=list)
-    """Remarks about this machine before measuring on it, in plain words."""
+    """Remarks about measuring on this machine."""
 
     @property
     def runs(self) -> bool:
@@ -88,12 +88,12 @@ class Health:
         return any(check.status == OK for check in self.runtimes)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON object that `edge-af doctor --json` prints."""
+        """Return the JSON object that `edge-af doctor --json` prints."""
         return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
 
 def check_health(timeout_seconds: float = 120.0, on_step: Callable[[str], None] = lambda step: None) -> Health:
-    """Look at this machine and try everything, each in a process that has `timeout_seconds`; `on_step` hears what is tried."""
+    """Examine this machine, each check in a process limited to `timeout_seconds`; `on_step` gets each check's name."""
     device, state = this_device(), conditions()
     on_step("numpy")
     numpy = try_import(("numpy",), timeout_seconds)
@@ -116,11 +116,11 @@ def check_health(timeout_seconds: float = 120.0, on_step: Callable[[str], None] 
 
 
 def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
-    """Return why these packages cannot all be imported, in a process of its own; None if they can."""
-    for package in packages:  # To find one costs nothing; to import some takes seconds.
+    """Return why these packages cannot be imported in a separate process; None if they can."""
+    for package in packages:  # Finding a package is free; importing some takes seconds.
         if not _is_installed(package):
             return f"{package} is not installed"
-    # -P: a file in the working directory must not stand in for a package.
+    # -P: a file in the working directory must not shadow a package.
     command = [sys.executable, "-P", "-c", "; ".join(f"import {package}" for package in packages)]
     try:
         done = subprocess.run(
@@ -147,7 +147,7 @@ def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
 def _is_installed(package: str) -> bool:
     try:
         return util.find_spec(package) is not None
-    except (ImportError, ValueError):  # Finders may raise what they do not find.
+    except (ImportError, ValueError):  # A finder may raise for a package that it does not find.
         return False
 
 
@@ -170,7 +170,7 @@ def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seco
 
 
 def _advice(status: str, reason: str, name: str, runtime: str, machine: str) -> str | None:
-    """Advise about a runtime that does not run; `name` is its package with the version."""
+    """Return advice on a runtime that does not run; `name` is its package and version."""
     package, _, version = name.partition(" ")
     other = next(suffix for known, suffix in FILES_OF.items() if known != runtime)
     another = f"install another version of it (pip install '{package}!={version}'), or use {other} files"
@@ -227,7 +227,7 @@ def _verbs(runtimes: Sequence[RuntimeCheck], timeout_seconds: float, on_step: Ca
 
 
 def remarks(device: Device, state: Conditions, bits: int, page_bytes: int, libc: str) -> list[str]:
-    """List remarks about a machine before measuring on it."""
+    """List remarks about measuring on a machine."""
     found = []
     features = set(device.features or ())
     if (wheels := no_wheels(device.machine, bits)) is not None:

@@ -1,7 +1,7 @@
-"""Read JSON and YAML that others wrote: plain values only, bounded in depth and size, with one exception for all faults.
+"""Read untrusted JSON and YAML: plain values only, bounded in depth and size, one exception for all faults.
 
-Python's parsers let through what breaks later, far from the file: NaN, numbers that no array holds, keys given twice, dates,
-lone surrogates, nesting that a recursive function does not survive. Everything that is read from outside goes through here.
+Python's parsers accept values that fail later, far from the file: NaN, numbers too large for an array, duplicate keys, dates,
+lone surrogates, nesting too deep for a recursive function. All JSON and YAML input is read here.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from functools import cache
 from typing import Any
 
 DEEPEST = 64
-"""Levels of lists and objects in each other. Our own files have at most eight."""
+"""Deepest nesting of lists and objects. Our own files have at most eight levels."""
 MOST_BYTES = {"JSON": 1 << 28, "YAML": 1 << 20}
-"""Sizes beyond which a file is not read. PyYAML takes ten seconds for a megabyte."""
+"""Largest file read, in bytes. PyYAML takes ten seconds for a megabyte."""
 MOST_YAML_VALUES = 100_000
-"""Values in a YAML file, an alias counted as all that it stands for: a few lines of aliases can stand for billions."""
+"""Most values in a YAML file after expanding aliases: a few lines of aliases can stand for billions."""
 LARGEST_INTEGER = 2**63 - 1
 
 
 class DocumentError(ValueError):
-    """A document that cannot be used; the message says why and where in it."""
+    """A document that cannot be used; the message says why and where."""
 
 
 def parse_json(text: str | bytes) -> Any:
     """Parse a JSON document.
 
     Raises:
-        DocumentError: it is not JSON in UTF-8, or holds what no edge-af file holds; see `check_plain`.
+        DocumentError: the document is not JSON in UTF-8, or fails `check_plain`.
     """
     try:
         value = json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_object)
@@ -38,7 +38,7 @@ def parse_json(text: str | bytes) -> Any:
     except DocumentError:
         raise
     except ValueError as error:
-        # JSONDecodeError, UnicodeDecodeError, and an integer of more digits than Python converts.
+        # JSONDecodeError, UnicodeDecodeError, and an integer with too many digits for Python.
         raise DocumentError(str(error)) from None
     check_plain(value)
     return value
@@ -48,7 +48,7 @@ def parse_yaml(text: str | bytes) -> Any:
     """Parse a YAML document; a date stays text.
 
     Raises:
-        DocumentError: it is not YAML in UTF-8, or holds what no edge-af file holds; see `check_plain`.
+        DocumentError: the document is not YAML in UTF-8, or fails `check_plain`.
     """
     import yaml
 
@@ -57,22 +57,22 @@ def parse_yaml(text: str | bytes) -> Any:
     except RecursionError:
         raise DocumentError(f"nested more than {DEEPEST} levels deep") from None
     except (yaml.YAMLError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
-        # What YAML's tags promise and the text does not hold makes PyYAML raise nearly anything.
+        # A tag that does not fit its text makes PyYAML raise almost any exception.
         raise DocumentError(" ".join(str(error).split()) or type(error).__name__) from None
     check_plain(value, most=MOST_YAML_VALUES)
     return value
 
 
 def check_plain(value: Any, most: int | None = None) -> None:
-    """Refuse what is not made of objects with text keys, lists, text, numbers, true, false and null.
+    """Refuse values other than objects with text keys, lists, text, numbers, true, false and null.
 
     Args:
-        value: what a parser gave.
-        most: the most values that it may hold.
+        value: a parser's result.
+        most: largest number of values.
 
     Raises:
-        DocumentError: another kind of value, a key that is not text, a number that is not finite or beyond 64 bits, text with
-            lone surrogates (other than those that stand for a file name's bytes), nesting too deep, too many values.
+        DocumentError: another kind of value, a key that is not text, a number that is not finite or needs more than 64
+            bits, text with lone surrogates (except those that stand for a file name's bytes), deep nesting, too many values.
     """
     waiting: list[tuple[Any, str, int]] = [(value, "", 1)]
     seen = 0
@@ -98,12 +98,12 @@ def check_plain(value: Any, most: int | None = None) -> None:
 
 
 def _wrong_with(value: Any) -> str | None:
-    """Explain why a single value cannot be used; None if it can."""
+    """Return why a single value cannot be used; None if it can."""
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):
         try:
-            # A file name that is not UTF-8 is kept as Python holds it, its odd bytes as lone surrogates.
+            # Python holds the other bytes of a file name that is not UTF-8 as lone surrogates.
             value.encode(errors="surrogateescape")
         except UnicodeEncodeError:
             return "holds half of a surrogate pair, which is not text"
@@ -125,7 +125,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @cache
 def _yaml_loader() -> Any:
-    """PyYAML's SafeLoader with dates as text, keys only once, and merges that stay small."""
+    """PyYAML's SafeLoader, but dates stay text, duplicate keys are refused, and merges are bounded."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""Errors that the user can act on. Each carries the process's exit code.
+"""Errors that the user can act on, and the exit codes.
 
 A message is one or two plain lines: what is wrong, where (file, record, field), what to do.
 """
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 
 
 class EdgeAfError(Exception):
-    """The command line or the input is at fault: exit status 2."""
+    """The command line or the input is at fault: exit code 2."""
 
     exit_status = 2
 
 
 class GateFailed(EdgeAfError):
-    """A measured limit was not kept (slower, larger, worse): exit status 1."""
+    """A measured limit was exceeded (slower, larger, less accurate): exit code 1."""
 
     exit_status = 1
 
 
 def missing_extra(package: str, extra: str) -> EdgeAfError:
-    """The error for a verb whose packages are not in this installation."""
+    """Return the error for a verb whose packages are not installed."""
     return EdgeAfError(
         f"this verb needs the package {package!r}, which is not installed.\n"
         f"Install it with: pip install 'edge-af[{extra}]'"
@@ -30,7 +30,7 @@ def missing_extra(package: str, extra: str) -> EdgeAfError:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for a name that is not among the known ones; it suggests the nearest, or lists them all."""
+    """Return the message for an unknown name, which suggests the nearest known one or lists them all."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"unknown {what} {name!r}. " + (f"Did you mean {near[0]!r}?" if near else f"Choose from {', '.join(names)}.")

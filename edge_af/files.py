@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, staged folders, hashes."""
+"""Atomic writes, staged folders, locks and hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge_af.documents import MOST_BYTES, DocumentError, parse_json, parse_yaml
 from edge_af.errors import EdgeAfError
 
 LOCK = ".lock"
-"""In an output folder, while a process writes to it."""
+"""Lock file in an output folder while a process writes to it."""
 
 
 def package_data(*parts: str) -> Path:
@@ -37,16 +37,16 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Hash a JSON value's text with sorted keys: SHA-256 as 64 hexadecimal digits."""
+    """SHA-256 of a value's JSON text with sorted keys, as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def unchanged(path: Path, sha256: str | None) -> Iterator[None]:
-    """Hold that `path` names one and the same file, of this SHA-256, from the beginning of the block to its end.
+    """Check that `path` is the same file, with this SHA-256, at the beginning and the end of the block.
 
     Raises:
-        EdgeAfError: it has another SHA-256, or it was replaced or written to in between. None allows any file.
+        EdgeAfError: its SHA-256 differs (None allows any), or it was replaced or written to meanwhile.
     """
     if sha256 is None:
         yield
@@ -62,7 +62,7 @@ def unchanged(path: Path, sha256: str | None) -> Iterator[None]:
 
 
 def _identity(path: Path) -> tuple[tuple[int, ...], int]:
-    """(device, inode, bytes, mtime in ns), which differ for another file or after a write; and ctime in ns."""
+    """Return (device, inode, bytes, mtime in ns), which change with any write or replacement, and ctime in ns."""
     with explain_os_errors(path):
         found = path.stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns), found.st_ctime_ns
@@ -70,13 +70,13 @@ def _identity(path: Path) -> tuple[tuple[int, ...], int]:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a hidden path beside `path` to write to; it replaces `path` when the block ends well and vanishes when not.
+    """Yield a hidden path beside `path`; it replaces `path` if the block succeeds and is deleted otherwise.
 
-    A reader, or a kill at any moment, sees the old bytes or the new ones, never a part. A link stays a link. A pipe or a device
-    (`/dev/stdout`) cannot be replaced: it is written to when the block ends well.
+    After a kill at any moment, readers see the old bytes or the new ones, never a part. A link stays a link. A pipe or a
+    device (`/dev/stdout`) cannot be replaced, so it is written to when the block succeeds.
 
     Raises:
-        EdgeAfError: it is a folder, the disk is full, or the folder cannot be written.
+        EdgeAfError: `path` is a folder or cannot be written, or the disk is full.
     """
     if path.is_dir():
         raise EdgeAfError(f"{path}: is a folder; name a file.")
@@ -103,31 +103,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """An unused hidden name beside `path`. Callers know it before they create it, so a signal cannot leave it behind."""
+    """Return an unused hidden name beside `path`. Callers know it before creating the file, so they can always delete it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def check_utf8_name(path: Path) -> None:
-    """Refuse a path whose bytes are not UTF-8: the runtimes and safetensors open no other.
+    """Refuse a path that is not UTF-8: the runtimes and safetensors cannot open one.
 
     Raises:
-        EdgeAfError: naming the path.
+        EdgeAfError: the path is not UTF-8.
     """
     if os.fsencode(path) != str(path).encode(errors="surrogatepass"):
         raise EdgeAfError(f"{path}: the name is not UTF-8, so its file cannot be loaded. Rename it.")
 
 
 def is_stream(path: Path) -> bool:
-    """Return True if a path cannot hold a file of its own: a pipe, a device, or another name of an open file."""
+    """Return True if a path is a pipe, a device, or another name of an open file, which cannot be replaced."""
     place = path.absolute()
     open_file = str(place) in ("/dev/stdout", "/dev/stderr") or place.is_relative_to("/dev/fd")
     return open_file or (path.exists() and not path.is_file())
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file; see `atomic_path`. Text becomes UTF-8.
+    """Write a file atomically; see `atomic_path`. Text is written as UTF-8.
 
-    A file name that is not UTF-8 holds lone surrogates, which become escapes (`\\udce9`): JSON reads them back as they were.
+    Lone surrogates, from file names that are not UTF-8, become escapes (`\\udce9`), which JSON reads back unchanged.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
@@ -142,16 +142,16 @@ def read_json(path: Path, what: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        EdgeAfError: it is missing, unreadable or not JSON (see `parse_json`); `what` names its role in the message.
+        EdgeAfError: the file is missing, unreadable or not JSON (see `parse_json`). `what` names its role.
     """
     return _read_document(path, what, "JSON", parse_json)
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Read a YAML file of plain values; a tag that would make an object is refused.
+    """Read a YAML file of plain values.
 
     Raises:
-        EdgeAfError: it is missing, unreadable or not YAML (see `parse_yaml`); `what` names its role in the message.
+        EdgeAfError: the file is missing, unreadable or not YAML (see `parse_yaml`). `what` names its role.
     """
     return _read_document(path, what, "YAML", parse_yaml)
 
@@ -174,18 +174,18 @@ def _read_document(path: Path, what: str, language: str, parse: Callable[[bytes]
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path` until the block ends or this process does, however it ends.
+    """Hold the lock file `path` until the block or this process ends.
 
-    The file is made where there is none, never written to, never followed if it is a link, and removed at the end. One that
-    a kill left behind locks nothing.
+    The file is created if needed, stays empty, and is removed at the end. A link is not followed. A lock file left behind
+    by a kill locks nothing.
 
     Args:
         path: the lock file.
-        busy: what to say when another process holds it.
-        wait: say so and wait for it, instead of raising.
+        busy: message when another process holds the lock.
+        wait: print the message and wait, instead of raising.
 
     Raises:
-        EdgeAfError: another process holds it, or it cannot be made.
+        EdgeAfError: another process holds the lock, or the file cannot be created.
     """
     held = None
     while held is None:
@@ -200,7 +200,7 @@ def locked(path: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
                 raise EdgeAfError(busy) from None
             say(busy)
             fcntl.flock(held, fcntl.LOCK_EX)
-        # The holder before may have removed the file between the opening and the lock: then another one counts by now.
+        # The previous holder may have removed the file after this process opened it; then the lock is void.
         if not path.exists() or not os.path.samestat(path.lstat(), os.fstat(held)):
             os.close(held)
             held = None
@@ -220,10 +220,10 @@ def _open_lock(path: Path) -> int:
 
 
 def lock_output(out: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold the output `out`, a file or an existing folder, for this process alone; see `locked`.
+    """Lock the output `out`, a file or an existing folder, for this process; see `locked`.
 
-    Two processes that write to one place would undo each other's work without a word. The lock lies in the folder, or
-    beside the file; a pipe or a device is not locked.
+    Two processes that write to one place would silently undo each other's work. The lock file lies in the folder, or
+    beside the file. Pipes and devices are not locked.
 
     Raises:
         EdgeAfError: another process writes there.
@@ -241,9 +241,9 @@ def _busy(out: Path) -> str:
 
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into an error that names the path and the reason.
+    """Turn an OSError into an EdgeAfError that names the path and the reason.
 
-    A broken pipe is no matter of `path` and comes through, and so does an OSError that carries no reason (no errno).
+    `BrokenPipeError`, and an OSError without errno, are re-raised unchanged.
     """
     try:
         yield
@@ -258,10 +258,10 @@ def explain_os_errors(path: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before an hour of measuring, not after it, that a file cannot be written.
+    """Raise an error now, before hours of measuring, if a file cannot be written.
 
     Raises:
-        EdgeAfError: names the path and why.
+        EdgeAfError: the file cannot be written.
     """
     if path.is_dir():
         raise EdgeAfError(f"{path}: is a folder; name a file.")
@@ -273,16 +273,16 @@ def check_writable(path: Path) -> None:
 
 
 def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
-    """Refuse an output folder that holds anything, unless it is to be overwritten and holds nothing but our own output.
+    """Refuse an output folder with contents, unless `overwrite` is set and all contents are our own output.
 
     Args:
-        out: the folder.
-        ours: patterns of the paths of our own files, relative to the folder, `fnmatch` for each part between slashes.
-            Files in folders below are looked at as well: `train` alone allows no file `train/a`.
-        overwrite: whether that may be replaced.
+        out: output folder.
+        ours: patterns of our own files' relative paths, matched part by part with `fnmatch`. A folder's name does
+            not cover the files in it.
+        overwrite: allow replacing our own files.
 
     Raises:
-        EdgeAfError: it is a file or a mount point, holds something and `overwrite` is not set, or holds files other than
+        EdgeAfError: `out` is a file or a mount point, has contents without `overwrite`, or holds files other than
             `ours`.
     """
     if out.exists() and not out.is_dir():
@@ -302,7 +302,7 @@ def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Paths relative to `folder`, with slashes, of everything below it that is not a folder. Links are not followed."""
+    """Return the relative paths, with slashes, of all files below `folder`. Links are not followed."""
     return sorted(_below(folder)) if folder.is_dir() else []
 
 
@@ -321,18 +321,18 @@ def _matches(parts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
 
 
 def replace_folder(new: Path, out: Path, replaced: Collection[str]) -> None:
-    """Rename the folder `new`, which lies beside `out`, to `out`. What `out` held is moved aside first and deleted last.
+    """Rename the folder `new`, which lies beside `out`, to `out`. The old `out` is moved aside first and deleted last.
 
-    A kill in between leaves both: `new` under its name or as `out`, and the old one as `.NAME.old.…` beside it.
+    A kill in between leaves both: `new` under either name, and the old folder as `.NAME.old.…` beside it.
 
     Args:
-        new: the folder to put in place.
-        out: where to.
-        replaced: what may be deleted, as `files_below` gave it when the work began. What came to `out` since then is
-            somebody else's and is moved along; where `new` has a file of its name, the old folder is kept.
+        new: folder to put in place.
+        out: its destination.
+        replaced: files that may be deleted, from `files_below` when the work began. Files that others have added to
+            `out` since then are kept in the new folder; if a name is taken there, the old folder is kept.
 
     Raises:
-        OSError: it cannot be done; `new` and `out` are as they were.
+        OSError: renaming failed; `new` and `out` are unchanged.
     """
     if not out.is_dir():
         new.rename(out)
@@ -363,22 +363,22 @@ def replace_folder(new: Path, out: Path, replaced: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
+    """Yield an empty folder beside `out`; it becomes `out` if the block succeeds and is deleted otherwise.
 
-    One process at a time makes `out`; what others put there meanwhile is kept.
+    `out` is locked meanwhile; files that others put there are kept.
 
     Args:
-        out: the folder to make. If it is a link to a folder, that folder is replaced and the link stays.
-        ours: patterns of the names that may be replaced in it, see `check_replaceable`.
-        overwrite: replace what it holds.
+        out: folder to create. If it is a link to a folder, that folder is replaced and the link stays.
+        ours: patterns of the files that may be replaced, see `check_replaceable`.
+        overwrite: replace its contents.
 
     Raises:
-        EdgeAfError: `out` is taken, another process is making it, or it cannot be written.
+        EdgeAfError: `out` has contents, another process is writing to it, or it cannot be written.
     """
     check_replaceable(out, ours, overwrite)
     target = out.resolve()
     with locked(target.with_name(f".{target.name}.lock"), _busy(out)):
-        # The one before may have made it just now.
+        # The previous lock holder may have created it just now.
         check_replaceable(out, ours, overwrite)
         with explain_os_errors(out):
             replaced = files_below(target)
@@ -395,7 +395,7 @@ def staged_folder(out: Path, ours: Iterable[str], *, overwrite: bool = False) ->
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the process's umask, which can only be read by setting it."""
     umask = os.umask(0)
     os.umask(umask)
     return umask

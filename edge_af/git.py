@@ -1,4 +1,4 @@
-"""Git, called so that neither the caller's environment nor a stranger's repository has a say in it."""
+"""Run git independently of the caller's environment and of an untrusted repository's configuration."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _KEPT_BEGINNINGS = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
 
 
 def without_git(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what git tells its hooks (GIT_INDEX_FILE, GIT_DIR and their kin).
+    """Return an environment without the variables that git sets for hooks (GIT_INDEX_FILE, GIT_DIR and so on).
 
-    With them, git would read and write the repository and the index that the caller is at work on. Where git's
-    configuration lies stays.
+    With them, git would read and write the caller's repository and index. Variables that locate git's configuration
+    stay.
     """
     return {
         name: value
@@ -31,7 +31,7 @@ def git(folder: Path, *arguments: str) -> str:
     """Return the output of a git command, run in `folder`.
 
     Raises:
-        EdgeAfError: git is not installed, or says no; the message has its own words.
+        EdgeAfError: git is not installed or fails; the message quotes git.
     """
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
     try:
@@ -50,7 +50,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def _reason(said: str, folder: Path) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    # Advice follows the reason.
+    # git prints the reason first, then advice.
     reason = next((line for line in lines if line.startswith("fatal: ")), (lines or ["no message"])[-1])
     if "dubious ownership" in reason:
         return (
@@ -61,12 +61,12 @@ def _reason(said: str, folder: Path) -> str:
 
 
 def commit_at(folder: Path, *, trusted: bool = False) -> str | None:
-    """The commit that is checked out where a folder lies; None outside a repository.
+    """Return the commit checked out in a folder; None outside a repository.
 
     Args:
         folder: any folder.
-        trusted: whether to look for changed files as well, and to add `-changed` if there are some. That may run programs
-            which the repository's own configuration names (filters): not to be done in a folder from elsewhere.
+        trusted: also add `-changed` if files are modified. This may run programs that the repository's configuration
+            names (filters), so use it only for trusted folders.
     """
     try:
         commit = git(folder, "rev-parse", "--verify", "HEAD")

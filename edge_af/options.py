@@ -1,4 +1,4 @@
-"""Options of commands as dataclass fields that carry their help, unit and check. `edge_af.cli.build` makes commands of them.
+"""Command options as dataclass fields with help, unit and check. `edge_af.cli.build` turns them into commands.
 
 ```python
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ def option(
 
     Args:
         help: a noun phrase or an imperative, with the unit.
-        default: the option is required without one. A field of a tuple type may be given several times and defaults to ().
-        flag: its name, where it is not the field's.
-        group: the heading that it stands under in `--help`.
-        shown_default: what `--help` says where the default is None or empty.
-        check: `choices`, `at_least`, `at_most`, `above`, `below`, for `check`; for the command line, `is_file` (a file's path,
-            not a folder's), `metavar`, or `parse`, a function that raises ValueError.
+        default: without one, the option is required. A field of a tuple type is repeatable and defaults to ().
+        flag: name on the command line, if it differs from the field's.
+        group: heading in `--help`.
+        shown_default: text in `--help` for a default of None or ().
+        check: `choices`, `at_least`, `at_most`, `above` or `below`, tested by `check`; for the command line also
+            `is_file` (the path of a file), `metavar`, or `parse`, a function that raises ValueError.
     """
     about = {"help": help, "flag": flag, "group": group, "shown_default": shown_default, **check}
     return dataclasses.field(default=default, metadata=about)
@@ -56,7 +56,7 @@ def check(options: Any) -> None:
     """Refuse options whose values are out of range.
 
     Raises:
-        EdgeAfError: naming the option, its value and what is allowed.
+        EdgeAfError: names the option, its value and the allowed values.
     """
     for field in dataclasses.fields(options):
         value, about = getattr(options, field.name), field.metadata
@@ -68,7 +68,7 @@ def check(options: Any) -> None:
 def _broken_rule(value: Any, about: Mapping[str, Any]) -> str | None:
     if "choices" in about and value not in about["choices"]:
         return f"one of {', '.join(about['choices'])}"
-    # NaN breaks every rule.
+    # NaN fails every comparison.
     rules = (
         ("at_least", "at least", lambda limit: value >= limit),
         ("at_most", "at most", lambda limit: value <= limit),
@@ -82,12 +82,12 @@ def _broken_rule(value: Any, about: Mapping[str, Any]) -> str | None:
 
 
 def given(options: Any, names: Sequence[str]) -> list[str]:
-    """Return the flags of those of the named fields that differ from their default, for messages."""
+    """Return the flags of the named fields whose values differ from their defaults, for messages."""
     fields = {field.name: field for field in dataclasses.fields(options)}
     return [flag_of(fields[name]) for name in names if getattr(options, name) != fields[name].default]
 
 
 def part(options: Any, kind: type[T]) -> T:
-    """Build another dataclass from those of its fields that the options have, too."""
+    """Build another dataclass from the options' fields of the same names."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: getattr(options, name) for name in names if hasattr(options, name)})

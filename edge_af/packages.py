@@ -1,4 +1,4 @@
-"""Needs of another machine to run edge-af: this installation as an archive, and the packages it depends on."""
+"""What another machine needs to run edge-af: an archive of this installation, and its packages."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import package_data, sha256_json, write_json
 
 PACKAGES_OF = {"onnxruntime": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
-"""Packages that provide a runtime; the first is the one to install."""
+"""Packages that provide each runtime; the first is the one to install."""
 PINNED = ("numpy", "onnxruntime", "ai-edge-litert")
-"""Packages whose version decides what is measured: a target gets those of the workstation where they are to be had."""
+"""Packages whose versions affect measurements: a target gets the workstation's versions where available."""
 OLDEST_GLIBC = 17
-"""2.17: the oldest C library that wheels for Linux are built for."""
+"""glibc 2.17 is the oldest C library that Linux wheels are built for."""
 
 
 class NoWheels(EdgeAfError):
-    """pip finds no wheels of a package for the machine."""
+    """pip finds no wheel of a package for the machine."""
 
 
 def no_wheels(machine: str, bits: int) -> str | None:
-    """Return why no runtime can be installed on a 32-bit system; None on others.
+    """Return why a 32-bit system cannot install a runtime; None on other systems.
 
-    What is said of packages was looked up in November 2026, for Python 3.11 and 3.13.
+    Package availability as of November 2026, for Python 3.11 and 3.13.
     """
     if bits == 64:
         return None
@@ -56,14 +56,14 @@ def no_wheels(machine: str, bits: int) -> str | None:
 
 
 def app_archive() -> bytes:
-    """Pack this installation's `edge_af` folder into a ZIP archive. The same files give the same bytes."""
+    """Pack this installation's `edge_af` folder into a ZIP archive. The same files always give the same bytes."""
     package, buffer = package_data(), io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder, folders, names in os.walk(package, followlinks=True):
             folders[:] = sorted(name for name in folders if name != "__pycache__")
             for name in sorted(names):
                 path = Path(folder, name)
-                # The date is fixed: a file's own time would change the archive's hash.
+                # A fixed date, because the file's own would change the archive's hash.
                 entry = zipfile.ZipInfo(f"edge_af/{path.relative_to(package).as_posix()}", (1980, 1, 1, 0, 0, 0))
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
@@ -71,10 +71,10 @@ def app_archive() -> bytes:
 
 
 def requirement_groups(*, pinned: bool = False) -> dict[str, list[str]]:
-    """Group the requirements of a plain install: `base`, without which nothing runs, and one group for each runtime.
+    """Group the requirements of a plain install: `base`, and one optional group for each runtime.
 
     Args:
-        pinned: require the versions installed here of the packages in `PINNED`.
+        pinned: require the installed versions of the packages in `PINNED`.
 
     Raises:
         EdgeAfError: edge-af is not installed, so its requirements are unknown.
@@ -101,20 +101,20 @@ def requirement_groups(*, pinned: bool = False) -> dict[str, list[str]]:
 def download_wheels(
     groups: dict[str, list[str]], machine: str, python: tuple[int, int], glibc: str
 ) -> tuple[dict[str, list[str]], list[Path]]:
-    """Have this machine's pip get wheels for another machine; what was got before is kept in `~/.cache/edge-af/wheels`.
+    """Download wheels for another machine with this machine's pip, cached in `~/.cache/edge-af/wheels`.
 
     Args:
-        groups: as `requirement_groups` gives them.
-        machine: the other's architecture, as `uname -m` says it.
-        python: its Python's version, such as (3, 11).
-        glibc: its C library's version, such as `2.36`.
+        groups: from `requirement_groups`.
+        machine: the other machine's architecture, as in `uname -m`.
+        python: its Python version, such as (3, 11).
+        glibc: its glibc version, such as `2.36`.
 
     Returns:
-        the groups for which there are wheels, and the wheels, pip's own among them.
+        the groups that have wheels, and the wheels, including pip's own.
 
     Raises:
-        NoWheels: there are none of a group that must be, or of any runtime.
-        EdgeAfError: pip is missing here, or gets nothing.
+        NoWheels: `base`, or every runtime, has no wheels.
+        EdgeAfError: pip is missing here, or the download failed.
     """
     version = ".".join(map(str, python))
     newest = int(([*glibc.split("."), "0"])[1]) if glibc.startswith("2.") else OLDEST_GLIBC
@@ -139,7 +139,7 @@ def download_wheels(
 
 
 def _download(command: list[str], group: str) -> bool:
-    """Return True if pip got a group's wheels; False where there are none and the group is optional."""
+    """Download a group's wheels; return False if an optional group has none."""
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         return True

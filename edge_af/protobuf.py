@@ -1,6 +1,6 @@
-"""Reads and writes protobuf's wire format, for messages of a few fields and files of a gigabyte.
+"""Read and write protobuf's wire format, for small messages and for files of a gigabyte.
 
-Field numbers come from the format's definition (onnx.proto, example.proto), which neither onnx nor tensorflow is needed for.
+Field numbers come from the format's definition (onnx.proto, example.proto), so onnx and tensorflow are not needed.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 
 Bytes = mmap.mmap | bytes
 Span = tuple[int, int]
-"""Begin and end of bytes."""
+"""Start and end offset."""
 
 
 def fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | Span]]:
     """Yield the fields in data[start:end]: (number, integer) or (number, span of its content).
 
     Raises:
-        ValueError: the bytes are not protobuf, or a field passes the end.
-        IndexError: they are cut short.
+        ValueError: the bytes are not protobuf, or a field extends past the end.
+        IndexError: the bytes are truncated.
     """
     return ((number, value) for number, value, _ in whole_fields(data, start, end))
 
 
 def whole_fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int | Span, Span]]:
-    """Yield what `fields` yields, each with the span of the whole field: number, length and content."""
+    """Yield the same as `fields`, each with the span of the whole field: number, length and content."""
     at = start
     while at < end:
         begun = at
@@ -49,7 +49,7 @@ def whole_fields(data: Bytes, start: int, end: int) -> Iterator[tuple[int, int |
 
 
 def _read_varint(data: Bytes, at: int) -> tuple[int, int]:
-    """Return the integer at a place, and where it ends."""
+    """Return the integer at an offset, and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]
@@ -66,7 +66,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Encode an integer of at least 0."""
+    """Encode a non-negative integer."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -1,6 +1,6 @@
 """Child processes: their environment, their lifetime, and how one ended.
 
-Nothing here imports numpy or a runtime: when one of those is what fails, this still reports it.
+Nothing here imports numpy or a runtime, so that this can report their failures.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import IO, Any
 from edge_af.errors import EdgeAfError
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""numpy's libraries start a thread a core otherwise, which idle beside what is measured. Runtimes have pools of their own."""
+"""Keep numpy's libraries from starting a thread per core, idle during measurements. Runtimes have their own pools."""
 
 
-# What the kernel's signal most often means here; `signal.strsignal` says only what it is.
+# The most likely cause; `signal.strsignal` only names the signal.
 _MEANING: dict[int, str] = {
     signal.SIGKILL: "most likely stopped by the system for lack of memory",
     signal.SIGILL: "the runtime uses instructions that this processor does not have",
@@ -33,17 +33,17 @@ _MEANING: dict[int, str] = {
 
 
 def environment() -> dict[str, str]:
-    """This process's, in which the package is found from anywhere and output is UTF-8, as its reader expects."""
+    """Return this process's environment with edge_af importable from any folder, and output in UTF-8."""
     package_folder = str(Path(__file__).resolve().parents[1])
     search_path = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": search_path, "PYTHONIOENCODING": "utf-8"}
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask Linux to end this process with the one that started it: an orphan would continue for minutes.
+    """Ask Linux to end this process when its parent ends, so that no orphan runs on for minutes.
 
     Args:
-        parent: that one's number; where it is gone already, so is this process.
+        parent: the parent's process ID; if it has ended already, this process ends now.
     """
     if sys.platform != "linux":
         return
@@ -56,7 +56,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 class Running:
-    """A worker under way: it is told things on its standard input, and answers with a JSON object a line."""
+    """A running worker. It reads lines from standard input and answers with one JSON object per line."""
 
     def __init__(self, process: subprocess.Popen[bytes], reader: int, result_fd: int, chatter: IO[bytes]) -> None:
         self.process, self.result_fd = process, result_fd
@@ -64,20 +64,20 @@ class Running:
         self._buffer = b""
 
     def send(self, text: str) -> None:
-        """Say something. One that is gone hears nothing, and `next` then says so."""
+        """Send a line. Nothing happens if the worker has ended; `next` then reports it."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(text.encode())
             self.process.stdin.flush()
 
     def next(self, deadline: float) -> dict[str, Any] | None:
-        """The next object that it told; None once it has closed its results.
+        """Return the next object; None at the end of its output.
 
         Args:
-            deadline: of `time.monotonic`.
+            deadline: a time of `time.monotonic`.
 
         Raises:
-            TimeoutError: it said nothing until the deadline.
+            TimeoutError: nothing arrived before the deadline.
         """
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
@@ -92,16 +92,16 @@ class Running:
         return found
 
     def last_line(self) -> str:
-        """The last line that it, or a library in it, printed."""
+        """Return the last line that the worker, or a library in it, printed."""
         return _last_line(self._chatter)
 
 
 @contextlib.contextmanager
 def running(command: Sequence[str], extra_environment: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """Start a worker; it and whatever it started are gone when the block ends.
+    """Start a worker; it and its child processes are ended with the block.
 
     Raises:
-        EdgeAfError: no process can be started.
+        EdgeAfError: the process cannot be started.
     """
     with tempfile.TemporaryFile() as chatter, contextlib.ExitStack() as cleanup:
         reader, writer = os.pipe()
@@ -114,7 +114,7 @@ def running(command: Sequence[str], extra_environment: Mapping[str, str] | None 
                 stderr=chatter,
                 pass_fds=(writer,),
                 env={**environment(), **ONE_THREAD, **(extra_environment or {})},
-                # Ctrl-C is for the bench, which then ends the worker; the worker has nothing to say about it.
+                # Ctrl-C reaches the bench, which ends the worker.
                 start_new_session=True,
             )
         except OSError as error:
@@ -126,7 +126,7 @@ def running(command: Sequence[str], extra_environment: Mapping[str, str] | None 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the worker and whatever it started."""
+    """End the worker and its child processes."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -136,7 +136,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def signal_in_words(number: int, last_line: str) -> tuple[str, str]:
-    """The name of a signal that ended a process, and what it most likely means; `last_line` is what the process said last."""
+    """Name the signal that ended a process and its likely cause; `last_line` is the process's last output."""
     names = {int(known): known.name for known in signal.Signals}
     meaning = _MEANING.get(number) or last_line or signal.strsignal(number) or "no more is known"
     return names.get(number, f"signal {number}"), meaning
@@ -145,6 +145,6 @@ def signal_in_words(number: int, last_line: str) -> tuple[str, str]:
 def _last_line(chatter: IO[bytes]) -> str:
     chatter.seek(max(0, chatter.seek(0, os.SEEK_END) - 4096))
     lines = [line.strip() for line in chatter.read().decode(errors="replace").splitlines()]
-    # What LiteRT is pleased to say of itself explains no end.
+    # Skip LiteRT's INFO lines; they never explain a crash.
     telling = [line for line in lines if line and not line.startswith("INFO: ")]
     return telling[-1][:200] if telling else ""

@@ -1,4 +1,4 @@
-"""Dataclasses from JSON and YAML, every field checked against its annotation; and their JSON Schema."""
+"""Build dataclasses from JSON and YAML with every field checked, and generate their JSON Schema."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 
 def one_of(*choices: str) -> msgspec.Meta:
-    """Allow these texts alone, as in `Annotated[str, one_of("a", "b")]`."""
+    """Allow only these texts, as in `Annotated[str, one_of("a", "b")]`."""
     return msgspec.Meta(pattern=f"^({'|'.join(map(re.escape, choices))})$")
 
 
 class Mismatch(ValueError):
-    """A value that does not fit; the message names the place, as in `files[2].gate.videos`."""
+    """A value that does not fit; the message names its place, such as `files[2].gate.videos`."""
 
 
 def built(kind: type[T], value: Any, *, unknown: bool = False) -> T:
-    """Build a dataclass from the object that its `dataclasses.asdict` became in JSON.
+    """Build a dataclass from its JSON object, as `dataclasses.asdict` made it.
 
     Args:
-        kind: the dataclass. Fields may be dataclasses, lists, tuples and dicts of such, and unions with None.
-        value: what a parser gave, checked by `edge_af.documents.check_plain`.
-        unknown: ignore fields that it does not have, instead of refusing them.
+        kind: the dataclass. Fields may be dataclasses, lists, tuples and dicts of them, and unions with None.
+        value: parsed and checked by `edge_af.documents.check_plain`.
+        unknown: ignore unknown fields instead of refusing them.
 
     Raises:
-        Mismatch: a field is missing, unknown, of another type or out of range.
+        Mismatch: a field is missing, unknown, of the wrong type or out of range.
     """
     try:
         found = msgspec.convert(value, kind)
@@ -54,7 +54,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _unknown_field(wanted: Any, value: Any, where: str = "") -> str | None:
-    """Return the place of the first field in a value that fits which no dataclass has."""
+    """Return the place of the first unknown field in a value that otherwise fits."""
     origin, args = get_origin(wanted), get_args(wanted)
     inner: list[tuple[Any, Any, str]] = []
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted) and isinstance(value, dict):

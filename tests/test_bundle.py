@@ -163,7 +163,9 @@ def test_unsigned(exported: Path, tmp_path: Path):
     signers = tmp_path / "signers"
     signers.write_text("")
     done = edge_af("verify", bundle, "--signers", signers)
-    assert isinstance(done.exception, GateFailed) and "not signed, so it is by nobody in" in str(done.exception)
+    assert isinstance(done.exception, GateFailed) and "not signed, but it must be signed by a key in" in str(
+        done.exception
+    )
 
 
 def test_every_byte_counts(exported: Path, tmp_path: Path):

@@ -40,7 +40,7 @@ VERBS = {
     "verify": "Verify a bundle's checksums and signature.",
     "doctor": "Check which commands this machine can run.",
 }
-"""Commands and their one-line help. Each has a module of its name here, with a function `command`."""
+"""Verbs and their one-line help. Each verb has a module of its name in this package, with a function `command`."""
 
 EXTRA_OF = {
     "torch": "train",
@@ -57,7 +57,7 @@ DEFECT = 70
 
 
 class Unforeseen(Exception):
-    """Carries an error past click, which gives some kinds an exit status of its own."""
+    """Carry an error past click, which turns some errors into exit codes of its own."""
 
 
 @contextlib.contextmanager
@@ -69,10 +69,10 @@ def _past_click() -> Iterator[None]:
 
 
 class LazyVerbs(click.Group):
-    """Knows its verbs by name and imports one only to run it or to show its help."""
+    """A group that imports a verb's module only to run it or to show its help."""
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        with _past_click():  # It prints the help.
+        with _past_click():  # This prints the help.
             return super().make_context(*arguments, **extra)
 
     def invoke(self, context: click.Context) -> Any:
@@ -104,43 +104,43 @@ class LazyVerbs(click.Group):
 @click.group(cls=LazyVerbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edge-af")
 def cli() -> None:
-    """Train a compact audio-visual video classifier, put it on a Raspberry Pi or an Android phone, and prove what it keeps.
+    """Train a compact audio-visual video classifier, put it on a Raspberry Pi or an Android phone, and measure what it loses.
 
-    Exit status: 0 done; 1 a gate failed; 2 the command line or the input is at fault; 3 could not tell; 70 a defect of
-    edge-af itself, which says how to report it; 130, 143 or 129 ended by Ctrl-C, SIGTERM or SIGHUP.
+    Exit codes: 0 done; 1 a gate failed; 2 the command line or the input is at fault; 3 inconclusive; 70 a defect of
+    edge-af; 130, 143 or 129 ended by Ctrl-C, SIGTERM or SIGHUP.
     """
 
 
 _ended_by: list[int] = []
-"""The signal that asked this process to end, other than Ctrl-C."""
+"""Signals other than Ctrl-C that asked this process to end."""
 
 
 def _end_as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
-    """Clean up as after Ctrl-C; a second signal ends the process at once."""
+    """Handle a signal like Ctrl-C, with cleanup; a second signal ends the process at once."""
     _ended_by.append(number)
     signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
-        # A shell starts what runs in the background with Ctrl-C ignored.
+        # Shells start background jobs with Ctrl-C ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
 def _interrupt_again(dropped: UnraisableHookArgs) -> None:
-    """Repeat an interrupt that came in a destructor or a weak reference's callback, where Python drops exceptions."""
+    """Repeat an interrupt that arrived in a destructor or a weakref callback, where Python drops exceptions."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
         again = threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT])
-        again.daemon = True  # Nobody waits for it where the work is done before.
+        again.daemon = True  # The process may end before the timer fires.
         again.start()
     else:
         sys.__unraisablehook__(dropped)
 
 
 def main() -> None:
-    """Turn what goes wrong into one or two lines and an exit status."""
+    """Run the command line; turn errors into one or two lines and an exit code."""
     prepare_streams()
     sys.unraisablehook = _interrupt_again
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # Ignored under nohup.
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP.
             signal.signal(number, _end_as_by_ctrl_c)
     status = _run()
     try:
@@ -150,15 +150,15 @@ def main() -> None:
     if (lost := lost_output()) is not None:
         warn(f"standard output: cannot be written ({lost.strerror}), so results are missing there.")
         status = status or EdgeAfError.exit_status
-    # CPython remembers an interrupt that passed through `exec` of a string, which dataclasses use, as unhandled. It then ends
-    # the process by SIGINT instead of with this status. Another `exec` clears that.
+    # If an interrupt passed through `exec` of a string, which dataclasses use, CPython later ends the process by SIGINT
+    # instead of with this exit code. Another `exec` clears that state.
     exec("")
     sys.exit(status)
 
 
 def _run() -> int:
     try:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # As `edge_af.__main__` left it.
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # Set by `edge_af.__main__`.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = cli.main(standalone_mode=False)
         return status if isinstance(status, int) else 0
@@ -176,14 +176,14 @@ def _run() -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRA_OF:
             return _report(error)
-        # torch comes with either extra; the one named is the one whose verb was called.
+        # Both extras include torch; name the extra of the verb that was called.
         absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
         say(f"edge-af: {absent}")
         return absent.exit_status
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "edge_af":
             return _report(error)
-        # The library is damaged, is built for another system, or exceeds the process's memory limit.
+        # The library is damaged, built for another system, or exceeds a memory limit.
         say(f"edge-af: a package cannot be loaded here: {plain(str(error))}")
         return EdgeAfError.exit_status
     except MemoryError:
@@ -194,7 +194,7 @@ def _run() -> int:
         assert cause is not None
         if isinstance(cause, BrokenPipeError) and reader_gone():
             discard(sys.stdout)
-            return 0  # Of `edge-af --help | head`.
+            return 0  # As in `edge-af --help | head`.
         return _report(cause)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -207,7 +207,7 @@ def _run() -> int:
 
 
 def _interrupted() -> int:
-    """Report the interrupt and return its exit status: 128 + the signal's number."""
+    """Report the interrupt and return its exit code, 128 + the signal's number."""
     if _ended_by:
         say(f"edge-af: ended by {signal.Signals(_ended_by[0]).name}.")
         return 128 + _ended_by[0]
@@ -225,7 +225,7 @@ def _holds_interrupt(error: BaseException | None) -> bool:
 
 
 def _report(error: BaseException) -> int:
-    """Say how to report an error that nobody foresaw. Its traceback goes to a file, or is shown with EDGE_AF_TRACEBACK=1."""
+    """Report an unexpected error. The traceback goes to a file, or to standard error with EDGE_AF_TRACEBACK=1."""
     details = "".join(traceback.format_exception(error))
     summary = plain(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
     if os.environ.get("EDGE_AF_TRACEBACK") == "1":

@@ -46,10 +46,10 @@ def command(paths: tuple[Path, ...], options: BenchOptions) -> None:
 
 
 def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
-    """Print the table or the JSON of the results files, and write the reports.
+    """Print the table or the JSON of the results, and write the reports.
 
     Raises:
-        EdgeAfError: a machine gave no results.
+        EdgeAfError: a target gave no results.
     """
     from edge_af.records.results import OK, dump_results, read_results
     from edge_af.report import write_reports

@@ -1,4 +1,4 @@
-"""Commands made of dataclasses; see `edge_af.options`."""
+"""Build click commands from dataclasses; see `edge_af.options`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GroupedCommand(click.Command):
         for parameter in self.get_params(context):
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)) is not None:
                 sections.setdefault(self._groups.get(parameter.name or "", OTHER), []).append(record)
-        # The general ones close the list.
+        # General options come last.
         for heading in sorted(sections, key=lambda heading: heading == OTHER):
             with formatter.section(heading):
                 formatter.write_dl(sections[heading])
@@ -39,7 +39,7 @@ class GroupedCommand(click.Command):
 
 
 class Parsed(click.ParamType):
-    """An option's text through a function that raises ValueError."""
+    """An option parsed by a function that raises ValueError."""
 
     def __init__(self, parse: Callable[[str], Any], name: str) -> None:
         self.name, self._parse = name, parse
@@ -66,10 +66,10 @@ def verb(
     """Make a click command of a function. Its docstring is the help.
 
     Args:
-        options: a dataclass, of which the function takes an instance as `options`.
-        example: command lines that work, one per line.
-        name: the command's; the function's otherwise.
-        arguments: the positional arguments, which the function takes under these names.
+        options: a dataclass; the function takes an instance as `options`.
+        example: example command lines, one per line.
+        name: the command's name; the function's by default.
+        arguments: positional arguments, passed to the function by name.
     """
 
     def decorate(function: Callable[..., None]) -> GroupedCommand:

@@ -1,4 +1,4 @@
-"""`edge-af bundle`: one file to ship an export in."""
+"""`edge-af bundle`: pack an export folder into one file."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class BundleOptions:
     example="edge-af bundle artifacts/attend-fusion --precision int8 --sign ~/.ssh/id_ed25519 --out attend-fusion.edgeaf",
 )
 def command(artifacts: Path, options: BundleOptions) -> None:
-    """Pack files of ARTIFACTS, a folder that `edge-af export` wrote, into one file to ship.
+    """Pack ARTIFACTS, an export folder, into one file to ship.
 
-    `edge-af verify` checks and unpacks it on the other side.
+    `edge-af verify` checks and unpacks it on the receiving machine.
     """
     from edge_af.bundle import kinds, write_bundle
 

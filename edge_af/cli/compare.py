@@ -1,4 +1,4 @@
-"""`edge-af compare`: find out whether a candidate is slower, larger or worse than its base."""
+"""`edge-af compare`: check that a candidate is no slower, larger or worse than its base."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from edge_af.compare.options import CompareOptions
     "edge-af compare --base-ref HEAD~1 -- make export",
 )
 def command(words: tuple[str, ...], options: CompareOptions) -> None:
-    """Find out whether CANDIDATE is slower, larger or worse than BASE; both are measured now, side by side, on this machine.
+    """Measure CANDIDATE and BASE side by side on this machine, and check that CANDIDATE is no slower, larger or worse.
 
-    BASE and CANDIDATE are two .onnx or .tflite files, or two folders that `edge-af export` wrote. With --base-ref, COMMAND
-    makes both.
+    BASE and CANDIDATE are two .onnx or .tflite files, or two export folders. With --base-ref, COMMAND makes both.
 
-    Exit codes: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3 inconclusive, for
-    example on a busy runner.
+    Exit codes: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3
+    inconclusive, for example on a busy runner.
     """
     from edge_af.compare.checkout import built
     from edge_af.compare.limits import read_budget_file
@@ -47,7 +46,7 @@ def command(words: tuple[str, ...], options: CompareOptions) -> None:
         raise EdgeAfError("name BASE and CANDIDATE, or --base-ref and a command after `--`.")
     dataset = open_dataset(options.data) if options.data is not None else None
     if dataset is None:
-        say("no --data: accuracy is not compared, and random values are scored.")
+        say("no --data: accuracy is not compared, and the timed inputs are random.")
     stack = contextlib.ExitStack()
     click.get_current_context().call_on_close(stack.close)
     folders = Path(words[0]), Path(words[-1])
@@ -80,7 +79,8 @@ def command(words: tuple[str, ...], options: CompareOptions) -> None:
         ("JUnit", options.junit, lambda path: write_atomic(path, junit_xml(found))),
         ("history", options.history, lambda path: append_history(path, found, commit)),
     ]
-    # Files first: the terminal's reader may be gone. And no file that cannot be written hides that a gate failed.
+    # Write files before printing, because the terminal's reader may be gone. A file that cannot be written must not
+    # hide a failed gate.
     status = found.exit_status
     for name, path, write_to in files:
         if path is None:

@@ -37,7 +37,7 @@ class SynthCommand(SynthOptions):
 def synth(out: Path, options: SynthCommand) -> None:
     """Make a synthetic dataset: TFRecords in OUT/train and OUT/eval, in YouTube-8M's 2018 layout, and OUT/vocabulary.csv.
 
-    The same options give the same bytes, on any machine.
+    The same options give the same bytes on every machine.
     """
     from edge_af.data.synth import synthesize
 
@@ -66,8 +66,8 @@ class PrepareCommand(PrepareOptions):
 def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
     """Convert YouTube-8M TFRecords into a prepared dataset.
 
-    SRC are files, folders (searched, links followed) and globs; plain or GZIP; video-level or frame-level; of 2018 or 2017.
-    After an interruption, the same command continues where it stopped.
+    SRC names files, folders (searched, following links) or globs. TFRecords may be plain or GZIP, video-level or
+    frame-level, of 2018 or 2017. After an interruption, the same command continues where it stopped.
     """
     from edge_af.data.prepare import prepare as run
 

@@ -1,4 +1,4 @@
-"""`edge-af demo`: all verbs in order on the small presets, each shown as the command that runs."""
+"""`edge-af demo`: run the main path on the small presets, and show each command."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from edge_af.options import option
 
 PRESET = "small"
 MARK = "DEMO"
-"""The file by which the demo knows its own folder again."""
+"""Marker file of a demo folder."""
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """Amounts of data and training in the demo."""
+    """Size of the demo."""
 
     videos_train: int
-    """Made-up videos to train on."""
+    """Synthetic training videos."""
     videos_eval: int
-    """Made-up videos to evaluate on."""
+    """Synthetic evaluation videos."""
     epochs: int
     calibration_videos: int
 
@@ -52,16 +52,14 @@ class DemoOptions:
     )
     threads: int = option("Threads of each runtime in the bench.", default=1, at_least=1)
     seed: int = option("Random seed.", default=0, at_least=0)
-    quick: bool = option(
-        "Do less of everything: shows that it runs; its figures are not for publication.", default=False
-    )
+    quick: bool = option("Run with little data, to show that everything works. Not for publication.", default=False)
 
 
 @verb(DemoOptions, example="edge-af demo --quick --out demo-quick")
 def command(options: DemoOptions) -> None:
-    """Run the whole path: prepare data, train both networks, export them to FP32 and INT8 in both formats, bench them.
+    """Prepare data, train both networks, export them to FP32 and INT8 in both formats, and bench them.
 
-    It ends with a table, a Markdown file and a page. Data is prepared once and kept in the folder; the rest is made again.
+    Print a table, and write a Markdown file and a page. A second run reuses the prepared data and repeats the rest.
     """
     started = time.monotonic()
     size, source, out = QUICK if options.quick else FULL, options.data, options.out
@@ -98,14 +96,14 @@ def command(options: DemoOptions) -> None:
 
 
 def _claim(out: Path) -> None:
-    """Mark the folder as the demo's, or refuse one that is somebody else's: what lies in it is going to be replaced."""
+    """Mark the folder as the demo's. Refuse another folder with contents, because the demo replaces files."""
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
         raise EdgeAfError(f"{out}: is not empty, and no demo made it. Choose another folder with --out.")
     write_atomic(out / MARK, "edge-af demo made this folder and replaces its runs and artifacts.\n")
 
 
 def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tuple[Path, Path]:
-    """The prepared training and evaluation data of `source`, or of the synthetic dataset; made unless they are there."""
+    """Return the prepared training and evaluation data of `source`, or of the synthetic dataset; prepare them if missing."""
     if source is None:
         source = out / "data" / f"made-up-{size.videos_train}-{size.videos_eval}-{seed}"
         if not source.exists():
@@ -116,14 +114,14 @@ def _prepared(source: Path | None, out: Path, size: DemoSize, seed: int) -> tupl
         if is_dataset(source / part):
             prepared.append(source / part)
             continue
-        # Named after its source, so that another one does not have to replace it.
+        # One folder per source, so that sources do not replace each other.
         prepared.append(out / "prepared" / source.resolve().name / part)
         _verb("data", "prepare", source / part, "--out", prepared[-1])
     return prepared[0], prepared[1]
 
 
 def _verb(*arguments: object) -> None:
-    """Run a verb as the command line would, and show the command."""
+    """Show a command and run it."""
     words = [str(argument) for argument in arguments]
     say(styled(f"\n$ edge-af {shlex.join(words)}", bold=True))
     cli.main(words, standalone_mode=False)

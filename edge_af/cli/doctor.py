@@ -1,4 +1,4 @@
-"""`edge-af doctor`: what this machine can run, and why not."""
+"""`edge-af doctor`: check which commands this machine can run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 110
 class DoctorOptions:
     """The options of `edge-af doctor`."""
 
-    timeout: float = option("Seconds that trying one package may take.", default=120.0, at_least=1)
+    timeout: float = option("Time limit of one check, in seconds.", default=120.0, at_least=1)
     target: str | None = option(
         "Machine to examine (see docs/targets.md).", default=None, metavar="ssh://[USER@]HOST[:PORT]"
     )
@@ -31,10 +31,9 @@ class DoctorOptions:
 
 @build.verb(DoctorOptions, example="edge-af doctor --target ssh://pi@raspberrypi.local")
 def command(options: DoctorOptions) -> None:
-    """Report what this machine can run, and what prevents the rest.
+    """Check which commands this machine can run, and what the others need.
 
-    Each runtime is imported and runs a tiny network in its own process. Exit code 0 means that a runtime works, 1 that none
-    does.
+    Each runtime is imported and runs a tiny network in its own process. The exit code is 0 if a runtime works, else 1.
     """
     from edge_af.console import Progress
     from edge_af.doctor import check_health

@@ -1,4 +1,4 @@
-"""`edge-af eval`: the accuracy of a run, an ONNX or a TFLite file."""
+"""`edge-af eval`: measure the accuracy of a run, an ONNX or a TFLite file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EvalOptions:
 def command(artifact: Path, options: EvalOptions) -> None:
     """Measure the accuracy of ARTIFACT: a run folder, or an .onnx or .tflite file.
 
-    A file with a manifest beside it is checked against the manifest first.
+    If a manifest lies beside the file, the file is checked against it first.
     """
     from edge_af.bench.subject import check_classes, is_training_data, subject_of
     from edge_af.console import Progress
@@ -49,7 +49,7 @@ def command(artifact: Path, options: EvalOptions) -> None:
     check_classes(artifact, scorer.classes, dataset)
     check_features(dataset.stored, str(options.data))
     if options.f1_threshold is None and subject is None:
-        warn(f"no manifest beside {artifact}: F1 uses the threshold 0.5; --f1-threshold sets another.")
+        warn(f"no manifest beside {artifact}: F1 uses the threshold 0.5; set another with --f1-threshold.")
     threshold = (
         options.f1_threshold
         if options.f1_threshold is not None

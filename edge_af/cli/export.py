@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def command(run_folder: Path, options: ExportOptions) -> None:
     """Turn a trained network into ONNX and TFLite files with a manifest.
 
-    RUN is the folder that `edge-af train` wrote. Static activations need --calibration-data, the data that it was trained on;
-    the videos that training held out are not used. Every file is loaded and checked before the folder is kept.
+    RUN is a folder that `edge-af train` wrote. Static activations need --calibration-data, the run's training data; videos
+    held out in training are not used. Every file is loaded and checked before the folder is kept.
     """
     started = time.monotonic()
     from edge_af.export.selection import calibration_of, gate_of, recipes_of
@@ -36,12 +36,12 @@ def command(run_folder: Path, options: ExportOptions) -> None:
     out, run = options.out, load_run(run_folder)
     recipes = recipes_of(options, run)
     calibration, gate = calibration_of(options, run_folder, run), gate_of(options, run)
-    # Importing torch takes seconds: what is wrong with the options was told before.
+    # Import torch, which takes seconds, only after checking the options.
     from edge_af.export.pipeline import ExportRequest, export_network
     from edge_af.export.to_onnx import this_cpu
 
     manifest = export_network(
-        # Not kept in a variable, so that its memory is free again once it is traced.
+        # Not kept in a variable, so that its memory is freed after tracing.
         load_network(run_folder)[1],
         run,
         out,
@@ -94,6 +94,6 @@ def _table(manifest: Manifest) -> list[str]:
 
 
 def _peak_memory_bytes() -> int:
-    """Return the peak memory of this process so far."""
+    """Return the peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

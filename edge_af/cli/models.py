@@ -1,4 +1,4 @@
-"""`edge-af models`: the networks, their presets and sizes."""
+"""`edge-af models`: list the networks, their presets and sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "int8", "int4")
 class ModelsOptions:
     """The options of `edge-af models`."""
 
-    classes: int = option("Number of classes; the 2018 data have 3862.", default=4716, at_least=1)
+    classes: int = option("Number of classes; the 2018 data has 3862.", default=4716, at_least=1)
     model: str | None = option("List this network only.", default=None, choices=PRESETS)
     preset: str | None = option("List this preset only, layer by layer.", default=None)
     json: bool = option("Print a list of objects as JSON, with layers.", default=False)
@@ -31,7 +31,7 @@ class ModelsOptions:
 def command(options: ModelsOptions) -> None:
     """List the networks, their presets and their sizes: parameters, multiply-accumulates (MACs), and bytes once deployed.
 
-    With --preset, layer by layer.
+    With --preset, list the layers.
     """
     listed = [
         (name, shape, config)
@@ -46,7 +46,7 @@ def command(options: ModelsOptions) -> None:
     if options.json:
         tell(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
         return
-    tell(f"At {classes:,} classes. MB are of weights and biases with BatchNorm folded; INT4 in blocks of 32.")
+    tell(f"At {classes:,} classes. MB: weights and biases, BatchNorm folded; INT4 in blocks of 32.")
     head = ["model", "preset", "parameters", "MACs", *(f"{precision.upper()} MB" for precision in PRECISIONS), "shape"]
     rows = [head]
     for name, shape, config in listed:

@@ -1,4 +1,4 @@
-"""`edge-af predict`: labels for videos."""
+"""`edge-af predict`: label videos."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PredictOptions:
     """The options of `edge-af predict`."""
 
     top: int = option("Labels per video.", default=3, at_least=1)
-    videos: int = option("Number of videos, from the first.", default=10, at_least=1)
-    rows: str | None = option("Rows to predict instead, as in 0,5,7 or 10:20.", default=None)
+    videos: int = option("Number of videos, from the start.", default=10, at_least=1)
+    rows: str | None = option("Rows to label instead, such as 0,5,7 or 10:20.", default=None)
     threads: int = option("Threads of the runtime.", default=1, at_least=1)
     json: bool = option("Print JSON instead of text.", default=False)
 
@@ -34,7 +34,7 @@ class PredictOptions:
     example="edge-af predict artifacts/attend-fusion/attend-fusion-int8.onnx prepared/eval --rows 0:5",
 )
 def command(artifact: Path, features: Path, options: PredictOptions) -> None:
-    """Print the best labels of the videos in FEATURES as ARTIFACT scores them.
+    """Print the best labels that ARTIFACT gives the videos in FEATURES.
 
     ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
     visual (n, 1024) and audio (n, 128).
@@ -56,7 +56,7 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     count = given.videos
     chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
     if options.rows is None and count > options.videos:
-        say(f"the first {options.videos} of {count:,} videos; --videos or --rows choose others.")
+        say(f"the first {options.videos} of {count:,} videos; choose others with --videos or --rows.")
     scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
     picked = given.take(chosen)
@@ -93,7 +93,7 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
 
 
 def _read_npz(path: Path) -> Features:
-    """The arrays `visual` and `audio` of an .npz file, as they are."""
+    """Read the arrays `visual` and `audio` of an .npz file, unchecked."""
     import numpy as np
 
     from edge_af.data import Features
@@ -112,15 +112,15 @@ def _read_npz(path: Path) -> Features:
     except EdgeAfError:
         raise
     except Exception as error:
-        # Damaged bytes make numpy and zipfile raise about anything: ValueError, BadZipFile, zlib.error, TokenError, … An
-        # .npy file gives a bare array, which is not a context manager: a TypeError.
+        # Damaged bytes make numpy and zipfile raise almost anything: ValueError, BadZipFile, zlib.error, TokenError, …
+        # An .npy file loads as an array, which is no context manager: a TypeError.
         raise EdgeAfError(
             f"{path}: neither a prepared dataset nor an .npz file of numbers ({str(error).partition('. ')[0].rstrip('.')})."
         ) from None
 
 
 def _chosen(rows: str, count: int) -> list[int]:
-    """Row numbers of `0,5,7` or `10:20` or both, all below `count`."""
+    """Parse row numbers such as `0,5,7`, `10:20` or both, all below `count`."""
     found: list[int] = []
     for part in rows.split(","):
         first, colon, last = part.partition(":")
@@ -128,7 +128,7 @@ def _chosen(rows: str, count: int) -> list[int]:
             start = int(first or 0) if colon else int(first)
             stop = min(int(last or count), count) if colon else start + 1
         except ValueError:
-            raise EdgeAfError(f"--rows {rows}: {part!r} is neither a row number nor a range such as 10:20.") from None
+            raise EdgeAfError(f"--rows {rows}: {part!r} is not a row number or a range such as 10:20.") from None
         if not 0 <= start < count:
             raise EdgeAfError(f"--rows {rows}: row {start} is not one of the {count:,} there are.")
         found += range(start, stop)

@@ -1,4 +1,4 @@
-"""`edge-af report`: the table and the page of results, or of a history of comparisons."""
+"""`edge-af report`: show results, or a history of comparisons, as a table and a page."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ReportOptions:
     example="edge-af report laptop.json raspberry-pi.json --html results.html",
 )
 def command(files: tuple[Path, ...], options: ReportOptions) -> None:
-    """Put one or more results files of `edge-af bench` into one table; several devices stand side by side.
+    """Show one or more results files of `edge-af bench` in one table.
 
-    With --history, show past comparisons of `edge-af compare`. No gate depends on them.
+    With --history, show past comparisons of `edge-af compare`.
     """
     if bool(files) == bool(options.history):
         raise EdgeAfError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")

@@ -1,4 +1,4 @@
-"""`edge-af targets`: what benching elsewhere needs here."""
+"""`edge-af targets`: prepare this machine to bench on other machines."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class SetupOptions:
     example="edge-af targets setup emulated",
 )
 def setup(kind: str, options: SetupOptions) -> None:
-    """Install what a target needs on this machine, once.
+    """Install what a kind of target needs on this machine, once.
 
-    emulated: QEMU, an arm64 Debian and the aarch64 wheels, into ~/.cache/edge-af/emulated, some 400 MB. It needs no root:
-    packages are unpacked there and not installed.
+    emulated: QEMU, an arm64 Debian and the aarch64 wheels, about 400 MB, in ~/.cache/edge-af/emulated. Packages are
+    unpacked there instead of installed, so root is not needed.
     """
     from edge_af.emulation.setup import setup_emulated
 

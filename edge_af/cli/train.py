@@ -39,8 +39,8 @@ class TrainCommand(TrainOptions):
 def command(options: TrainCommand) -> None:
     """Train a network on a prepared dataset.
 
-    Some of the training videos are held out to choose the best epoch and the F1 threshold. The run folder holds the best epoch
-    so far, from the first epoch on.
+    Part of the training videos is held out to choose the best epoch and the F1 threshold. After each epoch, the run folder
+    holds the best epoch so far.
     """
     config = preset(options.model, options.preset)
     if options.ablate != "none":
@@ -48,7 +48,7 @@ def command(options: TrainCommand) -> None:
             raise EdgeAfError(f"--ablate applies to attend-fusion, not to {options.model}.")
         config = dataclasses.replace(config, ablate=options.ablate)
 
-    # PyTorch reads this once, at its first large allocation: fewer page faults, a tenth of a step at the paper's size.
+    # Large pages save page faults, a tenth of a step at the paper's size. PyTorch reads this at its first large allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from edge_af.data.dataset import open_dataset
     from edge_af.train.distributed import joined

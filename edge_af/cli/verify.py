@@ -29,14 +29,14 @@ class VerifyOptions:
 def command(bundle: Path, options: VerifyOptions) -> None:
     """Verify the checksums and the signature of BUNDLE, a file that `edge-af bundle` wrote.
 
-    Exit code 1 means that a byte differs, or that nobody in --signers signed it.
+    The exit code is 1 if a byte differs, or if no key in --signers signed the bundle.
     """
     from edge_af.bundle import kinds, verify_bundle
 
     found = verify_bundle(bundle, signers=options.signers, out=options.out, overwrite=options.overwrite)
     manifest = found.manifest
     if not found.is_signed:
-        warn(f"{bundle}: not signed. It is whole, but its publisher is unverified.")
+        warn(f"{bundle}: not signed. It is intact, but its publisher is unverified.")
     elif found.fingerprint is None:
         warn(
             f"{bundle}: its signature was not checked: ssh-keygen does not work here. It is whole, but its publisher is "

@@ -1,11 +1,11 @@
-"""GAP@20, F1, Hit@1, PERR and mAP over a set of videos, with numpy alone. Their intervals: `edge_af.metrics.bootstrap`.
+"""GAP@20, F1, Hit@1, PERR and mAP over a set of videos, in numpy. For their intervals see `edge_af.metrics.bootstrap`.
 
 Definitions follow the evaluation code of the google/youtube-8m repository (`eval_util.py`,
-`average_precision_calculator.py`); F1 is not defined there: it is micro-averaged over all (video, class) pairs here, and
+`average_precision_calculator.py`). They do not define F1. Here it is micro-averaged over all (video, class) pairs, and
 macro-averaged over the classes that occur.
 
-Equal scores are broken the same way each time: within a video the lower class index wins; across videos the pooled pairs
-are put in an order drawn once from a fixed seed before a stable sort, so that a tie favors neither labels nor non-labels.
+Ties are broken the same way each time. Within a video the lower class index wins. Across videos the pooled pairs are
+shuffled with a fixed seed before a stable sort, so that ties favor neither labels nor non-labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIE_SEED = 0
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy over `videos` videos. All figures lie in [0, 1]; the names are those of every JSON we write."""
+    """Accuracy over `videos` videos. All figures lie in [0, 1]; JSON files use the same names."""
 
     videos: int
     gap_at_20: float
@@ -33,17 +33,17 @@ class Metrics:
     perr: float
     map: float
     ties_share: float
-    """Share of the pooled top 20 of all videos whose score another pair equals: how far GAP@20 hangs on ties."""
+    """Share of the pooled top-20 pairs whose score equals another pair's, which shows how far GAP@20 depends on ties."""
 
     def as_dict(self) -> dict[str, float | int]:
         return asdict(self)
 
 
 def top_k(scores: NDArray[np.floating], k: int = TOP_K) -> NDArray[np.int64]:
-    """Each video's k best classes, best first, equal scores by class index: (videos, min(k, classes)) int64."""
+    """Return each video's k best classes, best first, ties by class index: (videos, min(k, classes)) int64."""
     videos, classes = scores.shape
     k = min(k, classes)
-    # A plain stable sort of 3,862 scores a video costs ten times as much as partitioning first.
+    # Sorting all 3,862 scores of a video takes ten times as long as partitioning first.
     threshold = np.partition(scores, classes - k, axis=1)[:, classes - k]
     keep = scores >= threshold[:, None]
     picked = np.empty((videos, k), np.int64)
@@ -59,7 +59,7 @@ def top_k(scores: NDArray[np.floating], k: int = TOP_K) -> NDArray[np.int64]:
 
 
 def gap_at_20(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
-    """Global average precision: the pooled top 20 of every video, over ALL positive labels.
+    """Global average precision of the pooled top-20 pairs of every video, over ALL positive labels.
 
     Args:
         scores: (videos, classes), higher is more likely.
@@ -74,7 +74,7 @@ def gap_at_20(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
 
 
 def choose_f1_threshold(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
-    """The threshold with the highest micro-F1 on these videos; use it on others.
+    """Return the threshold with the highest micro-F1 on these videos, for use on others.
 
     A label is predicted where `score >= threshold`. Only scores from 0.01 up are considered.
     """
@@ -87,13 +87,13 @@ def choose_f1_threshold(scores: NDArray[np.floating], labels: NDArray[np.uint8])
     values, hits = values[order], hits[order].astype(np.int64)
     true_positives = np.cumsum(hits)
     f1 = 2 * true_positives / (np.arange(1, len(values) + 1) + labels.sum(dtype=np.int64))
-    # A threshold admits all pairs of the same score: only the last of each run of equals can be one.
+    # A threshold includes all pairs of equal score, so only the last pair of each tie can set it.
     last_of_run = np.append(values[1:] != values[:-1], True)
     return float(values[np.argmax(np.where(last_of_run, f1, -1.0))])
 
 
 def f1_micro(scores: NDArray[np.floating], labels: NDArray[np.uint8], threshold: float) -> float:
-    """Micro-averaged F1 of `score >= threshold` over all (video, class) pairs; 0 without any positive."""
+    """Micro-averaged F1 of `score >= threshold` over all (video, class) pairs; 0 without positives."""
     predicted = scores >= threshold
     true_positives = int(np.count_nonzero(predicted & (labels > 0)))
     total = int(np.count_nonzero(predicted)) + int(labels.sum(dtype=np.int64))
@@ -101,7 +101,7 @@ def f1_micro(scores: NDArray[np.floating], labels: NDArray[np.uint8], threshold:
 
 
 def f1_macro(scores: NDArray[np.floating], labels: NDArray[np.uint8], threshold: float) -> float:
-    """Mean of the classes' own F1 of `score >= threshold`, over the classes that are a label of some video; 0 without any."""
+    """Macro-averaged F1 of `score >= threshold` over the classes that some video is labeled with; 0 without any."""
     predicted = scores >= threshold
     true_positives = np.count_nonzero(predicted & (labels > 0), axis=0)
     positives = labels.sum(axis=0, dtype=np.int64)
@@ -111,21 +111,21 @@ def f1_macro(scores: NDArray[np.floating], labels: NDArray[np.uint8], threshold:
 
 
 def ties_share(scores: NDArray[np.floating]) -> float:
-    """Share of the pairs in the videos' top 20, pooled, whose score equals that of another of them."""
+    """Share of the pooled top-20 pairs whose score equals another pair's."""
     pooled = np.sort(np.take_along_axis(scores, top_k(scores), axis=1), axis=None)
     same = pooled[1:] == pooled[:-1]
     return float((np.append(same, False) | np.insert(same, 0, False)).mean())
 
 
 def hit_at_1(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
-    """Share of videos whose best-scored class is a label."""
+    """Share of videos whose best class is a label."""
     return float(labels[np.arange(len(scores)), np.argmax(scores, axis=1)].mean())
 
 
 def perr(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
     """Precision at equal recall rate: for a video with n labels, the share of its n best classes that are labels.
 
-    Only scores above 0 count. A video without labels contributes 0 and stays in the denominator, as in the reference.
+    Only scores above 0 count. As in the reference, a video without labels counts as 0.
     """
     order = np.argsort(-scores, axis=1, kind="stable")
     counts = labels.sum(axis=1, dtype=np.int64)
@@ -135,7 +135,7 @@ def perr(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
 
 
 def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
-    """Mean over classes with a positive of the class's average precision over the pairs in some video's top 20."""
+    """Mean average precision over the classes with a positive; a class ranks only pairs in some video's top 20."""
     best = top_k(scores)
     pair_scores = np.take_along_axis(scores, best, axis=1).ravel()
     pair_labels = np.take_along_axis(labels, best, axis=1).ravel()
@@ -157,10 +157,10 @@ def evaluate(scores: NDArray[np.floating], labels: NDArray[np.uint8], f1_thresho
     Args:
         scores: (videos, classes) probabilities.
         labels: (videos, classes) uint8.
-        f1_threshold: chosen on other videos, see `choose_f1_threshold`.
+        f1_threshold: from `choose_f1_threshold` on other videos.
 
     Raises:
-        ValueError: shapes differ, there are no videos, or a score is NaN (a sort would hide it).
+        ValueError: shapes differ, there are no videos, or a score is NaN, which sorting would hide.
     """
     if scores.shape != labels.shape or scores.ndim != 2:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must be the same (videos, classes)")
@@ -183,7 +183,7 @@ def evaluate(scores: NDArray[np.floating], labels: NDArray[np.uint8], f1_thresho
 
 
 def _average_precision(scores: NDArray[np.floating], labels: NDArray[np.uint8], *, positives: int) -> float:
-    """Sum over the ranked pairs of precision-at-i where pair i is positive, divided by `positives`; 0 if there are none."""
+    """Sum of precision-at-i over the ranked positive pairs i, divided by `positives`; 0 without positives."""
     if positives == 0:
         return 0.0
     hits = labels[ranking(scores)].astype(np.float64)
@@ -192,6 +192,6 @@ def _average_precision(scores: NDArray[np.floating], labels: NDArray[np.uint8], 
 
 
 def ranking(scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Indices of pooled scores (n,), highest first; equal ones in an order drawn once from a fixed seed."""
+    """Indices that sort pooled scores (n,), highest first; ties in an order from a fixed seed."""
     shuffled = np.random.default_rng(TIE_SEED).permutation(len(scores))
     return shuffled[np.argsort(-scores[shuffled], kind="stable")]

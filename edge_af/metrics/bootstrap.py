@@ -1,9 +1,9 @@
-"""Confidence intervals of GAP@20, F1 and a difference of GAP@20: a bootstrap over videos (Efron 1979).
+"""Confidence intervals of GAP@20, F1 and GAP@20 differences by a bootstrap over videos (Efron 1979).
 
-Each resample draws as many videos as there are, with replacement, and measures again; the interval holds the middle 95 % of
-1,000 such figures. A video that is drawn m times counts as m videos with the same scores. The sort behind GAP@20 is done
-once: a resample only changes how often each ranked pair counts. All networks see the same resamples, so that the
-differences of two networks are paired: what makes a resample easy for one makes it easy for the other.
+Each resample draws as many videos as there are, with replacement, and computes the metric again. The interval is the middle
+95 % of 1,000 resamples. A video that is drawn m times counts as m videos with the same scores. GAP@20 sorts only once,
+because a resample only changes how often each ranked pair counts. All networks see the same resamples, so that differences
+between two networks are paired.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Outcomes of a network on each video: all that resampling needs, and small enough to keep."""
+    """A network's outcome on each video, which is all that resampling needs."""
 
     best: NDArray[np.int32]
-    """(videos, k) the best classes, best first."""
+    """(videos, k), the best classes, best first."""
     scores: NDArray[np.float32]
-    """(videos, k) theirs."""
+    """(videos, k), their scores."""
     hits: NDArray[np.bool_]
-    """(videos, k) whether they are labels."""
+    """(videos, k), True where the class is a label."""
     labels: NDArray[np.int32]
-    """(videos,) how many labels there are."""
+    """(videos,), number of labels."""
     predicted: NDArray[np.int32]
-    """(videos,) how many classes reach the F1 threshold."""
+    """(videos,), number of classes at or above the F1 threshold."""
     correct: NDArray[np.int32]
-    """(videos,) how many of those are labels."""
+    """(videos,), number of those that are labels."""
 
 
 def outcomes(scores: NDArray[np.floating], labels: NDArray[np.uint8], f1_threshold: float) -> Outcomes:
-    """From scores and labels, both (videos, classes)."""
+    """Compute the outcomes from scores and labels, both (videos, classes)."""
     best = top_k(scores, TOP_K)
     predicted = scores >= f1_threshold
     return Outcomes(
@@ -55,7 +55,7 @@ def outcomes(scores: NDArray[np.floating], labels: NDArray[np.uint8], f1_thresho
 
 
 def save_outcomes(path: Path, found: Outcomes) -> None:
-    """Write them as `.npz`."""
+    """Write outcomes as `.npz`."""
     with path.open("wb") as file:
         np.savez(file, **asdict(found))
 
@@ -64,15 +64,15 @@ def load_outcomes(path: Path) -> Outcomes:
     """Read what `save_outcomes` wrote.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is something else, or damaged.
+        OSError: the file cannot be opened.
+        ValueError: the file is damaged or of another kind.
     """
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as held:
                 arrays = {name: held[name] for name in Outcomes.__dataclass_fields__}
         except Exception as error:
-            # Damaged bytes make numpy and zipfile raise about anything: BadZipFile, zlib.error, EOFError, KeyError, …
+            # Damaged bytes make numpy and zipfile raise almost anything: BadZipFile, zlib.error, EOFError, KeyError, …
             raise ValueError(f"no outcomes: {error}") from None
     shapes = {name: array.shape[:1] if array.ndim == 2 else array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) != 1 or any(arrays[name].ndim != 2 for name in ("best", "scores", "hits")):
@@ -81,7 +81,7 @@ def load_outcomes(path: Path) -> Outcomes:
 
 
 def resampled_gap(found: Outcomes, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """GAP@20 of each resample: (resamples,) float64. The same call for another network has the same resamples."""
+    """GAP@20 of each resample: (resamples,) float64. Every network gets the same resamples."""
     videos, k = found.scores.shape
     ranked = ranking(found.scores.ravel())
     video_of = ranked // k
@@ -89,7 +89,7 @@ def resampled_gap(found: Outcomes, resamples: int = RESAMPLES) -> NDArray[np.flo
     result = np.zeros(resamples)
     for index, counts in enumerate(_draws(videos, resamples)):
         copies = counts[video_of]
-        # Pairs and hits ranked above each hit's first copy.
+        # Number of pairs and hits ranked above each hit's first copy.
         hit_copies = copies[hit_at]
         pairs_above = np.cumsum(copies)[hit_at] - hit_copies
         hits_above = np.cumsum(hit_copies) - hit_copies
