@@ -39,8 +39,8 @@ def command(bundle: Path, options: VerifyOptions) -> None:
         warn(f"{bundle}: not signed. It is intact, but its publisher is unverified.")
     elif found.fingerprint is None:
         warn(
-            f"{bundle}: its signature was not checked: ssh-keygen does not work here. It is whole, but its publisher is "
-            "unverified."
+            f"{bundle}: its signature was not checked, because ssh-keygen does not work here. It is intact, but its "
+            "publisher is unverified."
         )
     elif options.signers is None:
         warn(f"{bundle}: signed by the key {found.fingerprint}, whose owner is unverified. Pass --signers.")

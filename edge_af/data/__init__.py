@@ -1,4 +1,4 @@
-"""YouTube-8M TFRecords in, a prepared dataset out; synthetic data."""
+"""Prepared datasets: made from YouTube-8M TFRecords, described and read; synthetic data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MOST_CLASSES = 65536
 """Labels are stored as uint16."""
 
 LARGEST_FEATURE = 32.0
-"""Largest magnitude of a feature. YouTube-8M's lie between -2 and 2.01; whitened ones of one's own go a little beyond."""
+"""Largest magnitude of a feature. YouTube-8M's lie between -2 and 2.01; other whitened features go a little beyond."""
 
 NO_FEATURE = (
     "features lie between -2 and 2.01 in YouTube-8M: dequantize its 8-bit codes q first, as q·4/255 + 4/512 − 2, or prepare "
     "its TFRecords with `edge-af data prepare`"
 )
-"""Message about values that are not features."""
+"""Explains which values are features."""
 
 
 class Features(NamedTuple):
@@ -41,5 +41,5 @@ class Features(NamedTuple):
         return len(self.visual)
 
     def take(self, rows: slice | Sequence[int] | NDArray[Any]) -> Features:
-        """Features of the videos `rows`, in that order."""
+        """Return the features of the videos `rows`, in that order."""
         return Features(self.visual[rows], self.audio[rows])

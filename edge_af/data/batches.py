@@ -1,4 +1,4 @@
-"""Training batches from a prepared dataset: the split, each epoch's order, and reading ahead."""
+"""Training batches from a prepared dataset: the split, each epoch's order, and prefetching."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 
 BLOCK = 256
-"""Neighboring videos that are read together: 512 KB of visual features, enough for a disk to stream."""
+"""Neighboring videos read together: 512 KB of visual features, enough for sequential disk reads."""
 
 MIX = 64
-"""Blocks shuffled together, so that a batch holds videos from up to `MIX` places."""
+"""Blocks whose videos are shuffled together."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Batch:
     """Videos of one training step."""
 
     rows: NDArray[np.int64]
-    """(n,), rows of the dataset."""
+    """(n,), rows in the dataset."""
     features: Features
     """float32."""
     labels: NDArray[np.uint8]
@@ -33,12 +33,12 @@ class Batch:
 
 
 def split(videos: int, held_out: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and rows held out for choosing, both ascending: the same for the same arguments.
+    """Split the rows into training and held-out ones, both ascending and deterministic.
 
     Args:
-        videos: how many there are.
-        held_out: share to hold out; at least one video is.
-        seed: of the draw.
+        videos: number of videos.
+        held_out: share to hold out, at least one video.
+        seed: random seed.
     """
     count = min(max(1, round(videos * held_out)), videos - 1)
     order = np.random.default_rng([seed, 0]).permutation(videos)
@@ -46,10 +46,10 @@ def split(videos: int, held_out: float, seed: int) -> tuple[NDArray[np.int64], N
 
 
 def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """The rows in an epoch's order.
+    """Return the rows in the order of an epoch.
 
-    Blocks of neighbors are shuffled, then the videos of `MIX` blocks among themselves: random enough for training,
-    and still mostly sequential reading where the dataset is larger than memory.
+    Blocks of neighbors are shuffled, then the videos within each group of `MIX` blocks. This is random enough for
+    training, and reads mostly sequentially where the dataset is larger than memory.
     """
     random = np.random.default_rng([seed, 1, epoch])
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
@@ -63,10 +63,10 @@ def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.in
 
 
 def batches(dataset: Dataset, order: NDArray[np.int64], size: int, ahead: int = 4) -> Iterator[Batch]:
-    """Batches of `size` videos in the given order, made by a thread that works `ahead` batches in advance.
+    """Yield batches of `size` videos in the given order; a thread prepares `ahead` batches in advance.
 
-    A last batch of fewer than `size` videos is left out: BatchNorm's statistics would be worse on it, and the next
-    epoch's order reaches those videos.
+    A last batch of fewer than `size` videos is dropped: its BatchNorm statistics would be poor, and the next epoch has
+    another order.
     """
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()

@@ -1,6 +1,6 @@
-"""The prepared dataset: memory-mapped arrays and a JSON index, read with numpy alone.
+"""The prepared dataset: memory-mapped arrays and a JSON index, read with numpy.
 
-A folder of
+Its folder holds
 
 | file | dtype | shape | what |
 |---|---|---|---|
@@ -11,16 +11,20 @@ A folder of
 | `ids.npy` | S16 | (videos,) | the record's `id` or `video_id` |
 | `index.json` | | | what follows |
 
-`index.json` is one object: `schema_version`; `videos`, `classes`, `labels_per_video`; `layout` (`2018-video`, `2018-frame`,
-`2017-video`, `2017-frame`, or several joined by `+`); `dtype` of the features; `class_names` by index (empty if not known,
-blank where one is not); `sources`, each with `path` (its name and its folder's), `size_bytes`, `mtime_ns`, `videos`, `layout`
-(null if it holds no records), `vocabulary_sha256` (of the one that its classes come from, null for none);
-`left_out`, each with `file`, `record` (counting from 0), `reason`, and their number `left_out_records`; `prepared_with`, the
-options, or `sampled_from`, the dataset that it was cut from; `arrays`, of each file its `size_bytes` and the SHA-256 of each
-of its `block_bytes` (absent in those of an older edge-af).
+`index.json` is one object with these fields:
 
-`index.json` is written last: a folder without it is unfinished. Labels are stored in compressed rows because 5.6 million
-videos times 3,862 classes would be 22 GB of mostly zeros; the features of as many take 13 GB in float16.
+* `schema_version`, `videos`, `classes`, `labels_per_video`;
+* `layout`: `2018-video`, `2018-frame`, `2017-video`, `2017-frame`, or several joined by `+`;
+* `dtype` of the features;
+* `class_names` by index: empty if unknown, blank for a class without a name;
+* `sources`, each with `path` (its folder's name and its own), `size_bytes`, `mtime_ns`, `videos`, `layout` (null without
+  records) and `vocabulary_sha256` (null without a vocabulary);
+* `left_out`, each with `file`, `record` (counting from 0) and `reason`, and their number `left_out_records`;
+* `prepared_with`, the options, or `sampled_from`, the larger dataset;
+* `arrays`: for each file its `size_bytes` and the SHA-256 of each block of `block_bytes` (missing in earlier versions).
+
+`index.json` is written last, so a folder without it is unfinished. Labels are stored in compressed rows: for 5.6 million
+videos, a dense array of 3,862 classes would be 22 GB of mostly zeros. Their features take 13 GB in float16.
 """
 
 from __future__ import annotations
@@ -39,10 +43,9 @@ from edge_af.files import read_json
 from edge_af.typed import Mismatch, built
 
 BLOCK_BYTES = 4 * 2**20
-"""Size of the block that one hash covers, in an array's file."""
+"""Bytes covered by one hash of an array's file."""
 BLOCKS_READ = 64
-"""Number of blocks that are hashed again when a dataset is opened: all of a smaller one, evenly spread ones of a larger
-one.
+"""Number of blocks checked when a dataset is opened, evenly spread; a smaller dataset is checked completely.
 """
 
 SCHEMA_VERSION = 1
@@ -55,15 +58,15 @@ ARRAYS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "label_values": (("uint16",), ()),
     "ids": (("|S16",), ()),
 }
-"""File stem -> (dtypes allowed, shape of one entry)."""
+"""File stem -> (allowed dtypes, shape of one entry)."""
 
 KINDS: dict[type, str] = {int: "a whole number", str: "text", list: "a list"}
-"""Names of types in messages."""
+"""Names of JSON types in messages."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened prepared dataset. The arrays are read-only maps of the files: opening one costs no memory."""
+    """An open prepared dataset. Its arrays are read-only memory maps of the files."""
 
     folder: Path
     index: dict[str, Any]
@@ -79,7 +82,7 @@ class Dataset:
 
     @property
     def sampled_from(self) -> str | None:
-        """The fingerprint of the dataset that this one was cut from, if it was and that is known."""
+        """Fingerprint of the dataset that this one was sampled from; None if unknown or not sampled."""
         source = self.index.get("sampled_from")
         found = source.get("fingerprint") if isinstance(source, dict) else None
         return found if isinstance(found, str) else None
@@ -90,7 +93,7 @@ class Dataset:
 
     @property
     def class_names(self) -> list[str]:
-        """Names by class index; `class N` where the source names none."""
+        """Class names by index; `class N` for a class without a name."""
         names = self.index.get("class_names") or []
         return [names[i] if i < len(names) and names[i] else f"class {i}" for i in range(self.classes)]
 
@@ -100,23 +103,23 @@ class Dataset:
         return Features(self.visual, self.audio)
 
     def features(self, rows: NDArray[np.int64] | slice) -> Features:
-        """Features of the videos `rows`, float32, in the order asked for."""
+        """Return the features of the videos `rows`, float32, in that order."""
         return Features(self.visual[rows].astype(np.float32), self.audio[rows].astype(np.float32))
 
     def labels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
-        """Multi-hot labels of the videos `rows`: (n, classes) uint8, 1 where the class is a label."""
+        """Return the multi-hot labels of the videos `rows`: (n, classes) uint8, 1 where the class is a label."""
         wanted = np.arange(self.videos)[rows] if isinstance(rows, slice) else rows
         starts = self.label_offsets[wanted]
         counts = self.label_offsets[wanted + 1] - starts
         row_of = np.repeat(np.arange(len(wanted)), counts)
-        # Positions in label_values: each video's run start, plus 0, 1, 2, … within its run.
+        # Positions in label_values: the offset of each video, plus 0, 1, 2, … for its labels.
         within = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
         hot = np.zeros((len(wanted), self.classes), np.uint8)
         hot[row_of, self.label_values[np.repeat(starts, counts) + within]] = 1
         return hot
 
     def label_counts(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Count the videos (all, or `rows`) that carry each class: (classes,) int64."""
+        """Count the videos (all, or `rows`) with each label: (classes,) int64."""
         if rows is None:
             return np.bincount(self.label_values, minlength=self.classes).astype(np.int64)
         counts = np.zeros(self.classes, np.int64)
@@ -125,7 +128,7 @@ class Dataset:
         return counts
 
     def fingerprint(self) -> str:
-        """A hash that tells this dataset from others: over all ids and labels, and the features of 256 videos."""
+        """Return a hash that identifies this dataset: over all ids and labels, and the features of 256 videos."""
         digest = hashlib.sha256()
         for array in (self.ids, self.label_offsets, self.label_values):
             digest.update(np.ascontiguousarray(array).data)
@@ -134,7 +137,7 @@ class Dataset:
         return digest.hexdigest()
 
     def sha256(self, rows: NDArray[np.int64]) -> str:
-        """One hash over the features of the videos `rows`, whatever order they are named in."""
+        """Return one hash over the features of the videos `rows`, independent of their order."""
         digest = hashlib.sha256()
         for row in np.sort(rows):
             digest.update(self.visual[row].tobytes())
@@ -151,12 +154,12 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
     """Open a prepared dataset.
 
     Args:
-        folder: that holds it.
-        verify: hold the arrays' sizes and hashes against the index, see `BLOCKS_READ`: up to 0.2 s on an AMD EPYC with SHA
-            instructions, 0.7 s without. False where the same process, or the one before it, has done so.
+        folder: its folder.
+        verify: check the arrays' sizes and hashes, see `BLOCKS_READ`. Takes up to 0.2 s on an AMD EPYC with SHA
+            instructions, 0.7 s without. Pass False if this process or its parent has done it.
 
     Raises:
-        EdgeAfError: the folder is not a prepared dataset, is unfinished or damaged, or its arrays do not fit its index.
+        EdgeAfError: the folder is not a prepared dataset, or is unfinished or damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -197,7 +200,7 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
 
 
 def _check_index(path: Path, index: dict[str, Any]) -> None:
-    """Refuse an index that lacks a field the readers need, or has one of another type."""
+    """Refuse an index with a missing field, or a field of the wrong type."""
     for field, wanted, needed in (
         ("videos", int, True),
         ("classes", int, True),
@@ -210,7 +213,7 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
         if field not in index and not needed:
             continue
         value = index.get(field)
-        # JSON's true is an int in Python.
+        # In Python, JSON's true is an int.
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise EdgeAfError(f"{path}: {field} is {value!r:.40}, not {KINDS[wanted]}. Prepare it again.")
     if index["videos"] < 0 or index["classes"] < 1:
@@ -220,7 +223,7 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
 
 
 def hashes_of(folder: Path) -> dict[str, Any]:
-    """Read the sizes and the block hashes of the arrays' files from `index.json`."""
+    """Return the sizes and block hashes of the arrays' files from `index.json`."""
     found = {}
     for stem in ARRAYS:
         path = folder / f"{stem}.npy"
@@ -232,7 +235,7 @@ def hashes_of(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Hashes:
-    """Hashes of an array's file."""
+    """Size and block hashes of an array's file."""
 
     size_bytes: int
     block_bytes: int
@@ -244,7 +247,7 @@ class _Hashes:
 
 
 def _check_hashes(folder: Path, arrays: Any) -> None:
-    """Refuse files of another size, or with a block that is not what was written."""
+    """Refuse array files of another size, or with a changed block."""
     try:
         known = built(dict[str, _Hashes], arrays)
         if odd := sorted(known.keys() ^ ARRAYS.keys()):
@@ -253,7 +256,7 @@ def _check_hashes(folder: Path, arrays: Any) -> None:
         raise EdgeAfError(f"{folder / INDEX}: arrays is damaged ({error}). Prepare it again.") from None
     wanted = [(stem, block) for stem, hashes in known.items() for block in range(len(hashes.sha256))]
     if len(wanted) > BLOCKS_READ:
-        # The ends of every array among them: a file that was cut off and filled up differs there.
+        # Include the end of every array, where a file that was truncated and padded differs.
         spread = np.linspace(0, len(wanted) - 1, BLOCKS_READ).astype(int)
         last = {stem: len(hashes.sha256) - 1 for stem, hashes in known.items()}
         wanted = [(stem, block) for at, (stem, block) in enumerate(wanted) if at in spread or block in (0, last[stem])]
@@ -262,7 +265,7 @@ def _check_hashes(folder: Path, arrays: Any) -> None:
         try:
             size = path.stat().st_size
         except OSError:
-            continue  # Opening it says what is wrong.
+            continue  # Opening the array reports what is wrong.
         if size != hashes.size_bytes:
             raise EdgeAfError(
                 f"{path}: {size:,} bytes where {INDEX} promises {hashes.size_bytes:,}. Copy it again, or prepare it again."
@@ -287,12 +290,12 @@ def _open_array(folder: Path, stem: str) -> NDArray[Any]:
     path = folder / f"{stem}.npy"
     dtypes, entry = ARRAYS[stem]
     try:
-        # An empty array cannot be mapped; a dataset without labels is legal.
+        # An empty array cannot be mapped, but a dataset may have no labels.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: missing from this prepared dataset. Prepare it again.") from None
     except Exception as error:
-        # Damaged bytes make numpy raise about anything: ValueError, EOFError, TokenError, OverflowError, BadZipFile, …
+        # Damaged bytes make numpy raise almost anything: ValueError, EOFError, TokenError, OverflowError, BadZipFile, …
         try:
             array = np.load(path, allow_pickle=False)
         except Exception:

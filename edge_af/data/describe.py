@@ -1,4 +1,4 @@
-"""Facts for `edge-af data info`: about a prepared dataset (numpy alone), or about TFRecord files."""
+"""Describe a prepared dataset, or TFRecord files, for `edge-af data info`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_FREQUENT = 10
 
 
 def describe_dataset(data: Dataset) -> dict[str, Any]:
-    """The figures of a prepared dataset."""
+    """Return the figures of a prepared dataset."""
     counts = data.label_counts()
     order = np.argsort(-counts, kind="stable")[:MOST_FREQUENT]
     names = data.class_names
@@ -44,10 +44,10 @@ def describe_dataset(data: Dataset) -> dict[str, Any]:
 
 
 def describe_tfrecords(paths: Sequence[Path]) -> dict[str, Any]:
-    """The figures of TFRecord files: the layout by each file's first record, and how many records there are.
+    """Return the figures of TFRecord files: the layout of each file's first record, and the number of records.
 
     Raises:
-        EdgeAfError: a file is missing, damaged, or its first record is none of YouTube-8M's.
+        EdgeAfError: a file is missing or damaged, or its first record is not YouTube-8M's.
     """
     from edge_af.data.examples import Layout, detect_layout, field_names
     from edge_af.data.tfrecord import Damage, is_gzip, read_batches

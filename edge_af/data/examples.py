@@ -1,4 +1,4 @@
-"""YouTube-8M's records, `Example` and `SequenceExample`, into arrays, checked one by one.
+"""Parse and check YouTube-8M's records, `Example` and `SequenceExample`.
 
 | layout | message | features |
 |---|---|---|
@@ -7,8 +7,8 @@
 | `2018-frame` | `SequenceExample` | context `id`, `labels`; lists `rgb` (1024 bytes a frame), `audio` (128 bytes a frame) |
 | `2017-frame` | `SequenceExample` | the same with `video_id` |
 
-Frame-level bytes q stand for q·4/255 + 4/512 − 2 (`Dequantize` of utils.py in google/youtube-8m, with its bounds −2 and 2)
-and are averaged over the frames: the bytes are summed as integers, so the average does not depend on any order.
+A frame-level byte q stands for q·4/255 + 4/512 − 2 (`Dequantize` of utils.py in google/youtube-8m, with its bounds −2 and
+2). Frames are averaged by summing the bytes as integers, so the average does not depend on the order.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LOWEST = 4 / 512 - 2
 """A byte q stands for q * STEP + LOWEST."""
 
 ID_BYTES = 16
-"""Room for an id in the prepared dataset. YouTube's own have 11 bytes, those of 2018 have 4."""
+"""Longest id in bytes. YouTube's ids have 11 bytes, those of 2018 have 4."""
 
 SEQUENCE_RECORDS = 32
-"""Frame-level records parsed at a time (about 12 MB of them), so that memory stays bounded."""
+"""Frame-level records parsed at a time, about 12 MB, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Layout:
     """Layout of a file's records."""
 
     year: int
-    """2018 (key `id`) or 2017 (key `video_id`)."""
+    """2018 (with the key `id`) or 2017 (`video_id`)."""
     frames: bool
-    """Frame-level `SequenceExample`s; video-level `Example`s otherwise."""
+    """True for frame-level `SequenceExample`s, False for video-level `Example`s."""
 
     @property
     def name(self) -> str:
@@ -52,12 +52,12 @@ class Layout:
 
     @property
     def classes(self) -> int:
-        """Classes of YouTube-8M in that year's version."""
+        """Number of classes in that year's YouTube-8M."""
         return 3862 if self.year == 2018 else 4716
 
     @property
     def fields(self) -> dict[str, int]:
-        """Name -> length of the visual and the audio feature, in that order."""
+        """Name -> length of the visual and the audio feature, in this order."""
         if self.frames:
             return {"rgb": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
         return {"mean_rgb": VISUAL_FEATURES, "mean_audio": AUDIO_FEATURES}
@@ -65,14 +65,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of values."""
+    """Limits that values are checked against."""
 
     classes: int
     """A label lies in [0, classes)."""
     origin: str
-    """Origin of that number, for messages."""
+    """Origin of the number of classes, for messages."""
     largest: float
-    """A feature's largest magnitude."""
+    """Largest magnitude of a feature."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +84,28 @@ class ParsedVideos:
     features: Features
     """float32."""
     label_counts: NDArray[np.int64]
-    """(n,): how many labels each video has."""
+    """(n,), number of labels of each video."""
     label_values: NDArray[np.uint16]
-    """(sum of label_counts,): ascending within a video, each once."""
+    """(sum of label_counts,), ascending and unique within a video."""
 
 
 Column = tuple[NDArray[Any], NDArray[Any]]
-"""Values of all records, and how many of them each record has."""
+"""Values of all records, and the number of values per record."""
 
 
 def dequantize(codes: NDArray[Any]) -> NDArray[np.float64]:
-    """Bytes, or averages of bytes, as the features they stand for."""
+    """Convert bytes, or averages of bytes, to the features they stand for."""
     return codes * STEP + LOWEST
 
 
 def detect_layout(record: bytes) -> Layout | str:
-    """The layout of a record, or what keeps it from being one of YouTube-8M's."""
+    """Return the layout of a record, or the reason why it is not YouTube-8M's."""
     tf = tensorflow()
     try:
-        # An Example's only field has the number and the type of a SequenceExample's context: this parses both.
+        # An Example's only field has the number and type of a SequenceExample's context, so this parses both.
         message = tf.train.SequenceExample.FromString(record)
     except _decode_error():
-        return "not an Example nor a SequenceExample (its bytes cannot be parsed)"
+        return "neither an Example nor a SequenceExample (its bytes cannot be parsed)"
     context = message.context.feature
     lists = message.feature_lists.feature_list
     names = sorted({*context, *lists})
@@ -118,7 +118,7 @@ def detect_layout(record: bytes) -> Layout | str:
 
 
 def field_names(record: bytes) -> list[str]:
-    """The names of a record's features, sorted."""
+    """Return the names of a record's features, sorted."""
     message = tensorflow().train.SequenceExample.FromString(record)
     return sorted({*message.context.feature, *message.feature_lists.feature_list})
 
@@ -132,10 +132,10 @@ def _decode_error() -> type[Exception]:
 
 
 def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, list[tuple[int, str]]]:
-    """Parse records, vectorised, and check every value.
+    """Parse records and check every value.
 
-    Returns the good ones as arrays, in their order, and for each bad one its position in `records` and the first thing
-    that is wrong with it, which names the field.
+    Returns the good records as arrays, in order, and for each bad record its position in `records` and the first fault,
+    which names the field.
     """
     step = SEQUENCE_RECORDS if layout.frames else len(records)
     parts: list[ParsedVideos] = []
@@ -153,7 +153,7 @@ def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Parsed
     try:
         videos, good = read(records, layout, limits)
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-        # One unparsable record fails the whole call: halve until it stands alone.
+        # One unparsable record fails the whole call, so halve the list until it is alone.
         if len(records) == 1:
             return _joined([]), [(0, explain(records[0], layout, limits))]
         half = len(records) // 2
@@ -164,7 +164,7 @@ def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Parsed
 
 
 def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, NDArray[np.bool_]]:
-    """The videos that are good, and which of `records` they are: (len(records),) bool."""
+    """Return the good videos, and a mask of the good records: (len(records),) bool."""
     tf = tensorflow()
     ragged = tf.io.RaggedFeature
     spec = {layout.id_key: ragged(tf.string), "labels": ragged(tf.int64)}
@@ -184,7 +184,7 @@ def _read_examples(records: list[bytes], layout: Layout, limits: Limits) -> tupl
 
 
 def _read_sequences(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, NDArray[np.bool_]]:
-    """As `_read_examples`, averaging the frames."""
+    """Like `_read_examples`, but average the frames."""
     tf = tensorflow()
     ragged = tf.io.RaggedFeature
     context, lists, _ = tf.io.parse_sequence_example(
@@ -235,20 +235,20 @@ def _checked(
     good: NDArray[np.bool_],
     limits: Limits,
 ) -> tuple[ParsedVideos, NDArray[np.bool_]]:
-    """Check what the records hold, now that all of `good` have the right lengths; keep those that pass."""
+    """Keep the records whose values pass; those in `good` already have the right lengths."""
     rows = len(good)
     (ids, id_counts), (labels, label_counts) = id_column, label_column
     row_of_id = np.repeat(np.arange(rows), id_counts)
     good = good.copy()
     good[row_of_id[np.fromiter(map(len, ids), np.int64, len(ids)) > ID_BYTES]] = False
     for block in blocks:
-        # NaN compares false, so this finds NaN, infinities and what the dtype cannot hold, in one go.
+        # Comparisons with NaN are false, so this finds NaN, infinities and values too large for the dtype.
         good &= (np.abs(block) <= limits.largest).all(axis=1)
     row_of_label = np.repeat(np.arange(rows), label_counts)
     good[row_of_label[(labels < 0) | (labels >= limits.classes)]] = False
 
     kept = good[row_of_label]
-    # Sorted by video, then label, each pair once.
+    # Sort by video, then label, and remove duplicates.
     pairs = np.unique(row_of_label[kept] * 65536 + labels[kept])
     counts = np.bincount(pairs // 65536, minlength=rows)[good]
     videos = ParsedVideos(
@@ -279,7 +279,7 @@ def _joined(parts: list[ParsedVideos]) -> ParsedVideos:
 
 
 def explain(record: bytes, layout: Layout, limits: Limits) -> str:
-    """The first thing that is wrong with a record that `parse` refuses, with the name of its field."""
+    """Return the first fault of a record that `parse` refuses, with the name of the field."""
     found = detect_layout(record)
     if isinstance(found, str):
         return found
@@ -345,7 +345,7 @@ def _explain_frames(message: Any, name: str, length: int) -> str | None:
 
 
 def _kind(feature: Any) -> str:
-    """Name the type of a feature."""
+    """Return the name of a feature's type."""
     kind = feature.WhichOneof("kind")
     if kind is None:
         return "empty"

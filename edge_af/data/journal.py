@@ -1,4 +1,4 @@
-"""Journal of a preparation: what was asked for and what each source file gave, so that an interrupted one can resume."""
+"""Journal of a preparation: its plan and the result of each source file, so that it can resume."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class SourceResult:
     classes: int | None
     left_out: list[dict[str, Any]]
     vocabulary_sha256: str | None = None
-    """SHA-256 of the vocabulary that its classes come from, given or found; None for none."""
+    """SHA-256 of the vocabulary that its classes come from; None without one."""
 
 
 class Journal:
-    """File with one JSON line for the plan and one for each finished source; locked while it is open.
+    """A file with one JSON line for the plan and one for each finished source, locked while open.
 
-    A line counts once it ends in a newline, so a kill in the middle of writing one loses that line only.
+    A line counts once it ends in a newline, so a kill during a write loses only that line.
     """
 
     def __init__(self, path: Path, plan: dict[str, Any], out: Path, overwrite: bool) -> None:
-        """Open or create the file, and read `results`, those of the sources finished earlier. `overwrite` discards them.
+        """Open or create the file, and read the `results` of the sources finished earlier; `overwrite` discards them.
 
         Raises:
-            EdgeAfError: another process has locked it, it belongs to another plan, or it is damaged.
+            EdgeAfError: the file is locked by another process, belongs to another plan, or is damaged.
         """
         self.path, self.plan = path, plan
         self.results: list[SourceResult] = []
@@ -77,19 +77,19 @@ class Journal:
         self._file.close()
 
     def append(self, result: SourceResult) -> None:
-        """Record a finished source. Flush its arrays to the disk first."""
+        """Record a finished source, whose arrays must be on the disk already."""
         self._write(dataclasses.asdict(result))
         self.results.append(result)
 
     def _write(self, line: dict[str, Any]) -> None:
-        # A name that is not UTF-8 becomes escapes, as in `files.write_atomic`.
+        # A name that is not UTF-8 is escaped, as in `files.write_atomic`.
         self._file.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
 def other_interrupted(out: Path, what: str) -> EdgeAfError:
-    """Make the error for an interrupted preparation of `out` whose `what` (sources, options, …) differ."""
+    """Return the error for an interrupted preparation of `out` whose `what` (sources, options, …) differ."""
     return EdgeAfError(
         f"{out}: an interrupted preparation with other {what} (or changed) is in the way.\n"
         "Run its command again to finish it, or pass --overwrite to start over."

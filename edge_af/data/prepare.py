@@ -1,14 +1,14 @@
-"""From TFRecords to a prepared dataset: `edge-af data prepare`.
+"""Convert TFRecords to a prepared dataset: `edge-af data prepare`.
 
-The work happens in a hidden folder beside the output, `.NAME.partial`, which is renamed to NAME at the very end. Arrays
-grow source file by source file. After each one they are brought onto the disk and a line is added to the folder's journal
-(`journal.jsonl`: first what was asked for, then what each source gave). A conversion that was interrupted at any moment
-cuts the arrays back to the journal's last whole line and continues from there; the result is the same, byte for byte.
+The output is written to a hidden folder beside it, `.NAME.partial`, which is renamed to NAME at the end. After each source
+file, the arrays are flushed to the disk and a line is added to the folder's journal (`journal.jsonl`: first the plan, then
+the result of each source). An interrupted conversion truncates the arrays to the journal's last complete line and
+continues from there. The result is the same, byte for byte.
 
-Features are stored as float16 unless told otherwise. YouTube-8M's features are averages over frames of values quantized to
-8 bits in steps of 4/255 = 0.0157; float16 holds numbers up to 2 to within 0.0005 (0.001 just above 2), which is at most
-a sixteenth of such a step. Largest error found over 902 videos of YouTube-8M 2018 (three validate shards), prepared with
-`--dtype float16` and with `--dtype float32` and compared: 0.00097 visual, 0.00093 audio.
+Features are stored as float16 by default. YouTube-8M's features are averages of values quantized to 8 bits in steps of
+4/255 = 0.0157. float16 holds numbers up to 2 to within 0.0005 (0.001 just above 2), at most a sixteenth of a step. Largest
+difference between `--dtype float16` and `--dtype float32` over 902 videos of YouTube-8M 2018 (three validate shards):
+0.00097 visual, 0.00093 audio.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from edge_af.options import check, option
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Options that shape the prepared dataset, beside the sources."""
+    """Options that change the prepared dataset."""
 
     classes: int | None = option(
         "Number of classes.",
@@ -58,7 +58,7 @@ class PrepareOptions:
         "CSV of class names, with the columns index and name.", default=None, shown_default="the one beside the sources"
     )
     dtype: str = option("Type of the stored features.", default="float16", choices=("float16", "float32"))
-    skip_bad: bool = option("Leave out what cannot be read, and name it, instead of stopping.", default=False)
+    skip_bad: bool = option("Skip unreadable records and files with a warning, instead of stopping.", default=False)
 
     def __post_init__(self) -> None:
         check(self)
@@ -66,7 +66,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """One TFRecord file. The size and the time of its last change tell whether it is still the same."""
+    """A TFRecord file. Its size and modification time show whether it has changed."""
 
     path: Path
     size_bytes: int
@@ -74,7 +74,7 @@ class Source:
 
     @property
     def label(self) -> str:
-        """Its name and its folder's: enough to find it by, and the same on every machine."""
+        """Return its folder's name and its own, which are the same on every machine."""
         return f"{self.path.parent.name}/{self.path.name}"
 
 
@@ -85,11 +85,11 @@ class Prepared:
     folder: Path
     index: dict[str, Any]
     already: bool
-    """It was there before, from the same sources and options."""
+    """True if the dataset already existed, prepared from the same sources with the same options."""
     seconds: float
-    """Spent on the sources that were read now."""
+    """Time spent on the sources read in this call."""
     videos_read: int
-    """In that time."""
+    """Videos converted in that time."""
 
 
 def prepare(
@@ -102,8 +102,8 @@ def prepare(
     replaced and the link stays.
 
     Raises:
-        EdgeAfError: a source is missing, damaged or holds what a record may not hold (nothing is left behind, then); `out`
-            is taken; an interrupted conversion of something else is in the way; no space (what was done is kept, then).
+        EdgeAfError: a source is missing, damaged or invalid (then nothing is left behind); `out` is taken; there is an
+            interrupted conversion with other options; or there is no space (then finished sources are kept).
     """
     options = options or PrepareOptions()
     given = read_vocabulary(options.vocabulary) if options.vocabulary else None
@@ -121,7 +121,7 @@ def prepare(
     }
     if not overwrite and (out / INDEX).is_file():
         if (index := _finished(out, sources, asked, resolve)) is not None:
-            # Left by a kill right after the folder got its name.
+            # A kill right after the renaming left it.
             (out / JOURNAL).unlink(missing_ok=True)
             return Prepared(out, index, already=True, seconds=0.0, videos_read=0)
         raise EdgeAfError(
@@ -133,7 +133,7 @@ def prepare(
     if inside:
         raise EdgeAfError(f"{out}: holds the source {inside[0].name}. Choose another folder for the output.")
     with _held_back_interrupts():
-        tensorflow()  # Before anything is written: it may not be installed.
+        tensorflow()  # Check before anything is written, because it may not be installed.
     target = out.resolve()
     replaced = files_below(target)
     partial = target.parent / f".{target.name}.partial"
@@ -151,7 +151,7 @@ def prepare(
                 say(f"{out}: continuing after {done} of {len(sources)} source files, {before:,} videos.")
             index = _convert_all(partial, sources, journal, options, resolve)
             replace_folder(partial, target, replaced)
-            # Not before: without it the work could not continue if the renaming failed.
+            # Only now, because the work could not continue without it if the renaming failed.
             (target / JOURNAL).unlink()
     except KeyboardInterrupt:
         say(f"{out}: interrupted. The same command continues after the last finished source file.")
@@ -169,7 +169,7 @@ def _convert_all(
     options: PrepareOptions,
     resolve: Callable[[Path, Layout], _Classes],
 ) -> dict[str, Any]:
-    """Convert the sources that the journal does not have yet, and finish the files in `partial`. Returns the index."""
+    """Convert the sources that are not in the journal, and finish the files in `partial`; return the index."""
     results = journal.results
     videos, labels = sum(result.videos for result in results), sum(result.labels for result in results)
     with DatasetWriter(partial, options.dtype, videos=videos, labels=labels) as writer:
@@ -188,7 +188,7 @@ def _convert_all(
                     f"nothing to prepare in {len(sources)} source file(s), {sources[0].path} first: {why}."
                 )
         except EdgeAfError:
-            # The input is at fault: it will not get better by continuing, so nothing is kept.
+            # The input is at fault and continuing would not help, so nothing is kept.
             shutil.rmtree(partial, ignore_errors=True)
             raise
         writer.finish()
@@ -221,7 +221,7 @@ def _convert_all(
 
 
 def _name_repeated(ids: NDArray[np.bytes_]) -> None:
-    """Warn about videos that occur more than once: a copy of a shard under another name, for example."""
+    """Warn about duplicate videos, for example from a copy of a shard under another name."""
     names, counts = np.unique(ids, return_counts=True)
     if repeated := len(ids) - len(names):
         first = names[np.argmax(counts > 1)].decode(errors="backslashreplace")
@@ -232,15 +232,15 @@ def _name_repeated(ids: NDArray[np.bytes_]) -> None:
 class _Classes:
     classes: int
     names: list[str]
-    """Empty if not known."""
+    """Class names; empty if unknown."""
     origin: str
-    """Origin of the number, for messages."""
+    """Origin of the number of classes, for messages."""
     vocabulary_sha256: str | None
-    """SHA-256 of the vocabulary that was used, if any."""
+    """SHA-256 of the vocabulary; None without one."""
 
 
 def _resolve_classes(options: PrepareOptions, given: Vocabulary | None, folder: Path, layout: Layout) -> _Classes:
-    """The classes of the sources in `folder` that have `layout`."""
+    """Return the classes of the sources in `folder` with this layout."""
     vocabulary = given or find_vocabulary(folder, layout.year)
     if options.classes is None:
         if vocabulary is None:
@@ -256,12 +256,12 @@ def _resolve_classes(options: PrepareOptions, given: Vocabulary | None, folder: 
 
 
 def _layout(name: str) -> Layout:
-    """The layout of this `name`."""
+    """Return the layout with this name."""
     return Layout(int(name[:4]), frames=name.endswith("frame"))
 
 
 def _vocabulary_of(path: Path, layout: str | None, resolve: Callable[[Path, Layout], _Classes]) -> str | None:
-    """SHA-256 of the vocabulary that a source of this layout would be read with now. None for a source without records."""
+    """Return the SHA-256 of the vocabulary that a source would be read with now; None for a source without records."""
     return resolve(path.parent, _layout(layout)).vocabulary_sha256 if layout else None
 
 
@@ -277,7 +277,7 @@ class _Conversion:
 
 
 def _convert(source: Source, conversion: _Conversion, classes: int | None) -> SourceResult:
-    """Append one source's videos; `classes` is the number of classes of the sources before it."""
+    """Append one source's videos; `classes` is the number of classes of the previous sources."""
     writer, resolve = conversion.writer, conversion.resolve
     layout: Layout | None = None
     limits: Limits | None = None
@@ -341,7 +341,7 @@ def _convert(source: Source, conversion: _Conversion, classes: int | None) -> So
 
 @contextlib.contextmanager
 def _held_back_interrupts() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the function that is yielded is called: inside TensorFlow's calls it can crash the process."""
+    """Delay Ctrl-C until the yielded function is called, because it can crash the process inside TensorFlow."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -360,7 +360,7 @@ def _held_back_interrupts() -> Iterator[Callable[[], None]]:
 
 
 class _Meter:
-    """The progress bar: megabytes of source files, and videos a second."""
+    """Progress bar in megabytes of source files, with videos per second."""
 
     def __init__(self, sources: list[Source], done: int) -> None:
         self._bytes = sum(source.size_bytes for source in sources[:done])
@@ -380,7 +380,7 @@ class _Meter:
         self._bar.__exit__(kind, error, trace)
 
     def videos(self, count: int, position: int | None) -> None:
-        """`count` more videos; `position`: bytes of the source behind us, where that is known."""
+        """Count `count` more videos; `position` is the offset in the source, if known."""
         self._videos += count
         self._show(self._bytes + (position or 0))
 
@@ -424,7 +424,7 @@ def _source(path: Path) -> Source:
 def _finished(
     out: Path, sources: list[Source], asked: dict[str, Any], resolve: Callable[[Path, Layout], _Classes]
 ) -> dict[str, Any] | None:
-    """The index of `out` if it was prepared from these sources, options and vocabularies."""
+    """Return the index of `out` if it was prepared from these sources, options and vocabularies."""
     index = read_json(out / INDEX, "dataset index")
     if not isinstance(index, dict):
         return None

@@ -1,7 +1,7 @@
-"""Find the TFRecord files that `data prepare` and `data info` read, and name everything that they do not read.
+"""Find the TFRecord files for `data prepare` and `data info`, and report everything that is skipped.
 
-A folder is searched with the folders that its links lead to. In it, a TFRecord file is known by its name (`*.tfrecord`,
-`*.tfrecords`, `NAME-00000-of-00002`, each with or without `.gz`) or, whatever its name, by its first bytes.
+Folders are searched recursively, following links. A TFRecord file is recognized by its name (`*.tfrecord`, `*.tfrecords`,
+`NAME-00000-of-00002`, each with or without `.gz`) or by its first bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SPLITS = {
     "training": "train", "train": "train", "evaluation": "eval", "eval": "eval", "validation": "eval", "validate": "eval",
     "val": "eval", "dev": "eval", "test": "test",
 }  # fmt: skip
-"""Part of a dataset that a file or folder belongs to, by the beginning of its name."""
+"""Prefixes of file and folder names, and the part of a dataset that they belong to."""
 SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![a-z]{{3}})")
-"""YouTube-8M's shards are called `train0a` and `validateZ_`: two letters may follow."""
+"""YouTube-8M's shards have names such as `train0a` and `validateZ_`, so two characters may follow."""
 
 
 @dataclass
@@ -36,25 +36,25 @@ class _Search:
 
     files: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
-    """Files that are no TFRecord files."""
+    """Files that are not TFRecord files."""
     lost: list[str] = field(default_factory=list)
-    """Places that may hold TFRecord files and cannot be read, with the reason."""
+    """Unreadable places that may hold TFRecord files, with the reason."""
     entered: set[tuple[int, int]] = field(default_factory=set)
-    """Device and inode of every folder: a link that leads back to one is not followed again."""
+    """Device and inode of every searched folder, so that link cycles end."""
 
 
 def find_sources(patterns: Sequence[str], *, skip_bad: bool = False) -> list[Path]:
-    """Find the TFRecord files that files, folders and globs name, sorted, each once.
+    """Find the TFRecord files named by files, folders and globs, sorted and unique.
 
-    Other files in the folders are counted on standard error. A shard that lies in one folder both plain and packed is
-    taken once, with a warning.
+    Other files in the folders are counted on standard error. A shard that is both plain and compressed in one folder is
+    read once, with a warning.
 
     Args:
-        patterns: what to look in.
-        skip_bad: warn about folders that cannot be read and links that lead nowhere, and continue without them.
+        patterns: files, folders and globs.
+        skip_bad: skip unreadable folders and broken links with a warning.
 
     Raises:
-        EdgeAfError: a pattern names nothing, or something cannot be read and `skip_bad` is not set.
+        EdgeAfError: a pattern matches nothing, or something is unreadable and `skip_bad` is not set.
     """
     search = _Search()
     for pattern in patterns:
@@ -78,7 +78,7 @@ def find_sources(patterns: Sequence[str], *, skip_bad: bool = False) -> list[Pat
 
 
 def _look_for(pattern: str, search: _Search) -> None:
-    """Search what one file, folder or glob names."""
+    """Search one file, folder or glob."""
     path = Path(pattern)
     before = len(search.files) + len(search.lost)
     if path.is_dir():
@@ -111,7 +111,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _walk(folder: Path, search: _Search) -> None:
-    """Search a folder and all below it, real folders before links, so that a link does not rename what it leads to."""
+    """Search a folder recursively, real folders before links, so that files are found under their real names."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -133,14 +133,14 @@ def _walk(folder: Path, search: _Search) -> None:
                     _take(path, search)
             except OSError as error:
                 search.lost.append(f"{path} ({error.strerror})")
-        # Links wait at the bottom of the pile, until all that is not a link has been searched.
+        # Links go to the bottom of the stack, so they are searched after all real folders.
         folders.reverse()
         links = [path for path in folders if path.is_symlink()]
         waiting = links + waiting + [path for path in folders if not path.is_symlink()]
 
 
 def _take(path: Path, search: _Search) -> None:
-    """Sort what lies in a folder and is not a folder."""
+    """Classify an entry of a folder that is not a folder."""
     if path.is_symlink() and not path.exists():
         search.lost.append(f"{path} (a link that leads nowhere)")
     elif path.is_file() and _is_source(path):
@@ -163,7 +163,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def _expand(pattern: str, search: _Search) -> None:
-    """Search what a glob matches. `glob` passes over folders that it may not read, so they are looked at here."""
+    """Search the matches of a glob. `glob` skips unreadable folders silently, so they are checked here."""
     for parent in Path(pattern).parents:
         names = glob.glob(str(parent), recursive=True) if glob.has_magic(str(parent)) else [str(parent)]  # noqa: PTH207
         for folder in sorted(names):
@@ -201,10 +201,10 @@ def _some(names: Iterable[str], most: int = 3) -> str:
 
 
 def _without_twins(files: list[Path]) -> list[Path]:
-    """Leave out the packed copy of each shard that lies beside it unpacked.
+    """Drop the compressed copy of each shard that lies beside it uncompressed.
 
     Raises:
-        EdgeAfError: the two hold different bytes, so one of them is not what its name says.
+        EdgeAfError: the two differ.
     """
     plain = {path.resolve(): path for path in files}
     twins: list[Path] = []
@@ -224,7 +224,7 @@ def _without_twins(files: list[Path]) -> list[Path]:
 
 
 def _name_splits(files: list[Path]) -> None:
-    """Warn about sources of more than one part of a dataset: who trains on both cannot evaluate on either."""
+    """Warn about sources from several parts of a dataset: after training on both, neither can be used for evaluation."""
     shared = os.path.commonpath([file.absolute().parent for file in files])
     counts = Counter(_split(file.absolute().relative_to(shared)) for file in files)
     counts.pop(None, None)
@@ -234,7 +234,7 @@ def _name_splits(files: list[Path]) -> None:
 
 
 def _split(path: Path) -> str | None:
-    """The part of a dataset that the name of a file or of the nearest folder above points to."""
+    """Return the part of a dataset that a file's name, or its nearest folder's, indicates."""
     for name in reversed(path.parts):
         if match := SPLIT.match(name.lower()):
             return SPLITS[match[1]]

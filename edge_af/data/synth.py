@@ -1,23 +1,23 @@
-"""The synthetic dataset: TFRecords in the layout of YouTube-8M's 2018 video-level files, from a seed.
+"""The synthetic dataset: TFRecords in the layout of YouTube-8M's 2018 video-level files, generated from a seed.
 
-What is in it, so that a classifier has something to learn and something to miss:
+It is built so that a better classifier scores better:
 
-* A class is an activity in a place: `Harbour race`, `Harbour dance`, `Castle race`. Places and activities have a signature
-  each, for the eye and for the ear; a class's signature is their sum and a little of its own. A network that finds the
-  places and activities can tell a rare class that it has seen a few times; a linear model learns each class alone.
-* Classes are drawn with Zipf's weights; a video has a place and about 3 labels, most of them there. So labels are long-tailed
-  and go together.
-* In every place there are groups of three classes that look the same and sound different: `Harbour parade (drums)`,
+* A class is an activity in a place: `Harbour race`, `Harbour dance`, `Castle race`. Each place and activity has a visual
+  and an audio signature. A class's signature is their sum plus a small part of its own. A network that finds places and
+  activities can recognize a rare class after a few examples; a linear model learns each class alone.
+* Classes are drawn with Zipf weights. A video has one place and about 3 labels, most of them in that place. So labels are
+  long-tailed and correlated.
+* Every place has groups of three classes that look the same and sound different: `Harbour parade (drums)`,
   `Harbour parade (flute)`, `Harbour parade (bells)`.
-* A video is the sum of its labels' signatures at various strengths, of some that are seen or heard but not labeled, and of
-  noise, all times a contrast (a volume) of its own. Undoing that takes more than a linear model.
-* A video is shot in one of a few styles. A style turns the sign of some visual features of the signatures and leaves a
-  mark of its own; a place prefers a style. A linear model can only use the average over the styles.
-* Values lie on the grid of the real data's 8 bits, q·4/255 + 4/512 − 2, with its spread (0.46 visual, 0.69 audio).
+* A video is the sum of its labels' signatures at various strengths, of a few unlabeled signatures, and of noise, multiplied
+  by the video's contrast (volume). A linear model cannot undo that.
+* A video has one of a few styles. A style flips the sign of some visual features and adds a pattern. Each place prefers
+  one style. A linear model can only use the average over the styles.
+* Values lie on the 8-bit grid of the real data, q·4/255 + 4/512 − 2, with its standard deviation (0.46 visual, 0.69 audio).
 
-The same bytes come out everywhere: random numbers are raw PCG64 output, whose stream numpy guarantees, and everything
-after that is integer arithmetic or elementwise + − × ÷ √ in float64, which IEEE 754 fixes to the last bit. No matrix
-product, no sum over floats whose order could vary, no exponential.
+The bytes are the same on every machine. Random numbers are raw PCG64 output, whose stream numpy guarantees. The rest is
+integer arithmetic, or elementwise + − × ÷ √ in float64, which IEEE 754 defines exactly. There is no matrix product, no
+float sum whose order could vary, and no exponential.
 """
 
 from __future__ import annotations
@@ -43,38 +43,38 @@ from edge_af.protobuf import field, varint
 PARTITIONS = ("train", "eval")
 VOCABULARY = "vocabulary.csv"
 MARKER = "made-up.json"
-"""Tells a synthetic dataset from a real one, which has the same folders and file names: its options and its files' sizes."""
+"""Marker file of a synthetic dataset, with its options and file sizes; a real one has the same folders and file names."""
 
 TOPIC_CLASSES = 12
-"""Classes in a place, about."""
+"""Approximate number of classes per place."""
 STRAY = 0.12
-"""Share of the labels that are drawn from everywhere instead of the video's place."""
+"""Share of the labels drawn from all places instead of the video's."""
 LABELS = (0.19, 0.26, 0.22, 0.14, 0.09, 0.06, 0.04)
-"""Share of the videos with 1, 2, 3, … labels: 3.0 on average, as in YouTube-8M."""
+"""Shares of the videos with 1, 2, 3, … labels; the mean is 3.0, as in YouTube-8M."""
 UNLABELED = 2
-"""Classes that a video shows, and others that it plays, without having their label."""
+"""Number of unlabeled visual signatures in a video, and of unlabeled audio signatures."""
 
 SHARED, OWN = 0.62, 0.48
-"""Strengths of the signatures of the place, of the activity, and of the class itself within a class's signature."""
+"""Strengths of the place's, the activity's and the class's own part in a class's signature."""
 SIGNAL = 0.27
-"""Strength of a label's signature, next to noise of 1."""
+"""Strength of a label's signature relative to noise of 1."""
 STYLES = 4
 STYLE_MARK = 0.5
-"""Strength of a style's own mark, next to noise of 1."""
+"""Strength of a style's pattern relative to noise of 1."""
 TURNED = 0.2
-"""Share of the visual features whose sign a style turns."""
+"""Share of the visual features whose sign a style flips."""
 PREFERRED = 0.55
-"""Share of a place's videos that are shot in the style it prefers."""
+"""Share of a place's videos in its preferred style."""
 GAIN = (0.5, 1.5)
-"""A video's contrast and its volume lie between these."""
+"""Range of a video's contrast and volume."""
 
 VISUAL_SCALE, AUDIO_SCALE = 0.46 / 1.43, 0.69 / 1.3
-"""Bring the features to the spread of the 2018 validate partition, 0.46 and 0.69."""
+"""Scale the features to the standard deviation of the 2018 validate partition, 0.46 and 0.69."""
 
 CHUNK = 500
-"""Videos made at a time."""
+"""Videos generated at a time."""
 SHARD = 4000
-"""Videos in a file; a multiple of CHUNK."""
+"""Videos per file, a multiple of CHUNK."""
 
 FOUR_BYTES_SD = float(np.sqrt(4 * (256**2 - 1) / 12))
 """Standard deviation of the sum of four random bytes."""
@@ -90,7 +90,7 @@ ACTIVITIES = (  # noqa: SIM905
 ).split()
 SOUNDS = ("drums", "flute", "bells")
 GROUPS_START = (1, 6)
-"""Ranks of a place's classes, by falling frequency, where groups of three that look the same begin."""
+"""First ranks, by falling frequency, of a place's groups of three classes that look the same."""
 
 
 @dataclass(frozen=True)
@@ -108,68 +108,68 @@ class SynthOptions:
 
 @dataclass(frozen=True)
 class World:
-    """Constants that all videos of a seed share."""
+    """Constants shared by all videos of a seed."""
 
     names: list[str]
     topic: NDArray[np.int64]
-    """(classes,): the place of each class."""
+    """(classes,), the place of each class."""
     weight: NDArray[np.float64]
-    """(classes,): how often a class is drawn, relative to the others."""
+    """(classes,), relative frequency of each class."""
     look: NDArray[np.int64]
-    """(classes,): the class whose visual signature it has: its own, or that of its group's first."""
+    """(classes,), the class whose visual signature each class has: its own, or the first of its group."""
     visual: NDArray[np.float64]
     """(classes, 1024) signatures, variance about 1."""
     audio: NDArray[np.float64]
     """(classes, 128) signatures, variance about 1."""
     turns: NDArray[np.float64]
-    """(STYLES, 1024): -1 where a style turns the sign, else 1."""
+    """(STYLES, 1024), -1 where a style flips the sign, else 1."""
     marks: NDArray[np.float64]
-    """(STYLES, 1024): what a style adds."""
+    """(STYLES, 1024), the pattern that a style adds."""
 
 
 @dataclass(frozen=True)
 class SyntheticVideos:
-    """Choices that decide the features of a partition's n videos, except for the noise."""
+    """Random choices for a partition's n videos, except for the noise."""
 
     labels: NDArray[np.int64]
     """(n, len(LABELS)), -1 where there are fewer."""
     seen: NDArray[np.int64]
-    """(n, UNLABELED) classes that show, and `heard` those that sound, without being labels."""
+    """(n, UNLABELED), unlabeled classes that are seen; `heard` has those that are heard."""
     heard: NDArray[np.int64]
     style: NDArray[np.int64]
     """(n,)"""
     strength: NDArray[np.float64]
-    """(2, n, len(LABELS)): of each label's signature, visual and audio."""
+    """(2, n, len(LABELS)), strength of each label's visual and audio signature."""
     gain: NDArray[np.float64]
-    """(2, n): contrast and volume."""
+    """(2, n), contrast and volume."""
 
 
 class Stream:
-    """Random numbers for one purpose, whatever others take for theirs."""
+    """Random numbers for one purpose, independent of the other streams."""
 
     def __init__(self, seed: int, *purpose: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence([seed, *purpose]))
 
     def uniform(self, *shape: int) -> NDArray[np.float64]:
-        """In [0, 1), multiples of 2^-53."""
+        """Uniform in [0, 1), multiples of 2^-53."""
         raw = self._bits.random_raw(int(np.prod(shape)))
         return (raw >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
     def noise(self, *shape: int) -> NDArray[np.float64]:
-        """About normal, mean 0, variance 1: the sum of four bytes."""
+        """Approximately normal with mean 0 and variance 1: the scaled sum of four bytes."""
         count = int(np.prod(shape))
         four = self._bits.random_raw(-(-count // 2)).astype("<u8").view(np.uint8).reshape(-1, 4)[:count]
-        # Column by column: numpy's own sum over so short an axis takes five times as long.
+        # Column by column, because numpy's sum over so short an axis takes five times as long.
         total = four[:, 0].astype(np.int64) + four[:, 1] + four[:, 2] + four[:, 3] - 510
         return (total / FOUR_BYTES_SD).reshape(shape)
 
 
 WORLD_VISUAL, WORLD_AUDIO, WORLD_TURNS, WORLD_MARKS, VIDEOS, NOISE = range(1, 7)
-"""Purposes of streams."""
+"""Purposes of the random streams."""
 
 
 def make_world(classes: int, seed: int) -> World:
-    """Places, activities, classes, their signatures, and styles."""
+    """Generate the places, activities, classes, their signatures, and the styles."""
     topics = max(2, classes // TOPIC_CLASSES)
     rank = np.arange(classes)
     topic, place = rank % topics, rank // topics
@@ -180,7 +180,7 @@ def make_world(classes: int, seed: int) -> World:
             members = leader + topics * np.arange(len(SOUNDS))
             if members[-1] < classes:
                 look[members] = leader
-                # Equally frequent, so that nothing but the sound tells them apart.
+                # Equally frequent, so that only the sound distinguishes them.
                 weight[members] = weight[members[1]]
     return World(
         names=_names(look, topics),
@@ -204,7 +204,7 @@ def _signatures(
 
 
 def _names(look: NDArray[np.int64], topics: int) -> list[str]:
-    """A name per class: its place and activity, and the sound where only that tells it from others."""
+    """Name each class by its place and activity, and by its sound where only that distinguishes it."""
     members = np.bincount(look, minlength=len(look))
     names = []
     for index, leader in enumerate(look.tolist()):
@@ -216,27 +216,27 @@ def _names(look: NDArray[np.int64], topics: int) -> list[str]:
 
 
 def make_videos(world: World, options: SynthOptions, partition: str) -> SyntheticVideos:
-    """Draw the videos of `train` or `eval`."""
+    """Draw the random choices of `train` or `eval`."""
     number = PARTITIONS.index(partition)
     videos = (options.videos_train, options.videos_eval)[number]
     draw = Stream(options.seed, VIDEOS, number)
     topics = int(world.topic.max()) + 1
 
-    # A ladder of cumulative weights, the classes of a place side by side: a random height on it is a class.
+    # Cumulative weights, with the classes of a place side by side: a random number selects a class.
     order = np.argsort(world.topic, kind="stable")
     ladder = np.concatenate([[0.0], np.cumsum(world.weight[order])])
     bounds = ladder[np.searchsorted(world.topic[order], np.arange(topics + 1))]
     topic = np.minimum(np.searchsorted(bounds[1:], draw.uniform(videos) * ladder[-1], side="right"), topics - 1)
 
     def classes_of(columns: int, stray: float) -> NDArray[np.int64]:
-        """(videos, columns) classes: from the video's place or, with probability `stray`, from everywhere."""
+        """Draw classes (videos, columns) from the video's place or, with probability `stray`, from all places."""
         low, high = bounds[topic, None], bounds[topic + 1, None]
         here = low + draw.uniform(videos, columns) * (high - low)
         anywhere = draw.uniform(videos, columns) * ladder[-1]
         height = np.where(draw.uniform(videos, columns) < stray, anywhere, here)
         return order[np.clip(np.searchsorted(ladder, height, side="right") - 1, 0, len(order) - 1)]
 
-    # More candidates than labels, because some come up twice: the first different ones are taken.
+    # Draw more candidates than labels, because some repeat, and take the first distinct ones.
     most = len(LABELS)
     wanted = 1 + np.searchsorted(np.cumsum(LABELS[:-1]), draw.uniform(videos), side="right")
     labels = np.full((videos, most), -1, np.int64)
@@ -259,7 +259,7 @@ def make_videos(world: World, options: SynthOptions, partition: str) -> Syntheti
 def make_features(
     world: World, videos: SyntheticVideos, noise: Stream, rows: slice
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Features of the videos `rows` as bytes of the grid: visual (n, 1024) and audio (n, 128), uint8."""
+    """Return the features of the videos `rows` as bytes: visual (n, 1024) and audio (n, 128), uint8."""
     labels, style = videos.labels[rows], videos.style[rows]
     blocks = []
     for side, signatures, unlabeled in ((0, world.visual, videos.seen[rows]), (1, world.audio, videos.heard[rows])):
@@ -281,12 +281,12 @@ def make_features(
 
 def synthesize(out: Path, options: SynthOptions | None = None, *, overwrite: bool = False) -> dict[str, Any]:
     """Write a synthetic dataset: `out`/train/train00.tfrecord …, `out`/eval/eval00.tfrecord …, `out`/vocabulary.csv,
-    and `out`/made-up.json, by which a later run knows what it may overwrite.
+    and `out`/made-up.json, which lists what a later run may overwrite.
 
-    Returns its figures. The files are plain TFRecords, because what GZIP makes of the same bytes depends on its version.
+    Returns its figures. The files are not compressed, because GZIP's output depends on its version.
 
     Raises:
-        EdgeAfError: `out` holds something already (unless `overwrite`, and all of it is of this making), or cannot be written.
+        EdgeAfError: `out` has contents (without `overwrite`, or of other origin), or cannot be written.
     """
     options = options or SynthOptions()
     world = make_world(options.classes, options.seed)
@@ -322,7 +322,7 @@ def synthesize(out: Path, options: SynthOptions | None = None, *, overwrite: boo
 
 
 def _own_files(out: Path) -> list[str]:
-    """Patterns of the files in `out` that an earlier run wrote: those that its marker names, of the size it names."""
+    """Return patterns of the files in `out` that an earlier run wrote: those in its marker, with the recorded sizes."""
     if not (out / MARKER).is_file():
         return []
     marker = read_json(out / MARKER, "note of a synthetic dataset")
@@ -336,7 +336,7 @@ def _own_files(out: Path) -> list[str]:
 def _examples(
     ids: list[bytes], labels: NDArray[np.int64], visual: NDArray[np.uint8], audio: NDArray[np.uint8]
 ) -> Iterator[bytes]:
-    """Serialized `Example`s, the features in a fixed order (a protobuf map has none of its own)."""
+    """Serialize `Example`s with the features in a fixed order, which a protobuf map does not have."""
     grid = dequantize(np.arange(256)).astype("<f4")
     for video_id, row, rgb, sound in zip(ids, labels, grid[visual], grid[audio], strict=True):
         numbers = b"".join(varint(label) for label in np.sort(row[row >= 0]).tolist())
@@ -350,12 +350,12 @@ def _examples(
 
 
 def _feature(key: bytes, kind: int, payload: bytes) -> bytes:
-    """An entry of `Features.feature`: kind 1 is a BytesList, 2 a packed FloatList, 3 a packed Int64List (example.proto)."""
+    """Encode an entry of `Features.feature`: kind 1 is a BytesList, 2 a packed FloatList, 3 a packed Int64List."""
     return field(1, field(1, key) + field(2, field(kind, field(1, payload))))
 
 
 def write_records(file: BinaryIO, records: list[bytes]) -> None:
-    """Append records to a TFRecord file (its framing: `edge_af.data.tfrecord`)."""
+    """Append records to a TFRecord file; see `edge_af.data.tfrecord` for the format."""
     lengths = [struct.pack("<Q", len(record)) for record in records]
     for record, length, of_length, of_record in zip(
         records, lengths, _checksums(lengths), _checksums(records), strict=True
@@ -364,7 +364,7 @@ def write_records(file: BinaryIO, records: list[bytes]) -> None:
 
 
 def _checksums(records: list[bytes]) -> list[int]:
-    """Masked CRC-32C of each, those of the same length together."""
+    """Return the masked CRC-32C of each, computed together for equal lengths."""
     lengths = np.fromiter(map(len, records), np.int64, len(records))
     sums = np.zeros(len(records), np.uint32)
     for length in np.unique(lengths):

@@ -1,19 +1,19 @@
-"""TFRecord files, read by TensorFlow's own reader, and what to say about a damaged one.
+"""Read TFRecord files with TensorFlow's reader, and explain damage.
 
-A TFRecord file is a run of records of
+A TFRecord file is a sequence of records of
 
     length (uint64) | masked CRC-32C of the length (uint32) | the record's bytes | masked CRC-32C of the bytes (uint32)
 
-all little-endian (tensorflow/core/lib/io/record_writer.h). The file may be one GZIP stream around all of that.
+all little-endian (tensorflow/core/lib/io/record_writer.h). The file may be compressed as one GZIP stream.
 
-TensorFlow's reader checks both checksums, but it has three gaps that are closed here:
+TensorFlow's reader checks both checksums, but has three gaps:
 
-* A file that ends inside a record's first 12 bytes counts as a file that ends before that record.
-* A length field that is intact but absurd makes it allocate that much, or crash.
-* A GZIP stream cut between two records, or before its last 8 bytes, counts as whole.
+* A file that ends inside a record's first 12 bytes is read as if it ended before that record.
+* An absurd length with a correct checksum makes it allocate that much, or crash.
+* A GZIP stream truncated between two records, or in its last 8 bytes, is read as complete.
 
-So the frames of a plain file are walked first (12 bytes a record), and the end of a GZIP stream is compared with what it
-says of itself. Only the second gap stays open inside GZIP, where there is no way to look ahead without unpacking twice.
+So the headers of a plain file are checked first (12 bytes per record), and a GZIP stream's size is compared with its
+trailer. Only the second gap remains inside GZIP, where checking ahead would mean decompressing twice.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from numpy.typing import NDArray
 from edge_af.errors import EdgeAfError
 
 FRAMING_BYTES = 16
-"""Bytes that a record takes in the file beside its own."""
+"""Bytes of framing per record."""
 
 BATCH_RECORDS = 128
-"""Records read at a time: 0.6 MB of video-level records, about 50 MB of frame-level ones."""
+"""Records read at a time: 0.6 MB of video-level or about 50 MB of frame-level records."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
 class RecordBatch:
-    """Consecutive records of one file, their checksums good."""
+    """Consecutive records of one file with correct checksums."""
 
     first: int
-    """Number of the first of them in the file, counting from 0."""
+    """Number of the first record in the file, counting from 0."""
     records: list[bytes]
     position: int | None
-    """Bytes of the file that are behind us; None inside GZIP."""
+    """Offset in the file after these records; None inside GZIP."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,20 @@ class Damage:
     """Its number in the file, counting from 0."""
     reason: str
     rest: bool
-    """True if the rest of the file is lost with it."""
+    """True if the rest of the file cannot be read either."""
 
 
 @functools.cache
 def tensorflow() -> Any:
-    """The `tensorflow` module: silent, and on the CPU, so that a GPU stays free for training in the same process."""
-    # Both are read once, when the library loads: 3 leaves fatal messages only; oneDNN announces itself unless it is off.
+    """Import `tensorflow` silenced and on the CPU, which leaves a GPU to training in the same process."""
+    # The library reads both when it loads. 3 leaves only fatal messages; oneDNN prints a notice unless it is off.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
-    # Once TensorFlow has been at work in this process this raises; what it sees is then its user's choice.
+    # This raises if the process has used TensorFlow already; then its devices are the user's choice.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf
@@ -87,7 +87,8 @@ def tensorflow() -> Any:
 def is_gzip(path: Path) -> bool:
     """Return True if a file is a GZIP stream, by its first bytes.
 
-    A plain TFRecord whose first record is 35,615 bytes long starts with the same two bytes; its length's checksum tells.
+    A plain TFRecord file whose first record has 35,615 bytes starts with the same two bytes; the length's checksum tells
+    the two apart.
     """
     with path.open("rb") as file:
         head = file.read(12)
@@ -95,7 +96,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def is_tfrecord(path: Path) -> bool:
-    """Return True if a file begins with a record, plain or inside a GZIP stream, whatever its name."""
+    """Return True if a file begins with a record, plain or compressed."""
     with path.open("rb") as file:
         head = file.read(12)
     if not head.startswith(GZIP_MAGIC) or _record_length(head) is not None:
@@ -108,11 +109,11 @@ def is_tfrecord(path: Path) -> bool:
 
 
 def read_batches(path: Path, batch_records: int = BATCH_RECORDS) -> Iterator[RecordBatch | Damage]:
-    """Read a TFRecord file from its start to its end.
+    """Read a TFRecord file.
 
-    Yields `RecordBatch` for records that are whole and `Damage` for each that is not, in the order of the file. After damage
-    inside a plain file it continues behind that record where the next one can be found, else `Damage.rest` is set and
-    the reading ends. A file of no bytes holds no records.
+    Yields a `RecordBatch` for intact records and `Damage` for each damaged one, in order. After damage in a plain file,
+    reading continues at the next record if it can be found; otherwise `Damage.rest` is set and reading ends. An empty file
+    holds no records.
 
     Raises:
         EdgeAfError: the file is missing or cannot be opened.
@@ -167,7 +168,7 @@ def _read_gzip(path: Path, batch_records: int) -> Iterator[RecordBatch | Damage]
             if number == 0 and not _starts_with_record(path):
                 reason = "not a TFRecord file inside its GZIP stream, or its first bytes are damaged"
             else:
-                reason = "the GZIP stream is damaged or cut off here, or shortly behind"
+                reason = "the GZIP stream is damaged or cut off here, or shortly after"
             yield Damage(number, reason, rest=True)
             return
         unpacked += sum(map(len, records)) + FRAMING_BYTES * len(records)
@@ -178,9 +179,10 @@ def _read_gzip(path: Path, batch_records: int) -> Iterator[RecordBatch | Damage]
 
 
 def _read_padded(path: Path, end: int, batch_records: int, behind: int) -> Iterator[RecordBatch | Damage]:
-    """Read a GZIP file with zeros behind its `end`, from record number `behind` on.
+    """Read a GZIP file padded with zeros after its `end`, from record number `behind` on.
 
-    `gzip` takes such padding, which tapes and block devices leave. TensorFlow's reader fails on it, so it gets a copy without.
+    `gzip` accepts such padding, which tapes and block devices leave. TensorFlow's reader fails on it, so it reads a copy
+    without it.
     """
     with tempfile.TemporaryDirectory(prefix="edge-af-") as folder:
         copy = Path(folder, path.name)
@@ -197,11 +199,11 @@ def _read_padded(path: Path, end: int, batch_records: int, behind: int) -> Itera
 def _tensorflow_reads(
     path: Path, batch_records: int, *, offset: int = 0, take: int = -1, compression: str = ""
 ) -> Iterator[list[bytes] | None]:
-    """Lists of records from byte `offset` on, `take` of them at most; then None if TensorFlow's reader gave up.
+    """Yield lists of up to `take` records from byte `offset` on; then None if TensorFlow's reader failed.
 
-    A batch that fails takes the good records before the damage with it, so it is read again one record at a time. Inside
-    a damaged GZIP stream up to 256 KB of unpacked records before the damage are lost all the same: the reader drops its
-    buffer with them.
+    A failing batch loses the good records before the damage, so it is read again one record at a time. Inside a damaged
+    GZIP stream, up to 256 KB of uncompressed records before the damage are still lost, because the reader drops its
+    buffer.
     """
     if take == 0:
         return
@@ -214,14 +216,14 @@ def _tensorflow_reads(
         data = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
         data = data.take(take).skip(done).batch(size).prefetch(1)
         options = tf.data.Options()
-        # The default rewriting of the graph fails on byte_offsets (TensorFlow 2.21), and costs 20 ms a file.
+        # The default graph rewriting fails on byte_offsets (TensorFlow 2.21), and costs 20 ms per file.
         options.experimental_optimization.apply_default_optimizations = False
         options.autotune.enabled = False
         try:
             for records in data.with_options(options).as_numpy_iterator():
                 yield records.tolist()
                 done += len(records)
-        # TensorFlow quotes bytes of the file in some messages and then stumbles over them itself.
+        # Some messages of TensorFlow quote bytes of the file that it then fails to decode.
         except (tf.errors.DataLossError, UnicodeDecodeError):
             continue
         except tf.errors.OpError as error:
@@ -231,7 +233,7 @@ def _tensorflow_reads(
 
 
 def _walk(view: mmap.mmap, offset: int) -> int:
-    """Count the records from `offset` on that have an intact length field and lie wholly inside the file."""
+    """Count the records from `offset` on with an intact length field that lie completely inside the file."""
     whole = 0
     while (end := _end_of_record(view, offset)) is not None:
         whole, offset = whole + 1, end
@@ -246,7 +248,7 @@ def _end_of_record(view: mmap.mmap, offset: int) -> int | None:
 
 
 def _what_is_wrong(view: mmap.mmap, offset: int, *, payload: bool) -> tuple[str, int | None]:
-    """Explain why the record at `offset` could not be read, and where the next one starts, if that is known."""
+    """Return why the record at `offset` could not be read, and where the next one starts, if known."""
     size = len(view)
     if payload:
         return "its bytes do not match their checksum (damaged)", _end_of_record(view, offset)
@@ -254,7 +256,7 @@ def _what_is_wrong(view: mmap.mmap, offset: int, *, payload: bool) -> tuple[str,
     if _record_length(head) is not None or (len(head) < 12 and offset > 0):
         return "the file ends inside this record (cut off)", None
     if len(head) == 12:
-        # One flipped bit in the length's checksum: the length itself may still be right, if a record or the end follows.
+        # Perhaps only the length's checksum is damaged: trust the length if a record, or the end of the file, follows.
         following = offset + FRAMING_BYTES + struct.unpack("<Q", head[:8])[0]
         if following == size or (following < size and _record_length(view[following : following + 12]) is not None):
             return "its length field does not match its checksum (damaged)", following
@@ -264,7 +266,7 @@ def _what_is_wrong(view: mmap.mmap, offset: int, *, payload: bool) -> tuple[str,
 
 
 def _record_length(head: bytes) -> int | None:
-    """The length that a record's first 12 bytes give; None if they do not match their checksum."""
+    """Return the length from a record's first 12 bytes; None if the checksum does not match."""
     if len(head) < 12:
         return None
     length, checksum = struct.unpack("<QI", head)
@@ -280,20 +282,20 @@ def _starts_with_record(path: Path) -> bool:
         with gzip.open(path) as file:
             return _record_length(file.read(12)) is not None
     except (OSError, EOFError, zlib.error):
-        # The stream itself is damaged: nothing can be said of what was inside.
+        # The stream itself is damaged, so its contents are unknown.
         return True
 
 
 def unpacked_bytes(path: Path, expected: int) -> int | None:
-    """The number of bytes in a GZIP file, None if it is damaged or cut off; `expected` saves unpacking it to know."""
+    """Return the uncompressed size of a GZIP file, None if it is damaged; `expected` may save decompressing it."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size >= 18:
-            # A stream's last 4 bytes are its unpacked size modulo 2^32 (RFC 1952).
+            # A stream's last 4 bytes are its uncompressed size modulo 2^32 (RFC 1952).
             file.seek(-4, os.SEEK_END)
             if struct.unpack("<I", file.read(4))[0] == expected & 0xFFFFFFFF:
                 return expected
-    # Cut off, padded, or several streams one behind the other.
+    # Truncated, padded, or several streams in a row.
     total = 0
     try:
         with gzip.open(path) as stream:
@@ -305,7 +307,7 @@ def unpacked_bytes(path: Path, expected: int) -> int | None:
 
 
 def _end_of_streams(path: Path) -> int | None:
-    """Return where the streams of a GZIP file end, if all are whole and zeros follow; else None."""
+    """Return the end of a GZIP file's streams if all are intact and only zeros follow; else None."""
     with path.open("rb") as file:
         end, data = 0, file.read(1 << 16)
         while data.startswith(GZIP_MAGIC):
@@ -333,7 +335,7 @@ _MASK_DELTA = 0xA282EAD8
 
 
 def _crc_table() -> NDArray[np.uint32]:
-    """CRC-32C (Castagnoli, reflected polynomial 0x82F63B78) of each byte: (256,) uint32."""
+    """Return the table of CRC-32C (Castagnoli, reflected polynomial 0x82F63B78): (256,) uint32."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, table >> 1 ^ np.uint32(0x82F63B78), table >> 1).astype(np.uint32)
@@ -345,7 +347,7 @@ _CRC_LIST: list[int] = _CRC_TABLE.tolist()
 
 
 def masked_crc32c(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """TFRecord's checksum of each row: rows (n, length) uint8 -> (n,) uint32. One pass over the columns for all rows."""
+    """Return TFRecord's checksum of each row: (n, length) uint8 to (n,) uint32, in one pass over the columns."""
     crc = np.full(len(rows), 0xFFFFFFFF, np.uint32)
     for column in np.ascontiguousarray(rows.T):
         crc = _CRC_TABLE[(crc ^ column) & 0xFF] ^ crc >> 8

@@ -1,4 +1,4 @@
-"""Class names from a CSV: YouTube-8M's own `vocabulary.csv`, or any with the columns `index` and `name`."""
+"""Read class names from a CSV file: YouTube-8M's `vocabulary.csv`, or any with the columns `index` and `name`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Vocabulary:
     path: Path
     sha256: str
     names: list[str]
-    """One per class, blank where the file gives none."""
+    """One per class, blank if the file has none."""
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read a vocabulary. The columns are found by their names, in any case: `index` and `name`; names may be blank.
+    """Read a vocabulary with the columns `index` and `name`, in any case; names may be blank.
 
     Raises:
-        EdgeAfError: it is missing, no such CSV, or an index is not a class number or occurs twice.
+        EdgeAfError: the file is missing or invalid, or an index is not a class number or occurs twice.
     """
     try:
         data = path.read_bytes()
@@ -62,9 +62,9 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def find_vocabulary(folder: Path, year: int) -> Vocabulary | None:
-    """The vocabulary that lies with the source files in `folder`, nearest first.
+    """Return the vocabulary nearest to the source files in `folder`.
 
-    `vocabulary.csv` in the folder or the one above; `vocabulary_YEAR.csv` there or one further up.
+    It may be `vocabulary.csv` in the folder or its parent, or `vocabulary_YEAR.csv` there or one level up.
     """
     folder = folder.absolute()
     for path in _candidates([folder, *folder.parents][:3], year):

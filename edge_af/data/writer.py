@@ -1,7 +1,7 @@
-"""Writes the prepared dataset (see `edge_af.data.dataset`), video by video, in bounded memory.
+"""Write a prepared dataset (see `edge_af.data.dataset`) in bounded memory.
 
-The arrays grow as plain files. Their `.npy` headers are written at the start, with a length of 0, and again at the end:
-numpy leaves room in a header for the first axis to grow (format version 1.0), so its size stays the same.
+The arrays grow as plain files. Their `.npy` headers are written at the start with a length of 0, and again at the end.
+numpy reserves space in a header for the first axis to grow (format version 1.0), so the header's size stays the same.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder, write_json
 
 FILES = {*(f"{stem}.npy" for stem in ARRAYS), INDEX}
-"""Everything a prepared dataset's folder holds."""
+"""All files in a prepared dataset's folder."""
 
 
 class DatasetWriter:
-    """Appends videos to the arrays in a folder.
+    """Append videos to the arrays in a folder.
 
-    Use as a context manager; `finish` makes the arrays readable. OSErrors (no space) come through as they are.
+    Use as a context manager; `finish` makes the arrays readable. An OSError (no space) is raised unchanged.
     """
 
     def __init__(self, folder: Path, dtype: str, *, videos: int = 0, labels: int = 0) -> None:
-        """Start at `videos` videos and `labels` labels: what the files hold beyond that is cut off, so that an
-        interrupted conversion continues from its last recorded state.
+        """Truncate the files to `videos` videos and `labels` labels, the last recorded state of an interrupted
+        conversion.
 
         Raises:
-            EdgeAfError: the files in `folder` hold less than that.
+            EdgeAfError: the files in `folder` hold less.
         """
         self.folder = folder
         self.videos = videos
@@ -56,7 +56,7 @@ class DatasetWriter:
 
     @property
     def largest(self) -> float:
-        """The largest magnitude that a feature may have to be stored."""
+        """Largest magnitude that can be stored."""
         return float(np.finfo(self._dtypes["visual"]).max)
 
     def __enter__(self) -> DatasetWriter:
@@ -69,7 +69,7 @@ class DatasetWriter:
             try:
                 file.close()
             except OSError:
-                # Closing flushes what is buffered. When that fails for want of space the write before it has said so.
+                # Closing flushes the buffers. If that fails for lack of space, an earlier write has raised already.
                 if kind is None:
                     raise
 
@@ -91,13 +91,13 @@ class DatasetWriter:
         self.labels += len(label_values)
 
     def flush(self) -> None:
-        """Bring everything appended so far onto the disk."""
+        """Flush everything to the disk."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
 
     def finish(self) -> None:
-        """Give the headers their final lengths and bring everything onto the disk."""
+        """Write the final lengths to the headers and flush everything to the disk."""
         for stem, file in self._files.items():
             file.seek(0)
             file.write(self._header(stem, self._length(stem)))
@@ -128,7 +128,7 @@ class DatasetWriter:
         return file
 
     def _header(self, stem: str, length: int) -> bytes:
-        """A `.npy` header of version 1.0, of the same size for every length."""
+        """Return a `.npy` header of version 1.0, whose size is the same for every length."""
         buffer = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(self._dtypes[stem])
         np.lib.format.write_array_header_1_0(
@@ -147,7 +147,7 @@ def index_of(
     left_out: list[dict[str, Any]],
     **more: Any,
 ) -> dict[str, Any]:
-    """Build `index.json`. `more` says how the dataset came to be."""
+    """Build the content of `index.json`; `more` describes the dataset's origin."""
     return {
         "schema_version": SCHEMA_VERSION,
         "videos": writer.videos,
@@ -164,10 +164,10 @@ def index_of(
 
 
 def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
-    """Cut `videos` videos of a prepared dataset, chosen by `seed`, into a new one, in their old order. Returns its index.
+    """Write a random sample of a prepared dataset's videos, in their old order, as a new one; return its index.
 
     Raises:
-        EdgeAfError: there are not that many, or `out` is taken.
+        EdgeAfError: there are fewer videos, or `out` is taken.
     """
     if not 1 <= videos <= source.videos:
         raise EdgeAfError(f"--videos {videos}: {source.folder} holds {source.videos} videos.")
