@@ -1,4 +1,4 @@
-"""A trained network to ONNX and TFLite files, in FP32 and INT8, each checked before it is kept.
+"""Export a trained network to ONNX and TFLite files, each checked before it is kept.
 
-One graph is the source of every file, and one set of activation ranges, found on training videos, serves both formats.
+One graph is the source of every file, and one set of activation ranges serves both formats.
 """

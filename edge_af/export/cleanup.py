@@ -1,7 +1,7 @@
-"""Passes that make the traced graph smaller without changing what it computes. Each takes a graph and returns one.
+"""Passes that simplify the traced graph without changing its result. Each takes a graph and returns one.
 
-Behind them every fully connected layer is one `Gemm` in one form: `y = x Wᵀ + b`, W (out, in) and b (out,) constants,
-which is also TFLite's; no BatchNorm, no identity, and no arithmetic on constants is left.
+Afterwards every fully connected layer is one `Gemm` of the form `y = x Wᵀ + b` with constants W (out, in) and b (out,), as
+in TFLite. No BatchNorm, identity or arithmetic on constants is left.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from edge_af.export.graph import Graph, Node, keep_needed, rename_tensors, to_on
 NO_OPS = frozenset({"Identity", "Dropout"})
 GEMM_ATTRIBUTES = {"transB": 1}
 MADE = "val_"
-"""Prefix of the constants that the exporter itself creates: val_0, val_1, …"""
+"""Prefix of constants that the exporter creates: val_0, val_1, …"""
 UNKNOWN_MODULE = "?"
-"""Stands for the module in the name of a node that the exporter's own rewriting made."""
+"""Placeholder for the module in the names of nodes that the exporter created by rewriting."""
 
 
 def clean(graph: Graph) -> Graph:
-    """All passes, in order.
+    """Apply all passes in order.
 
     Raises:
-        EdgeAfError: a layer or a BatchNorm cannot be brought into the form above.
+        EdgeAfError: a layer or a BatchNorm cannot be converted to the form above.
     """
     for step in (
         fold_constants,
@@ -44,7 +44,7 @@ def clean(graph: Graph) -> Graph:
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Compute every node whose inputs are all constants."""
+    """Evaluate nodes whose inputs are all constants."""
     from onnx.reference import ReferenceEvaluator
 
     constants, kept = dict(graph.constants), []
@@ -63,7 +63,7 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def drop_no_ops(graph: Graph) -> Graph:
-    """Take out nodes that hand their input on."""
+    """Remove nodes that return their input."""
     source: dict[str, str] = {}
     kept = []
     for node in graph.nodes:
@@ -76,9 +76,9 @@ def drop_no_ops(graph: Graph) -> Graph:
 
 
 def one_form_of_gemm(graph: Graph) -> Graph:
-    """Bring every `Gemm`, and every `MatMul` of a matrix by constant weights with or without an `Add`, into `y = x Wᵀ + b`.
+    """Convert every `Gemm`, and every `MatMul` by constant weights with or without an `Add`, to `y = x Wᵀ + b`.
 
-    ONNX's Gemm is alpha * A' B' + beta * C; alpha is folded into the weights and beta into the bias.
+    ONNX's Gemm is alpha * A' B' + beta * C. alpha is folded into the weights and beta into the bias.
     """
     graph = _matmuls_to_gemms(graph)
     constants, nodes = dict(graph.constants), []
@@ -136,17 +136,16 @@ def _matmuls_to_gemms(graph: Graph) -> Graph:
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
-    """Take every BatchNorm into the Gemms around it; s = scale / √(variance + ε), t = bias - s * mean.
+    """Fold every BatchNorm into the Gemms around it, with s = scale / √(variance + ε) and t = bias - s * mean.
 
-    * `Gemm, BatchNorm`: into the Gemm, W' = diag(s) W, b' = s b + t.
-    * `Gemm, Relu, BatchNorm`, also through a `Concat`, in front of Gemms: |s| moves back through the ReLU, since
-      |s| max(x, 0) = max(|s| x, 0), and sign(s) and t move forward, W' = W diag(sign(s)), b' = b + W t. Moving all of s
-      forward would be as exact, but would leave the hidden vector without the equal spread over its features that
-      BatchNorm gave it, on which one integer scale for the whole vector depends, and would put that spread into the
-      columns of weights that share one scale a row.
+    * `Gemm, BatchNorm`: W' = diag(s) W, b' = s b + t.
+    * `Gemm, Relu, BatchNorm` before Gemms, also through a `Concat`: |s| moves back through the ReLU, since
+      |s| max(x, 0) = max(|s| x, 0). sign(s) and t move forward: W' = W diag(sign(s)), b' = b + W t. Moving all of s forward
+      would be as exact. But BatchNorm has equalized the spread of the hidden features, which suits their one integer scale.
+      Moving s forward would undo that, and spread the weights' columns, which share one scale per row.
 
     Raises:
-        EdgeAfError: a BatchNorm stands somewhere else.
+        EdgeAfError: a BatchNorm has another position.
     """
     while norm := next((node for node in graph.nodes if node.op == "BatchNormalization"), None):
         graph = _fold_batch_norm(graph, norm)
@@ -220,15 +219,13 @@ def _fold_batch_norm(graph: Graph, norm: Node) -> Graph:
 
 
 def _gemms_behind(graph: Graph, tensor: str) -> list[tuple[Node, int]]:
-    """The Gemms that read a matrix, itself or as part of a concatenation, with the column it begins at."""
+    """Return the Gemms that read a matrix, directly or as part of a concatenation, and the matrix's first column there."""
     found: list[tuple[Node, int]] = []
     shapes, consumers = graph.shapes(batch=1), graph.consumers()
 
     def follow(name: str, first: int) -> None:
         if name in graph.outputs or not consumers[name]:
-            raise EdgeAfError(
-                f"tensor {name!r}: a BatchNorm whose result is an output of the network cannot be folded."
-            )
+            raise EdgeAfError(f"tensor {name!r}: a BatchNorm whose result is a network output cannot be folded.")
         for node in consumers[name]:
             if node.op == "Gemm" and node.inputs.count(name) == 1 and node.inputs[0] == name:
                 found.append((node, first))
@@ -236,16 +233,14 @@ def _gemms_behind(graph: Graph, tensor: str) -> list[tuple[Node, int]]:
                 before = node.inputs[: node.inputs.index(name)]
                 follow(node.outputs[0], first + sum(shapes[part][1] for part in before))
             else:
-                raise EdgeAfError(
-                    f"node {node.name!r} ({node.op}): a BatchNorm in front of this operator cannot be folded."
-                )
+                raise EdgeAfError(f"node {node.name!r} ({node.op}): a BatchNorm before this operator cannot be folded.")
 
     follow(tensor, 0)
     return found
 
 
 def merge_layout_changes(graph: Graph) -> Graph:
-    """One Transpose for two in a row, and one Reshape for two in a row."""
+    """Merge two Transposes in a row, and two Reshapes in a row."""
     producers, consumers = graph.producers(), graph.consumers()
     nodes = []
     for node in graph.nodes:
@@ -262,8 +257,8 @@ def merge_layout_changes(graph: Graph) -> Graph:
 
 
 def fold_factors(graph: Graph) -> Graph:
-    """Take a number that a matrix product is divided by or multiplied with, such as the attention's √d, into the layer that its
-    first factor comes from: c (A B) = (c A) B, and c (x Wᵀ + b) = x (c W)ᵀ + c b for the features that A is made of."""
+    """Fold a constant factor of a matrix product, such as the attention's 1/√d, into the layer that computes its first factor:
+    c (A B) = (c A) B, and c (x Wᵀ + b) = x (c W)ᵀ + c b for the features that form A."""
     constants, nodes = dict(graph.constants), list(graph.nodes)
     for node in graph.nodes:
         product = graph.producers().get(node.inputs[0]) if node.op in ("Div", "Mul") else None
@@ -283,7 +278,7 @@ def fold_factors(graph: Graph) -> Graph:
             scaled[features] *= factor
             names[position] = _store(constants, readers, names[position], layer, role, scaled)
         nodes[at] = replace(nodes[at], inputs=(data, *names))
-        # The product gives the name of what it was divided into.
+        # The product takes the output name of the division.
         nodes = [
             replace(each, outputs=node.outputs) if each.name == product.name else each
             for each in nodes
@@ -293,9 +288,9 @@ def fold_factors(graph: Graph) -> Graph:
 
 
 def _features_of(graph: Graph, tensor: str) -> tuple[Node, NDArray[np.intp]] | None:
-    """The Gemm that a tensor is made of, and which of its output features, if they go nowhere else.
+    """Return the Gemm that a tensor comes from, and which of its output features, if nothing else reads them.
 
-    Found by sending the features' numbers through the operators in between, which only move values about.
+    The operators in between only move values, so feature numbers are sent through them.
     """
     from onnx.reference import ReferenceEvaluator
 
@@ -307,7 +302,7 @@ def _features_of(graph: Graph, tensor: str) -> tuple[Node, NDArray[np.intp]] | N
         name = node.inputs[0]
     if node is None or node.op != "Gemm":
         return None
-    # Nothing else may read them on the way; a split's other parts are others' features, which is looked at below.
+    # Nothing else may read the values on the way. A split's other parts are other features, which are checked below.
     alone = [tensor, *(step.inputs[0] for step in between)]
     if any(len(consumers[each]) != 1 or each in graph.outputs for each in alone):
         return None
@@ -326,10 +321,10 @@ def _features_of(graph: Graph, tensor: str) -> tuple[Node, NDArray[np.intp]] | N
 
 
 def name_by_layer(graph: Graph) -> Graph:
-    """Name every node and tensor after where it stands in the network: a Gemm and its output after its weights.
+    """Name every node and tensor by its place in the network; a Gemm and its output by its weights.
 
-    `visual.fc1.weight` makes `visual.fc1`; other nodes come called `module.operator#number` and get a number only where
-    one module has several of a kind. Inputs, outputs and trained parameters keep their names.
+    `visual.fc1.weight` gives `visual.fc1`. Other nodes arrive as `module.operator#number` and keep the number only if
+    their module has several of a kind. Inputs, outputs and trained parameters keep their names.
     """
     seen = Counter([*graph.constants, *graph.inputs, *graph.outputs])
     names: dict[str, str] = {}
@@ -363,7 +358,7 @@ def _is_trained(tensor: str) -> bool:
 def _store(
     constants: dict[str, NDArray[Any]], readers: Counter[str], name: str, node: Node, role: str, array: NDArray[Any]
 ) -> str:
-    """Keep a changed constant under its old name, or under a name of the node's own if other nodes read it too."""
+    """Store a changed constant under its old name, or under a new one if other nodes read it too."""
     if readers[name] > 1:
         name = f"{node.name}.{role}"
         readers[name] = 1

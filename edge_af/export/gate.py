@@ -1,4 +1,4 @@
-"""The accuracy gate: what a quantized file may lose of GAP@20, measured on the file itself."""
+"""The accuracy gate: limit the GAP@20 that a quantized file loses, measured on the file itself."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from edge_af.runtime import load, score_all
 
 @dataclass(frozen=True)
 class GateData:
-    """Labeled videos, and how much GAP@20 a file may lose on them."""
+    """Labeled videos, and the GAP@20 that a file may lose on them."""
 
     dataset: Dataset
     rows: NDArray[np.int64]
     max_gap_drop: float
-    """Against the FP32 file of the same format."""
+    """Largest loss against the FP32 file of the same format."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class GateData:
 
 
 def measured_gap(path: Path, data: GateData) -> float:
-    """GAP@20 of a file on the gate's videos.
+    """Return a file's GAP@20 on the gate's videos.
 
     Raises:
         GateFailed: a score is NaN.
@@ -53,21 +53,21 @@ def hold(
     worst_first: Callable[[], list[str]] | None,
     write: Callable[[Plan], None],
 ) -> tuple[Gate, Plan]:
-    """Measure a file, and put its layers back to float, worst first, until it loses no more than the gate allows.
+    """Measure a file, and return its layers to float, worst first, until its loss is within the limit.
 
     Args:
-        path: the file as `made` has it.
+        path: the file, written as planned in `made`.
         reference: GAP@20 of the FP32 file of the same format.
         made: the file's plan.
-        data: the gate.
-        worst_first: gives the layers in the order in which they go back; None if they cannot.
+        data: gate videos and limit.
+        worst_first: returns the layers in the order in which they return to float; None if they cannot.
         write: writes the file again.
 
     Returns:
-        What was measured, and the plan of the file as it is now.
+        The measurement, and the plan of the final file.
 
     Raises:
-        GateFailed: the loss is too large, and only a file with nothing quantized would be left to try.
+        GateFailed: the loss is too large even with a single quantized layer left.
     """
     kept: list[str] = []
     lost: list[float] = []
@@ -88,6 +88,6 @@ def hold(
                 "Nothing was kept. Export with another recipe, or allow a larger loss."
             )
         kept.append(left[0])
-        say(f"{path.name}: loses {lost[-1]:.5f} GAP@20, more than {data.max_gap_drop:g}: {left[0]} goes back to float")
+        say(f"{path.name}: loses {lost[-1]:.5f} GAP@20, more than {data.max_gap_drop:g}: {left[0]} returns to float")
         made = replace(made, layers={name: layer for name, layer in made.layers.items() if name != left[0]})
         write(made)

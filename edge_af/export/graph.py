@@ -1,8 +1,7 @@
-"""A graph in memory: ONNX's nodes and names, with the weights as numpy arrays beside them.
+"""An in-memory graph: ONNX nodes and names, with the weights as separate numpy arrays.
 
-Clean-up, ranges, quantization and the lowering to TFLite all work on this. Weights stay views of the trained parameters
-until a pass changes them, so that a network of 341 million parameters is not copied at every step, as ONNX's own
-protobuf messages would have it.
+Cleanup, ranges, quantization and the lowering to TFLite all use it. Weights stay views of the trained parameters until a
+pass changes them. ONNX's own protobuf messages would copy a network of 341 million parameters at every step.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ IR_VERSION = 10
 BATCH = "n"
 PROTOBUF_LIMIT = 2**31 - 1
 ROOM = 2**20
-"""For all of a file but the weights."""
+"""Bytes reserved for everything in a file except the weights."""
 
 Shape = tuple[int | None, ...]
-"""None stands for the batch."""
+"""None is the batch dimension."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One ONNX operator. Inputs that are left out are empty strings, as in ONNX."""
+    """An ONNX operator. Omitted inputs are empty strings, as in ONNX."""
 
     op: str
     name: str
@@ -40,12 +39,12 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     domain: str = ""
-    """Domain of the operator; ONNX's own when empty."""
+    """Domain of the operator; empty for ONNX's own."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A network in topological order. Every tensor is float32 unless a constant says otherwise."""
+    """A network in topological order. Every tensor is float32, except for constants of other types."""
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, NDArray[Any]]
@@ -53,11 +52,11 @@ class Graph:
     outputs: Mapping[str, Shape]
 
     def producers(self) -> dict[str, Node]:
-        """Tensor name to the node that makes it; constants and inputs have none."""
+        """Map tensor names to the nodes that compute them; constants and inputs have none."""
         return {output: node for node in self.nodes for output in node.outputs}
 
     def consumers(self) -> dict[str, list[Node]]:
-        """Tensor name to the nodes that read it; empty for a tensor that is only an output of the graph."""
+        """Map tensor names to the nodes that read them; empty for tensors that are only graph outputs."""
         found: dict[str, list[Node]] = {name: [] for name in (*self.constants, *self.inputs)}
         found.update({output: [] for node in self.nodes for output in node.outputs})
         for node in self.nodes:
@@ -67,18 +66,18 @@ class Graph:
         return found
 
     def gemms(self) -> list[Node]:
-        """The fully connected layers, in topological order."""
+        """Return the fully connected layers in topological order."""
         return [node for node in self.nodes if node.op == "Gemm"]
 
     def activations(self) -> list[str]:
-        """Every tensor that depends on the inputs, inputs first."""
+        """Return every tensor that depends on the inputs, inputs first."""
         return [*self.inputs, *(output for node in self.nodes for output in node.outputs if output)]
 
     def shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor for a batch of so many videos.
+        """Return the shape of every tensor for a batch of this size.
 
         Raises:
-            EdgeAfError: a shape does not follow from the inputs' shapes.
+            EdgeAfError: a shape cannot be inferred from the inputs' shapes.
         """
         model = to_onnx(self, batch=batch, weights_as_inputs=True)
         try:
@@ -100,7 +99,7 @@ class Graph:
 
 
 def keep_needed(graph: Graph) -> Graph:
-    """Without nodes and constants that no output depends on."""
+    """Remove nodes and constants that no output depends on."""
     needed = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
@@ -112,7 +111,7 @@ def keep_needed(graph: Graph) -> Graph:
 
 
 def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """With tensors renamed wherever they occur; those that `names` does not hold keep theirs."""
+    """Rename the tensors in `names` wherever they occur."""
 
     def new(tensors: Iterable[str]) -> tuple[str, ...]:
         return tuple(names.get(name, name) for name in tensors)
@@ -132,13 +131,13 @@ def to_onnx(
     weights_as_inputs: bool = False,
     extra_outputs: Iterable[str] = (),
 ) -> onnx.ModelProto:
-    """The graph as an ONNX model.
+    """Convert a graph to an ONNX model.
 
     Args:
-        graph: what to write.
-        batch: a fixed batch; None leaves it open under the name `n`.
-        weights_as_inputs: declare float constants as inputs, to be given at every run: the message then holds no weights.
-        extra_outputs: tensors to give out beside the graph's outputs.
+        graph: the graph.
+        batch: fixed batch size; None for a free dimension named `n`.
+        weights_as_inputs: declare float constants as inputs to pass at every run, so that the message holds no weights.
+        extra_outputs: additional tensors to return.
     """
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
 
@@ -179,10 +178,10 @@ def to_onnx(
 
 
 def save_onnx(graph: Graph, path: Path) -> None:
-    """Write one self-contained ONNX file: weights inside, nothing that depends on when or where it was written.
+    """Write one self-contained ONNX file. Its bytes do not depend on when or where it was written.
 
     Raises:
-        EdgeAfError: it would pass the 2 GB that a protobuf message may have.
+        EdgeAfError: the file would exceed the 2 GB limit of protobuf.
     """
     size = sum(array.nbytes for array in graph.constants.values())
     if size > PROTOBUF_LIMIT - ROOM:

@@ -17,11 +17,11 @@ class ExportOptions:
     """The options of `edge-af export`."""
 
     out: Path = option("Export folder to write.")
-    int8: bool = option("Write INT8 files too, by the recipe that is best in each format.", default=False, group=FILES)
-    int4: bool = option("Write INT4 files too; rounded on calibration videos where given.", default=False, group=FILES)
+    int8: bool = option("Write INT8 files too, with each format's default recipe.", default=False, group=FILES)
+    int4: bool = option("Write INT4 files too, rounded on calibration videos if given.", default=False, group=FILES)
     fp16: bool = option("Write FP16 files too.", default=False, group=FILES)
     recipe: tuple[str, ...] = option(
-        "Recipe, by name or YAML file, instead of its precision's default. Repeatable.",
+        "Recipe name or YAML file, instead of the precision's default. Repeatable.",
         default=(),
         metavar="[FORMAT=]NAME|FILE",
         group=FILES,
@@ -48,22 +48,22 @@ class ExportOptions:
     calibration_videos: int = option("Number of calibration videos.", default=512, at_least=1, group=RANGES)
     seed: int = option("Random seed for sampling the calibration videos.", default=0, at_least=0, group=RANGES)
     any_calibration_data: bool = option(
-        "Accept calibration data that the run was not trained on.", default=False, group=RANGES
+        "Accept calibration data other than the run's training data.", default=False, group=RANGES
     )
     ranges: Path | None = option(
         "ranges.json of an earlier export, instead of calibration data.", default=None, group=RANGES
     )
     max_gap_drop: float | None = option(
-        "Largest drop of GAP@20 against FP32; layers return to float until it holds.",
+        "Largest GAP@20 loss against FP32; layers return to float until it holds.",
         default=None,
         at_least=0,
         group=GATE,
     )
     gate_data: Path | None = option(
-        "Prepared data to measure that drop on; not data that you report on.", default=None, group=GATE
+        "Prepared data to measure that loss on, other than the data you report on.", default=None, group=GATE
     )
     sensitivity_videos: int = option(
-        "Number of videos for the table of each layer's sensitivity; 0 for no table.",
+        "Number of videos to measure each layer's sensitivity on; 0 for none.",
         default=256,
         at_least=0,
         group=GATE,
@@ -78,9 +78,9 @@ class ExportOptions:
 
     @property
     def precisions(self) -> list[str]:
-        """The precisions asked for by their own flags."""
+        """The precisions requested by flags."""
         return [name for name in ("int8", "int4", "fp16") if getattr(self, name)]
 
     def __post_init__(self) -> None:
         if (self.max_gap_drop is None) != (self.gate_data is None):
-            raise EdgeAfError("--max-gap-drop and --gate-data go together: how much, and on which videos.")
+            raise EdgeAfError("--max-gap-drop and --gate-data need each other.")

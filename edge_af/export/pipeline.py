@@ -1,4 +1,4 @@
-"""The whole of an export: one trained network in, checked files and their manifest out."""
+"""Export one trained network to checked files and their manifest."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ from edge_af.runtime.ort import PAIR_LIMIT
 
 RANGES = "ranges.json"
 OURS = ("*.onnx", "*.tflite", RANGES, SENSITIVITY, MANIFEST)
-"""Files that `overwrite` may replace in an export folder."""
+"""Files in an export folder that `overwrite` may replace."""
 SENSITIVITY_VIDEOS = 256
-"""Videos that a layer's sensitivity is measured on unless another number is asked for."""
+"""Default number of videos to measure each layer's sensitivity on."""
 TRIED = 16
-"""Videos on which each file's scores are compared with the network's."""
+"""Number of videos on which each file's scores are compared with the network's."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file to make. `recipe` None is FP32."""
+    """A file to write; `recipe` is None for FP32."""
 
     format: str
     recipe: Recipe | None
@@ -80,55 +80,56 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Written:
-    """Facts of a file that the checks need once the graph is gone."""
+    """Facts about a file for the checks, which run after the graph has been freed."""
 
     item: Wanted
     path: Path
     weight_bytes: Mapping[str, int]
-    """Bytes of each fully connected layer's weights, as the file holds them, without scales."""
+    """Bytes of each fully connected layer's weights in the file, without scales."""
     integer_layers: list[str]
-    """Those that are meant to run in integers."""
+    """Layers that must run in integers."""
     gate: Gate | None = None
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Files that an export writes, and how."""
+    """What an export writes."""
 
     cpu: str
     """Processor of the quantized ONNX files, a key of `to_onnx.ACTIVATION_TYPE`."""
     formats: tuple[str, ...] = tuple(FORMATS)
-    """Formats to write, of `artifacts.FORMATS`."""
+    """Formats to write, keys of `artifacts.FORMATS`."""
     recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
-    """Recipes of the quantized files, by format. FP32 is always written."""
+    """Recipes of the quantized files by format; FP32 files are always written."""
     calibration: CalibrationData | None = None
-    """Needed by recipes with static activations (or `ranges_file`), `gptq` rounding or bias correction."""
+    """Calibration videos; recipes with static activations (unless `ranges_file` is given), `gptq` rounding or bias
+    correction need them."""
     ranges_file: Path | None = None
-    """`ranges.json` of an earlier export of this network, instead of finding ranges."""
+    """`ranges.json` of an earlier export of this network, used instead of finding ranges."""
     gate: GateData | None = None
     """Accuracy gate of each quantized file."""
     sensitivity_videos: int = 0
-    """Number of videos for the layers' sensitivity, from the gate or else the calibration data; 0 for none."""
+    """Number of gate (or else calibration) videos to measure each layer's sensitivity on; 0 for none."""
     integer_io: bool = False
-    """True for INT8 inputs and outputs of quantized TFLite files. All their layers must be static."""
+    """True for INT8 inputs and outputs of quantized TFLite files, whose layers must all be static."""
     overwrite: bool = False
     """True to replace the files of an earlier export."""
 
 
 def export_network(network: nn.Module, run: Run, out: Path, request: ExportRequest) -> Manifest:
-    """Write a network's files, `ranges.json`, `sensitivity.json` and `manifest.json` to the folder `out`, all or none.
+    """Write a network's files, `ranges.json`, `sensitivity.json` and `manifest.json` to the folder `out`, atomically.
 
     Args:
-        network: in eval mode, visual (n, 1024) and audio (n, 128) to logits (n, classes). It is freed after
-            tracing if the caller keeps no reference, so that a large network needs less memory.
-        run: the network's run, for the manifest.
+        network: in eval mode, maps visual (n, 1024) and audio (n, 128) to logits (n, classes). To save memory, it is
+            freed after tracing if the caller keeps no reference.
+        run: the network's run, recorded in the manifest.
         out: export folder to write.
-        request: see `ExportRequest`.
+        request: what to write.
 
     Raises:
         EdgeAfError: the calibration data is missing or of other classes, the network cannot be written, or `out` exists.
-        GateFailed: a file's scores are not the network's, a layer that was to run in integers does not, or a file loses
-            more than the gate allows.
+        GateFailed: a file's scores differ from the network's, a layer does not run in integers as planned, or a file
+            loses more than the gate allows.
     """
     calibration, gate, cpu = request.calibration, request.gate, request.cpu
     wanted = [Wanted(format, None) for format in request.formats]
@@ -137,12 +138,12 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
         for format in request.formats
         for recipe in request.recipes.get(format, ())
     ]
-    check_utf8_name(out.absolute())  # Every file is loaded before it is kept.
+    check_utf8_name(out.absolute())  # Every file is loaded before it is kept, so the runtimes must be installed.
     wanted = _that_fit(wanted, network, gate)
     names = _file_names(run.model, wanted)
     static = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_ranges]
     if static and calibration is None and request.ranges_file is None:
-        raise EdgeAfError(f"recipe {static[0].name} needs training videos to find ranges on: pass --calibration-data.")
+        raise EdgeAfError(f"recipe {static[0].name} finds ranges on training videos: pass --calibration-data.")
     by_inputs = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_inputs]
     if by_inputs and calibration is None:
         raise EdgeAfError(
@@ -190,7 +191,7 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
         if gate is not None:
             written = writer.through_gate(written, gate)
         del writer
-        # What the checks load takes the graph's place in memory.
+        # Free the graph before the checks load the files.
         del graph
         gc.collect()
         files = [_checked(one, cpu, layers, (features, scores)) for one in written]
@@ -211,10 +212,10 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
 
 
 def _that_fit(wanted: list[Wanted], network: nn.Module, gate: GateData | None) -> list[Wanted]:
-    """The files without those in FP32, where these would pass the 2 GB that an ONNX or TFLite file may have.
+    """Drop the FP32 files if they would exceed the 2 GB limit of ONNX and TFLite files.
 
     Raises:
-        EdgeAfError: there are no others, or the gate needs one to compare with.
+        EdgeAfError: no files are left, or the gate needs an FP32 file to compare with.
     """
     size = sum(parameter.numel() * 4 for parameter in network.parameters())
     if size <= PROTOBUF_LIMIT - ROOM:
@@ -224,16 +225,16 @@ def _that_fit(wanted: list[Wanted], network: nn.Module, gate: GateData | None) -
     if not left:
         raise EdgeAfError(f"{large}. Export it quantized: --int8 or --int4.")
     if gate is not None:
-        raise EdgeAfError(f"{large}; without an FP32 file there is nothing that --max-gap-drop could compare with.")
+        raise EdgeAfError(f"{large}; without an FP32 file, --max-gap-drop has nothing to compare with.")
     warn(f"{large}: it is left out.")
     return left
 
 
 def _file_names(model: str, wanted: list[Wanted]) -> list[str]:
-    """`MODEL-PRECISION.FORMAT`, with the whole name of the recipe where two would be called the same.
+    """Name files `MODEL-PRECISION.FORMAT`, with the recipe's full name if two would be equal.
 
     Raises:
-        EdgeAfError: two recipes of one name.
+        EdgeAfError: two recipes have the same name.
     """
 
     def name(item: Wanted, what: str) -> str:
@@ -252,7 +253,7 @@ def _file_names(model: str, wanted: list[Wanted]) -> list[str]:
 
 
 def _videos_to_try(calibration: CalibrationData | None) -> Features:
-    """Features of a few training videos; random ones of the same spread without calibration data."""
+    """Return features of a few training videos; without calibration data, random ones of the same spread."""
     if calibration is not None:
         return calibration.dataset.features(calibration.rows[:TRIED])
     random = np.random.default_rng(0)
@@ -270,7 +271,7 @@ def _measuring(graph: Graph, request: ExportRequest) -> SensitivityTest | None:
 
 
 class Writer:
-    """Writes files of one graph and, where it is told to, measures what each layer's quantization costs."""
+    """Writes the files of one graph and, on request, measures the cost of quantizing each layer."""
 
     def __init__(
         self,
@@ -286,9 +287,9 @@ class Writer:
         self._plan, self._plan_of = NOTHING_QUANTIZED, ("", False, 0)
 
     def write(self, wanted: list[Wanted], paths: list[Path]) -> list[Written]:
-        """Each file, in the order of `paths`."""
+        """Write each file, in the order of `paths`."""
         written = []
-        # Files of one recipe one after the other, so that they share its plan, and only one plan is held at a time.
+        # Files of one recipe follow each other and share its plan, so that only one plan is in memory.
         for item, path in sorted(zip(wanted, paths, strict=True), key=lambda pair: self._key(pair[0])):
             made = self._planned(item)
             written.append(self._write(item, path, made))
@@ -302,10 +303,10 @@ class Writer:
         return sorted(written, key=lambda one: paths.index(one.path))
 
     def through_gate(self, written: list[Written], data: GateData) -> list[Written]:
-        """The files once each loses no more than `data` allows.
+        """Return the files after bringing each one's loss within the gate's limit.
 
         Raises:
-            GateFailed: one of them does, whatever goes back to float.
+            GateFailed: a file's loss stays too large, whichever layers return to float.
         """
         reference = {one.item.format: measured_gap(one.path, data) for one in written if one.item.recipe is None}
         return [
@@ -320,7 +321,7 @@ class Writer:
         def order() -> list[str]:
             return worst_first(list(measuring.rows(item.format, recipe, made)))
 
-        # With INT8 inputs and outputs there is no float layer.
+        # With INT8 inputs and outputs, no layer can be float.
         found, kept = hold(
             one.path,
             reference,
@@ -349,12 +350,12 @@ class Writer:
         return self._plan
 
     def _key(self, item: Wanted) -> tuple[str, bool, int]:
-        """A key that is equal for files with the same plan. `repr` keeps the order of the recipe's layer patterns, which
-        neither the recipe's name nor `==` does."""
+        """Return a key that is equal for files with the same plan. `repr` keeps the order of the recipe's layer patterns,
+        unlike the recipe's name and `==`."""
         return repr(item.recipe), item.integer_io, self._pair_limit(item)
 
     def _pair_limit(self, item: Wanted) -> int:
-        """The file's `pair_limit`, see `plan`; `NO_PAIR_LIMIT` if no layer would change."""
+        """Return the file's `pair_limit`, see `plan`; `NO_PAIR_LIMIT` if it would change no layer."""
         if item.recipe is None or item.format != "onnx" or self._cpu != "x86-64":
             return NO_PAIR_LIMIT
         inputs = {gemm.name: self._graph.constants[gemm.inputs[1]].shape[1] for gemm in self._graph.gemms()}
@@ -375,14 +376,16 @@ class Writer:
 def _say_what_blocks_do_not_fit(graph: Graph, recipe: Recipe, made: Plan) -> None:
     forms = recipe.forms_of([gemm.name for gemm in graph.gemms()])
     if other := [name for name, layer in made.layers.items() if forms[name].weights != layer.form.weights]:
-        say(f"{recipe.name}: held as INT8, as their inputs are no whole number of blocks: {', '.join(other)}")
+        say(
+            f"{recipe.name}: stored as INT8, because their inputs are not a multiple of the block size: {', '.join(other)}"
+        )
 
 
 def write_file(graph: Graph, made: Plan, format: str, path: Path, cpu: str, integer_io: bool = False) -> None:
-    """Write a clean graph as a plan has it; `cpu` and `integer_io` as for `ExportRequest`.
+    """Write a clean graph with a plan applied; for `cpu` and `integer_io` see `ExportRequest`.
 
     Raises:
-        EdgeAfError: the graph cannot be written in that format.
+        EdgeAfError: the graph cannot be written in this format.
     """
     if format == "tflite":
         write_tflite(graph, path, made, integer_io=integer_io)
@@ -396,7 +399,7 @@ def _checked(
     layers: list[str],
     tried: tuple[Features, NDArray[np.float32]],
 ) -> ArtifactFile:
-    """A file's entry in the manifest, once it is known to do what it is meant to do."""
+    """Check a file, and return its entry for the manifest."""
     item, path = written.item, written.path
     difference = proof.largest_difference(path, *tried)
     if item.recipe is None:
@@ -406,12 +409,12 @@ def _checked(
     elif item.recipe is not None:
         execution = proof.onnx_execution(path, layers, cpu)
     else:
-        # Nothing in it could run in integers, and reading it back would write another copy of its weights.
+        # An FP32 file runs nothing in integers, and reading it back would write another copy of its weights.
         execution = proof.Execution((), tuple(layers))
     proof.check_integer(path.name, execution, written.integer_layers)
     if execution.undelegated:
         names = ", ".join(sorted(set(execution.undelegated)))
-        warn(f"{path.name}: {len(execution.undelegated)} operators run outside XNNPACK, which is slower: {names}")
+        warn(f"{path.name}: {len(execution.undelegated)} operators run in slower kernels outside XNNPACK: {names}")
     integer_bytes = sum(written.weight_bytes[layer] for layer in execution.integer_layers)
     return ArtifactFile(
         path=path.name,

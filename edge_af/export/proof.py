@@ -1,4 +1,4 @@
-"""Proof of an exported file in its runtime: which layers run in integers, and whether the scores are still the network's."""
+"""Check an exported file in its runtime: which layers run in integers, and whether its scores match the network's."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ INTEGER_KERNELS = frozenset(
     {"QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "ConvInteger"}
 )
 UNSIGNED_WEIGHT = "_s8_2_u8"
-"""Suffix that ONNX Runtime gives the name of a weight that it makes unsigned, see `edge_af.runtime.ort`."""
+"""Suffix of a weight that ONNX Runtime converts to unsigned, see `edge_af.runtime.ort`."""
 FP32_LIMIT = 1e-5
-"""Largest difference that rounding may make in an FP32 file's scores; a wrong lowering is off by far more."""
+"""Largest score difference in an FP32 file that rounding explains; a wrong lowering causes far more."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Execution of a file by its runtime."""
+    """How a runtime executes a file."""
 
     integer_layers: tuple[str, ...]
     """Fully connected layers with integer kernels."""
     float_layers: tuple[str, ...]
     undelegated: tuple[str, ...] = ()
-    """TFLite operators that XNNPACK left to LiteRT's own, slower kernels; always empty for ONNX."""
+    """TFLite operators that run in LiteRT's slower built-in kernels instead of XNNPACK; empty for ONNX."""
 
 
 def onnx_execution(path: Path, layers: list[str], cpu: str) -> Execution:
-    """Read back the graph as ONNX Runtime optimizes it.
+    """Read the execution from the graph that ONNX Runtime optimized.
 
     Args:
         path: the ONNX file.
         layers: names of the graph's fully connected layers.
-        cpu: the kind of processor it is for. On x86, ONNX Runtime would turn signed activations into unsigned ones before
-            it looks for integer kernels, which it does not do on ARM: for `arm64` it is told to leave them, as there.
+        cpu: processor kind of the file. Unlike on ARM, ONNX Runtime on x86 converts signed activations to unsigned ones
+            before it selects integer kernels. For `arm64` this is switched off, to see what ARM would run.
     """
     import onnx
 
@@ -70,11 +70,11 @@ def _computes_in_integers(node: Any) -> bool:
 
 
 def tflite_execution(path: Path, layers: list[str]) -> Execution:
-    """Read back LiteRT's operators after XNNPACK took its share of them; arguments as for `onnx_execution`.
+    """Read the execution from LiteRT's operators after XNNPACK was applied; arguments as for `onnx_execution`.
 
-    A layer runs in integers if its weights are INT8 or INT4 and either its input and output are INT8 too, or its input is
-    float and it asks for it to be quantized at run time. Integer weights that are made float first save space and no
-    arithmetic, and what becomes of them in a layer that does not ask is each runtime's own choice: neither counts.
+    A layer runs in integers if its weights are INT8 or INT4, and either its input and output are INT8, or its input is float
+    and the operator asks for quantization at run time. Integer weights that are dequantized first save only space. In a
+    layer that does not ask, each runtime decides. Neither counts.
     """
     interpreter = interpreter_class()(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
@@ -85,8 +85,8 @@ def tflite_execution(path: Path, layers: list[str]) -> Execution:
 
 
 def _integer_weights(path: Path) -> set[str]:
-    """Names of the weights that a file's fully connected operators multiply in integers."""
-    # Read from the file: the interpreter says INT8 of INT4 tensors, and nothing of options.
+    """Return the names of the weights that a file's fully connected operators multiply in integers."""
+    # Read from the file, because the interpreter reports INT4 tensors as INT8 and does not report options.
     from ai_edge_litert import schema_py_generated as schema
 
     kinds, integer = schema.TensorType, (schema.TensorType.INT8, schema.TensorType.INT4)
@@ -112,14 +112,14 @@ def _integer_weights(path: Path) -> set[str]:
 
 
 def _originals(operators: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The operators of the file, in its order: LiteRT lists the delegates that replace them after them."""
+    """Return the file's operators in order, without the delegates that LiteRT lists after them."""
     return [op for op in operators if op["op_name"] != "DELEGATE"]
 
 
 def _undelegated(operators: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Names of the operators outside every delegate.
+    """Return the names of the operators outside every delegate.
 
-    Inside a delegate is what its outputs depend on, up to its inputs.
+    An operator is inside a delegate if the delegate's outputs depend on it, up to the delegate's inputs.
     """
     originals = _originals(operators)
     producer = {int(output): at for at, op in enumerate(originals) for output in op["outputs"]}
@@ -140,28 +140,28 @@ def _undelegated(operators: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def check_integer(file: str, execution: Execution, meant: list[str]) -> None:
-    """Refuse a file in which a layer that was to run in integers does not.
+    """Refuse a file in which a layer does not run in integers as planned.
 
     Raises:
-        GateFailed: naming those layers.
+        GateFailed: names those layers.
     """
     if fallen := [layer for layer in meant if layer not in execution.integer_layers]:
         raise GateFailed(
-            f"{file}: {len(fallen)} of {len(meant)} layers that were to run in integers run in float: {', '.join(fallen)}.\n"
+            f"{file}: {len(fallen)} of {len(meant)} layers run in float instead of integers: {', '.join(fallen)}.\n"
             "Name them `float` under `layers:` in the recipe if that is wanted, or export with another recipe."
         )
 
 
 def largest_difference(path: Path, features: Features, scores: NDArray[np.float32]) -> float:
-    """Largest difference between a file's scores of n videos and `scores` (n, classes)."""
+    """Return the largest difference between a file's scores of n videos and `scores` (n, classes)."""
     return float(np.abs(score_all(load(path), features) - scores).max())
 
 
 def check_agreement(file: str, difference: float) -> None:
-    """Refuse an FP32 file whose scores are not the network's.
+    """Refuse an FP32 file whose scores differ from the network's.
 
     Raises:
-        GateFailed: the difference passes what rounding can make.
+        GateFailed: the difference is larger than rounding explains.
     """
     if not difference <= FP32_LIMIT:
         raise GateFailed(

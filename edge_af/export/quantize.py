@@ -1,9 +1,11 @@
-"""The arithmetic of integers, shared by both formats: what is made of each layer's weights, bias and activations.
+"""Quantization shared by both formats: integers for each layer's weights, bias and activations.
 
-A real number r is held as an integer q with r = scale * (q - zero_point). Weights are symmetric (zero_point 0), INT8 with
-one scale an output feature, or INT4 with that or with one scale a block of inputs; an activation has one scale and zero
-point for the whole tensor; a bias is INT32 on the scale of the sums it is added to, input scale * weight scale (Jacob et
-al. 2018, arXiv:1712.05877, section 2).
+An integer q stands for the real number r = scale * (q - zero_point) (Jacob et al. 2018, arXiv:1712.05877, section 2).
+
+* Weights are symmetric (zero_point 0). INT8 has one scale per output feature. INT4 has that, or one scale per block of
+  inputs.
+* An activation has one scale and one zero point for the whole tensor.
+* A bias is INT32 on the scale of the sums it is added to: input scale * weight scale.
 """
 
 from __future__ import annotations
@@ -21,31 +23,31 @@ from edge_af.export.ranges import Histogram, Ranges
 from edge_af.export.recipes import Form, RangeChoice, Recipe
 
 Span = tuple[int, int]
-"""The least and the greatest integer that a weight may be."""
+"""Least and greatest integer of a weight."""
 
 SPAN: dict[str, Span] = {"int8": (-127, 127), "int4": (-8, 7)}
-"""Integer ranges by weight type. With -8, INT4 steps are an eighth finer where a block's largest weight is negative."""
+"""Integer ranges by weight type. Including -8 makes INT4 steps an eighth finer where a block's largest weight is negative."""
 NO_PAIR_LIMIT = 127
 """The full range of INT8 weights."""
 BIAS_LIMIT = 2**30
-"""Largest bias in integer steps: leaves as much again of INT32 for the sum of products."""
+"""Largest bias in integer steps, which leaves half of INT32's range for the sum of products."""
 SHARES = tuple(share / 100 for share in range(100, 19, -1))
-"""Shares of the full range to try for the least squared error; the largest of equals is taken."""
+"""Shares of the full range to try for the least squared error; ties go to the largest."""
 LEVELS = 256
 """Number of levels of INT8."""
 ROWS = 256
-"""Weight rows quantized at a time, which bounds the memory of intermediate arrays."""
+"""Weight rows quantized at a time, to bound memory."""
 
 Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
-"""Integers (out, in), and scales: (out,), or (out, in / block)."""
+"""Integers (out, in) and scales, (out,) or (out, in / block)."""
 
 Rounded = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]
-"""As `Quantized`, and the bias (out,) that goes with them."""
+"""As `Quantized`, with the matching bias (out,)."""
 
 
 @dataclass(frozen=True)
 class FloatLayer:
-    """A fully connected layer as it was trained, y = x Wᵀ + b."""
+    """A fully connected layer as trained, y = x Wᵀ + b."""
 
     name: str
     weight: NDArray[np.float32]
@@ -55,12 +57,12 @@ class FloatLayer:
 
 
 WeightQuantizer = Callable[[FloatLayer, Form, Span, "NDArray[np.float64] | float"], Rounded]
-"""Quantizes one layer's weights; span and least scales as for `quantize_weight`."""
+"""Quantizes one layer's weights; for span and least scales see `quantize_weight`."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Scale and zero point of a tensor held as INT8; as UINT8 the zero point is 128 more."""
+    """Scale and zero point of an INT8 tensor; as UINT8, the zero point is 128 higher."""
 
     scale: float
     zero_point: int
@@ -68,18 +70,18 @@ class Affine:
 
 @dataclass(frozen=True)
 class Layer:
-    """A fully connected layer's numbers as they are written."""
+    """A fully connected layer's numbers as written to the file."""
 
     form: Form
-    """Storage form: the recipe's, or INT8 where the recipe's blocks do not divide its inputs."""
+    """The recipe's form, or INT8 if the recipe's blocks do not divide the inputs."""
     weight: NDArray[np.int8] | NDArray[np.float16]
-    """(out, in). INT4 lies one to a byte here, from -8 to 7."""
+    """(out, in). INT4 values, from -8 to 7, are stored one per byte here."""
     weight_scale: NDArray[np.float32]
     """(out,), or (out, in / block); (0,) for fp16."""
     bias: NDArray[np.float32]
     """(out,)."""
     integer_bias: NDArray[np.int32] | None = None
-    """(out,), on the scale input scale * weight_scale; None but for static activations, without which it is not known."""
+    """(out,), on the scale input scale * weight_scale, which is known for static activations only; else None."""
 
     @property
     def bits(self) -> int:
@@ -88,15 +90,15 @@ class Layer:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights, packed, without scales."""
+        """Bytes of all packed weights, without scales."""
         return self.weight.size * self.bits // 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes to a graph: the layers that change, by Gemm name, and the tensors held as INT8, by tensor name.
+    """Changes to a graph: the quantized layers by Gemm name, and the INT8 tensors by tensor name.
 
-    An operator whose inputs and outputs are all held computes in integers, where the format has a kernel for that.
+    An operator whose inputs and outputs are all INT8 computes in integers if the format has a kernel for it.
     """
 
     layers: Mapping[str, Layer]
@@ -104,18 +106,18 @@ class Plan:
 
     @property
     def integer_layers(self) -> list[str]:
-        """The layers that are meant to run in integers."""
+        """Return the layers that must run in integers."""
         return [name for name, layer in self.layers.items() if layer.form.runs_in_integers]
 
 
 LAYOUT = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Gather"})
-"""Operators that only move values: what they give is held as what they take."""
+"""Operators that only move values, so their output has their input's quantization."""
 FIXED = {"Softmax": Affine(1 / 256, -128), "Sigmoid": Affine(1 / 256, -128), "Tanh": Affine(1 / 128, 0)}
-"""Scales and zero points that TFLite demands of these operators' INT8 outputs."""
+"""Scales and zero points that TFLite requires for these operators' INT8 outputs."""
 
 
 def _features(graph: Graph) -> set[str]:
-    """The network's inputs, and what only moves or joins their values."""
+    """Return the network's inputs, and the tensors that only move or join their values."""
     found = set(graph.inputs)
     for node in graph.nodes:
         moved = [name for name in node.inputs if name not in graph.constants]
@@ -128,15 +130,15 @@ def _check_static(recipe: Recipe, forms: Mapping[str, Form]) -> None:
     for name, form in forms.items():
         if form.activations != "static":
             raise EdgeAfError(
-                f"recipe {recipe.name}: layer {name} does not have static activations, which integer inputs and outputs need."
+                f"recipe {recipe.name}: layer {name} needs static activations for integer inputs and outputs."
             )
 
 
 def affine_of(low: float, high: float) -> Affine:
-    """The INT8 form that covers [low, high] and holds zero exactly.
+    """Return the INT8 form that covers [low, high] and represents zero exactly.
 
     Args:
-        low, high: the range; widened to hold zero, without which padding and ReLU would be off.
+        low, high: the range; it is widened to include zero, which padding and ReLU need.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     # A tensor that is always zero still needs a scale.
@@ -145,7 +147,7 @@ def affine_of(low: float, high: float) -> Affine:
 
 
 def choose_range(histogram: Histogram, choice: RangeChoice) -> tuple[float, float]:
-    """The range (low, high) that `choice` makes of what was seen."""
+    """Return the range (low, high) that `choice` selects from a histogram."""
     if choice.method == "min-max":
         return histogram.minimum, histogram.maximum
     if choice.method == "mse":
@@ -157,7 +159,7 @@ def choose_range(histogram: Histogram, choice: RangeChoice) -> tuple[float, floa
 
 
 def _least_error(histogram: Histogram) -> tuple[float, float]:
-    """The part of the range with the least expected squared error: of what is cut off, and of rounding, step²/12 a value."""
+    """Return the part of the range with the least expected squared error: clipping, plus step²/12 per value for rounding."""
     at = np.ldexp(histogram.first + np.arange(len(histogram.counts)) + 0.5, histogram.exponent)
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
 
@@ -170,11 +172,11 @@ def _least_error(histogram: Histogram) -> tuple[float, float]:
 
 
 def _least_divergence(histogram: Histogram) -> tuple[float, float]:
-    """The part of the range in which INT8 keeps most of the values' distribution: least KL divergence from it.
+    """Return the part of the range with the least KL divergence between the values' distribution and its INT8 form.
 
-    As in NVIDIA's TensorRT (Migacz, "8-bit Inference with TensorRT", GTC 2017): P holds what lies inside, with what is
-    cut off added to its outermost bins; Q the same without that, with the bins of one level sharing their counts evenly
-    among those that hold any. TensorRT has 128 levels of the absolute value; here are 256 from end to end, as INT8 has.
+    As in NVIDIA's TensorRT (Migacz, "8-bit Inference with TensorRT", GTC 2017). P is the histogram inside the range, with
+    clipped counts added to its outermost bins. Q is the same without clipped counts, and each level's counts are spread
+    evenly over its nonempty bins. TensorRT has 128 levels of the absolute value; here INT8's 256 levels cover the range.
     """
     at = np.ldexp(histogram.first + np.arange(len(histogram.counts)) + 0.5, histogram.exponent)
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
@@ -183,7 +185,7 @@ def _least_divergence(histogram: Histogram) -> tuple[float, float]:
     def divergence(share: float) -> float:
         inside = np.flatnonzero((at >= share * low) & (at <= share * high))
         if share < 1 and len(inside) < LEVELS:
-            return math.inf  # a level would be finer than a bin
+            return math.inf  # A level would be finer than a bin.
         if len(inside) == 0:
             return 0.0
         own = counts[inside]
@@ -193,7 +195,7 @@ def _least_divergence(histogram: Histogram) -> tuple[float, float]:
         level = np.clip((at[inside] - share * low) / (share * (high - low) or 1.0) * LEVELS, 0, LEVELS - 1).astype(int)
         held = np.bincount(level[own > 0], minlength=LEVELS)
         q = np.where(own > 0, (np.bincount(level, own, LEVELS) / np.maximum(held, 1))[level], 0.0)
-        # An outermost bin may hold nothing but what was cut off: one value in all keeps the divergence finite.
+        # An outermost bin may hold only clipped counts: one value in total keeps the divergence finite.
         q = np.maximum(q / max(q.sum(), 1.0), 1 / p.sum())
         p = p / p.sum()
         seen = p > 0
@@ -209,16 +211,16 @@ def quantize_weight(
     block: int | None = None,
     least_scale: NDArray[np.float64] | float = 0.0,
 ) -> Quantized:
-    """Symmetric integer weights (out, in) and their scales, from float32 weights (out, in), rounded to nearest.
+    """Quantize float32 weights (out, in) to symmetric integers (out, in) and scales, round-to-nearest.
 
     Args:
         weight: float32.
         span: range of the integers.
-        block: inputs that share a scale, a divisor of their number; None: one scale an output feature.
-        least_scale: scales are at least this, (out,) or one for all; not with blocks.
+        block: inputs that share a scale, a divisor of their number; None for one scale per output feature.
+        least_scale: lower bound of the scales, (out,) or one for all; not with blocks.
 
     Raises:
-        EdgeAfError: a block's scale passes what half precision can hold.
+        EdgeAfError: a block's scale is too large for float16.
     """
     rows = weight if block is None else weight.reshape(len(weight), -1, block)
     low, high = span
@@ -232,7 +234,7 @@ def quantize_weight(
 
 
 def round_to(weight: NDArray[np.float32], scale: NDArray[np.float32], span: Span) -> NDArray[np.int8]:
-    """The nearest integers (out, in) of weights (out, in) on scales (out,) or (out, in / block), within the span."""
+    """Round weights (out, in) to integers (out, in) on scales (out,) or (out, in / block), clipped to the span."""
     integers = np.empty(weight.shape, np.int8)
     for start in range(0, len(weight), ROWS):
         rows = slice(start, start + ROWS)
@@ -241,21 +243,21 @@ def round_to(weight: NDArray[np.float32], scale: NDArray[np.float32], span: Span
 
 
 def spread(scale: NDArray[np.float32], inputs: int) -> NDArray[np.float32]:
-    """Scales (out,) or (out, in / block) for each weight: (out, 1) or (out, in)."""
+    """Expand scales (out,) or (out, in / block) to (out, 1) or (out, in)."""
     return scale[:, None] if scale.ndim == 1 else np.repeat(scale, inputs // scale.shape[1], axis=1)
 
 
 def block_scale(scale: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The nearest scales that both runtimes compute with exactly.
+    """Round scales to values that both runtimes use exactly.
 
-    TFLite files hold block scales as float16, and XNNPACK cuts them to bfloat16 when it loads them: integers that were
-    rounded on any other scale would stand for other weights.
+    TFLite files store block scales as float16, and XNNPACK truncates them to bfloat16 when loading. Integers rounded on
+    any other scale would stand for other weights.
 
     Raises:
-        EdgeAfError: a scale passes what float16 can hold.
+        EdgeAfError: a scale is too large for float16.
     """
     bits = scale.astype(np.float32).view(np.uint32)
-    # To the nearest bfloat16, ties to even.
+    # Round to the nearest bfloat16, ties to even.
     short = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
     if short.size and not float(short.max()) <= float(np.finfo(np.float16).max):
         raise EdgeAfError(f"weights up to {7 * float(scale.max()):.3g} are too large for INT4 in blocks. Use int8.")
@@ -263,35 +265,35 @@ def block_scale(scale: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def dequantize(layer: Layer) -> NDArray[np.float32]:
-    """The float32 weights (out, in) that a layer's numbers stand for."""
+    """Dequantize a layer's weights to float32 (out, in)."""
     if layer.weight.dtype == np.float16:
         return layer.weight.astype(np.float32)
     return layer.weight * spread(layer.weight_scale, layer.weight.shape[1])
 
 
 def to_nearest(layer: FloatLayer, form: Form, span: Span, least_scale: NDArray[np.float64] | float) -> Rounded:
-    """The weight quantizer of `rounding: nearest`, which needs no data. `rounding.Rounder` does the others.
+    """Quantize weights with `rounding: nearest`, which needs no data. See `rounding.Rounder` for the others.
 
     Raises:
-        EdgeAfError: the form asks for another rounding.
+        EdgeAfError: the form has another rounding.
     """
     if form.rounding != "nearest" or form.bias_correction:
         raise EdgeAfError(
             f"layer {layer.name}: {'bias_correction' if form.bias_correction else f'rounding: {form.rounding}'} "
-            "needs the layer's inputs on training videos: pass --calibration-data."
+            "needs layer inputs on training videos: pass --calibration-data."
         )
     return *quantize_weight(layer.weight, span, form.block, least_scale), layer.bias
 
 
 def weight_span(form: Form, pair_limit: int) -> Span:
-    """The integer range of weights in a form, limited to ±`pair_limit` (see `plan`) in layers that run in integers."""
+    """Return the integer range of a form's weights, limited to ±`pair_limit` (see `plan`) if the layer runs in integers."""
     low, high = SPAN[form.weights]
     return (max(low, -pair_limit), min(high, pair_limit)) if form.runs_in_integers else (low, high)
 
 
 def fitting(form: Form, inputs: int) -> Form:
-    """The form that a layer of so many inputs is held in: INT8 in place of INT4 where they are no whole number of blocks, or
-    odd, as the end of a row would need padding that TFLite does not have. Of these networks that is the attention's layers."""
+    """Return the form for a layer with this many inputs: INT8 instead of INT4 if they are not a multiple of the block size, or
+    odd, because TFLite cannot pad rows. In these networks this affects the attention's layers."""
     if form.weights != "int4" or inputs % (form.block or 2) == 0:
         return form
     return replace(form, weights="int8", block=None)
@@ -308,9 +310,9 @@ def quantize_layer(
 
     Args:
         layer: as trained.
-        form: any but `float`.
+        form: any except `float`.
         input: the INT8 form of its input, for static activations.
-        quantizer: rounds its weights.
+        quantizer: quantizes its weights.
         pair_limit: as for `plan`.
     """
     form = fitting(form, layer.weight.shape[1])
@@ -320,7 +322,7 @@ def quantize_layer(
     if form.activations != "static":
         return Layer(form, *quantizer(layer, form, span, 0.0))
     assert input is not None
-    # A row of weights so small that its bias would not fit into INT32 gets coarser weights instead of a wrong bias.
+    # If a row's weights are so small that its bias would overflow INT32, make the weights coarser.
     least = np.abs(layer.bias).astype(np.float64) / (input.scale * BIAS_LIMIT)
     integers, scale, bias = quantizer(layer, form, span, least)
     steps = np.rint(bias / (input.scale * scale.astype(np.float64)))
@@ -328,13 +330,13 @@ def quantize_layer(
 
 
 def with_biases(graph: Graph, plan: Plan) -> Graph:
-    """The graph with the biases that its plan's layers have, which rounding may have corrected."""
+    """Replace the graph's biases by those of the plan, which rounding may have corrected."""
     biases = {gemm.inputs[2]: plan.layers[gemm.name].bias for gemm in graph.gemms() if gemm.name in plan.layers}
     return replace(graph, constants={**graph.constants, **biases})
 
 
 def fused_relu(graph: Graph, gemm: Node) -> Node | None:
-    """The ReLU that alone reads a Gemm's output, and so becomes part of the layer."""
+    """Return the ReLU that is fused with a Gemm because nothing else reads the Gemm's output; else None."""
     if gemm.outputs[0] in graph.outputs:
         return None
     readers = graph.consumers()[gemm.outputs[0]]
@@ -354,19 +356,19 @@ def plan(
 
     Args:
         graph: clean.
-        recipe: what is quantized and how.
-        ranges: of the graph's activations; needed if a layer's are static.
-        quantizer: makes the integers of each layer's weights.
+        recipe: how to quantize.
+        ranges: activation ranges of the graph; required for static activations.
+        quantizer: quantizes each layer's weights.
         pair_limit: largest INT8 weight of layers that run in integers; see `runtime.ort.PAIR_LIMIT`.
-        everything: hold every tensor as INT8, the network's inputs, logits and scores too: for accelerators that
-            compute nothing in float, at the price of the many equal scores that 256 levels leave.
+        everything: make every tensor INT8, including the network's inputs, logits and scores. Accelerators without float
+            arithmetic need this; 256 levels leave many ties between scores.
 
-    INT8 are: the inputs of static layers, and the outputs of static layers, unless the output is one of the network's
-    logits (a layer that only the final sigmoid reads): some 14 levels would be left among a video's 20 best scores, and
-    ties would decide the ranking. A concatenation of INT8 tensors gives its range to what it joins, so that it stays a copy.
+    Inputs and outputs of static layers are INT8. The logits stay float: as INT8, a video's 20 best scores would have some
+    14 levels, and ties would decide the ranking. A concatenation of INT8 tensors passes its range on to its inputs, so that
+    it only copies.
 
     Raises:
-        EdgeAfError: the recipe's layers do not fit the graph, or static ranges are needed and not given.
+        EdgeAfError: the recipe's layers do not match the graph, or static ranges are missing.
     """
     gemms = graph.gemms()
     forms = recipe.forms_of([gemm.name for gemm in gemms])
@@ -380,7 +382,7 @@ def plan(
                 raise EdgeAfError(
                     f"recipe {recipe.name}: needs the range of {tensor!r}, which was not found. Calibrate again."
                 )
-            # Features have bounds and no outliers: what `mse` would cut off of them is part of what the network goes by.
+            # Features are bounded without outliers: the values that `mse` would clip carry information.
             whole = tensor in features and recipe.ranges.method == "mse"
             choice = RangeChoice() if whole else recipe.ranges
             tensors[tensor] = affine_of(*choose_range(ranges.tensors[tensor], choice))

@@ -1,8 +1,8 @@
-"""Activation ranges of the float graph, found in one pass over training videos.
+"""Find activation ranges of the float graph in one pass over training videos.
 
-A tensor's values are counted in bins of width 2^k aligned at zero: bin i holds [i 2^k, (i + 1) 2^k). When the values
-outgrow the bins, k grows and neighbors are added up, which gives exactly the counts that the wider bins would have seen
-from the start. So the result does not depend on the order of the videos, nor on how they were cut into batches.
+A tensor's values are counted in bins of width 2^k aligned at zero: bin i covers [i 2^k, (i + 1) 2^k). When the values
+outgrow the bins, k grows and neighboring bins are merged, which gives exactly the counts of wider bins. So the result does
+not depend on the order of the videos or on the batches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 BINS = 2048
-"""Most bins of a histogram. Between half of them and all of them are in use once values have spread."""
+"""Largest number of bins of a histogram; at least half of them are in use once it is full."""
 SMALLEST_EXPONENT = -140
 INDEX_BITS = 40
 BATCH = 64
@@ -43,23 +43,23 @@ class CalibrationData:
     dataset: Dataset
     rows: NDArray[np.int64]
     seed: int
-    """Random seed that the rows were drawn with, for the record."""
+    """Random seed of the sample, for the record."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of a tensor's values; see the module's docstring."""
+    """Counts of a tensor's values; see the module docstring."""
 
     minimum: float
     maximum: float
     exponent: int
-    """k: a bin is 2^k wide."""
+    """k; the bin width is 2^k."""
     first: int
-    """Index of the first bin: it begins at first * 2^k."""
+    """Index of the first bin, which begins at first * 2^k."""
     counts: NDArray[np.int64]
 
     def quantile(self, share: float) -> float:
-        """The value that `share` of all values lie below, with the values of a bin spread evenly over it."""
+        """Return the value below which `share` of all values lie, assuming even spread within a bin."""
         total = int(self.counts.sum())
         below = np.concatenate([[0], np.cumsum(self.counts)])
         edges = np.ldexp(np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64), self.exponent)
@@ -68,24 +68,24 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Ranges:
-    """The histograms of a graph's activations, by ONNX tensor name, and the videos they were found on."""
+    """Histograms of a graph's activations by ONNX tensor name, and the videos used."""
 
     data: str
     """The dataset's folder name."""
     videos: int
     sha256: str
-    """Over the features of the chosen videos."""
+    """Hash of the chosen videos' features."""
     seed: int
     tensors: dict[str, Histogram]
     network_sha256: str = ""
-    """Over the graph's weights: ranges of one network do not fit another."""
+    """Hash of the graph's weights, because ranges fit one network only."""
 
 
 def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np.int64]:
-    """So many of `rows` drawn without replacement, ascending; all of them if there are no more.
+    """Sample rows without replacement, ascending; return all of them if there are too few.
 
     Raises:
-        EdgeAfError: fewer than one video is asked for, or there is none.
+        EdgeAfError: no videos were requested, or there are none.
     """
     if videos < 1 or len(rows) == 0:
         raise EdgeAfError(f"calibration needs at least one video; asked for {videos} of {len(rows)}.")
@@ -95,7 +95,7 @@ def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np
 def find_ranges(
     graph: Graph, dataset: Dataset, rows: NDArray[np.int64], seed: int, progress: Progress | None = None
 ) -> Ranges:
-    """Run the float graph over the videos `rows` and count every activation's values.
+    """Run the float graph on the videos `rows` and count every activation's values.
 
     Raises:
         EdgeAfError: an activation is not finite.
@@ -108,7 +108,7 @@ def find_ranges(
 
 
 def weights_sha256(graph: Graph) -> str:
-    """One hash over the names, shapes and values of a graph's constants."""
+    """Return one hash of the names, shapes and values of a graph's constants."""
     digest = hashlib.sha256()
     for name, array in sorted(graph.constants.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -117,10 +117,10 @@ def weights_sha256(graph: Graph) -> str:
 
 
 def check_ranges(ranges: Ranges, graph: Graph, path: Path) -> None:
-    """Refuse ranges, read from `path`, that were found on another network.
+    """Refuse ranges from `path` that were found on another network.
 
     Raises:
-        EdgeAfError: its tensors or its weights are not this graph's.
+        EdgeAfError: the tensors or weights differ from this graph's.
     """
     if missing := [name for name in graph.activations() if name not in ranges.tensors]:
         raise EdgeAfError(
@@ -136,14 +136,14 @@ def check_ranges(ranges: Ranges, graph: Graph, path: Path) -> None:
 def run_batches(
     graph: Graph, dataset: Dataset, rows: NDArray[np.int64], tensors: list[str], progress: Progress | None = None
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Run the float graph in ONNX Runtime over the videos `rows`, ascending, and yield the named activations of each batch.
+    """Run the float graph in ONNX Runtime on the videos `rows`, ascending; yield the named activations of each batch.
 
     Raises:
-        EdgeAfError: one of them is not finite.
+        EdgeAfError: an activation is not finite.
     """
     made = [name for name in tensors if name not in graph.inputs]
     weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
-    # The weights are handed in at each run, so the session holds no second copy of them.
+    # Weights are passed at each run, so that the session holds no second copy.
     session = onnxruntime_module().InferenceSession(
         to_onnx(graph, weights_as_inputs=True, extra_outputs=made).SerializeToString(),
         quiet_options(),
@@ -167,14 +167,14 @@ def run_batches(
 
 
 def add(histogram: Histogram | None, values: NDArray[np.float32]) -> Histogram:
-    """The histogram with more values, finite and of any shape, counted in."""
+    """Return the histogram with more values added, finite and of any shape."""
     flat = values.reshape(-1).astype(np.float64)
     low, high = float(flat.min()), float(flat.max())
     exponent = SMALLEST_EXPONENT
     if histogram is not None:
         low, high = min(low, histogram.minimum), max(high, histogram.maximum)
         exponent = histogram.exponent
-    # Bin indices stay well inside what float64 and int64 hold exactly.
+    # Bin indices stay well within the exact range of float64 and int64.
     exponent = max(exponent, math.frexp(max(abs(low), abs(high)))[1] - INDEX_BITS)
     if high > low:
         exponent = max(exponent, math.frexp((high - low) / BINS)[1] - 2)
@@ -194,7 +194,7 @@ def _bin(value: float, exponent: int) -> int:
 
 
 def write_ranges(path: Path, ranges: Ranges) -> None:
-    """Write `ranges` as JSON. Counts stand as one line of text each, so that a person can read the file."""
+    """Write `ranges` as JSON, with each histogram's counts as one line of text, for readability."""
     tensors = {
         name: {**dataclasses.asdict(histogram), "counts": " ".join(map(str, histogram.counts.tolist()))}
         for name, histogram in ranges.tensors.items()
@@ -210,10 +210,10 @@ def write_ranges(path: Path, ranges: Ranges) -> None:
 
 
 def read_ranges(path: Path) -> Ranges:
-    """The inverse of `write_ranges`.
+    """Read a file of `write_ranges`.
 
     Raises:
-        EdgeAfError: the file is missing, or not written by `write_ranges`.
+        EdgeAfError: the file is missing or invalid.
     """
     value: Any = read_json(path, "file of ranges")
     try:
@@ -228,7 +228,7 @@ def read_ranges(path: Path) -> Ranges:
 
 @dataclass(frozen=True)
 class _HeldHistogram:
-    """A `Histogram` as the file has it: the counts are text."""
+    """A `Histogram` in the file, with its counts as text."""
 
     minimum: float
     maximum: float
@@ -247,7 +247,7 @@ class _HeldHistogram:
 
 @dataclass(frozen=True)
 class _Held:
-    """`Ranges` as the file has them."""
+    """`Ranges` in the file."""
 
     data: str
     videos: int

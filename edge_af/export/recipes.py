@@ -1,23 +1,21 @@
-"""Recipes: YAML files that say what is quantized and how.
+"""Recipes: YAML files that define how a network is quantized.
 
-A recipe's name says what it does, in parts joined by hyphens, each left out where it does not apply:
+A recipe's name describes it in parts joined by hyphens; parts that do not apply are left out:
 
     <weights> [block<N>] [<activations>] [<ranges>] [<rounding>] [corrected] [<weights> <layer>]
 
 * weights: `int8`, `int4` (symmetric integers) or `fp16`;
-* `block<N>`: one scale for every N inputs of an output feature; without it, one scale an output feature;
-* activations: `static` (INT8 on ranges found beforehand on training videos), `dynamic` (INT8 on ranges found at every
-  inference) or `weights` (weights alone: activations stay float, and so does the arithmetic); nothing for `fp16`, where
-  they are always float;
-* ranges: how a static range is chosen from what was seen, where it is not `mse`: `minmax`, `entropy`, or `p99.99` for a
-  percentile;
-* rounding: `gptq` where weights are not rounded to nearest; `corrected` where biases make up for the weights' error;
-* the last two, such as `int8-head`: a layer that differs, and what its weights are.
+* `block<N>`: one scale for every N inputs of an output feature; the default is one per output feature;
+* activations: `static` (INT8, ranges found on training videos), `dynamic` (INT8, ranges found at every inference) or
+  `weights` (activations and arithmetic stay float); nothing for `fp16`, where they are always float;
+* ranges: method that chooses a static range, if it is not `mse`: `minmax`, `entropy`, or `p99.99` for a percentile;
+* rounding: `gptq` instead of round-to-nearest; `corrected` if biases compensate for the weights' rounding error;
+* the last two parts, such as `int8-head`: a layer that differs, and its weights.
 
-So `int4-block32-dynamic-int8-head` has INT4 weights in blocks of 32 but for the head's INT8, and dynamic activations.
+So `int4-block32-dynamic-int8-head` has INT4 weights in blocks of 32, INT8 weights in the head, and dynamic activations.
 
-The keys of a recipe are `description`, those of `Form` for all layers, `ranges`, and `layers` for layers that differ;
-`calibration/` holds those that come with the project.
+The keys of a recipe are `description`, those of `Form` for all layers, `ranges`, and `layers` for layers that differ. The
+folder `calibration/` holds the recipes that come with edge-af.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from edge_af.files import package_data, read_yaml
 WEIGHTS = ("int8", "int4", "fp16", "float")
 ACTIVATIONS = ("static", "dynamic", "float")
 BLOCKS = (32, 64, 128, 256)
-"""Block sizes that both runtimes have kernels for."""
+"""Block sizes with kernels in both runtimes."""
 ROUNDINGS = ("nearest", "gptq")
 METHODS = ("min-max", "percentile", "mse", "entropy")
 
@@ -47,14 +45,13 @@ def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class RangeChoice:
-    """Choice of a static activation's range from its histogram."""
+    """Method that chooses a static activation's range from its histogram."""
 
     method: str = "min-max"
-    """`min-max`: all that was seen. `percentile`: without the outermost values on either side. `mse`: the share of all that
-    was seen at which cutting off the rest and rounding what is left make the least mean squared error together. `entropy`:
-    the share that keeps most of the values' distribution."""
+    """`min-max`: all values. `percentile`: without the outermost values on both sides. `mse`: the part with the least mean
+    squared error from clipping and rounding together. `entropy`: the part with the least KL divergence."""
     percentile: float = 100.0
-    """For `percentile`: this share of the values, in percent, lies below the upper end, and above the lower."""
+    """For `percentile`: percentage of the values below the upper end, and above the lower end."""
 
     def __post_init__(self) -> None:
         _one_of("ranges.method", self.method, METHODS)
@@ -72,16 +69,16 @@ class Form:
     """Number formats of a fully connected layer."""
 
     weights: str
-    """`int8` or `int4`, symmetric; `fp16`; `float`: the layer stays as it was trained."""
+    """`int8` or `int4`, symmetric; `fp16`; or `float`, which leaves the layer as trained."""
     activations: str = "float"
-    """Activations of the layer's input: `static` or `dynamic` INT8, or `float`, where weights are dequantized before use."""
+    """The layer's input: `static` or `dynamic` INT8, or `float`, where weights are dequantized before use."""
     block: int | None = None
-    """Inputs of an output feature that share a scale, one of `BLOCKS`; None: all of them. For `int4`. A layer whose inputs
-    are no whole number of blocks is held as INT8 with a scale an output feature."""
+    """For `int4`: inputs of an output feature that share a scale, one of `BLOCKS`; None for all. A layer whose inputs are
+    not a multiple of the block size is stored as INT8 with one scale per output feature."""
     rounding: str = "nearest"
-    """`nearest`, or `gptq`: weights are rounded one after the other, each making up for the error of those before."""
+    """`nearest`, or `gptq`, which rounds one column after another so that each compensates for the errors before it."""
     bias_correction: bool = False
-    """True if the bias absorbs the mean of the weights' rounding error."""
+    """True if the bias compensates for the mean of the weights' rounding error."""
 
     def __post_init__(self) -> None:
         _one_of("weights", self.weights, WEIGHTS)
@@ -115,26 +112,26 @@ class Form:
 
     @property
     def runs_in_integers(self) -> bool:
-        """True if the layer's products are meant to be computed in integers."""
+        """True if the layer must compute its products in integers."""
         return self.activations != "float"
 
 
 FLOAT = Form("float")
-"""A layer that stays as it was trained."""
+"""A layer that stays as trained."""
 FORM_KEYS = tuple(one.name for one in dataclasses.fields(Form))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Recipe of a quantization. Attention's matrix products and softmax, and the sigmoid, always stay in float."""
+    """A recipe. The attention's matrix products and softmax, and the sigmoid, always stay float."""
 
     name: str
     description: str
     form: Form
-    """Form of every layer that `layers` does not name."""
+    """Form of every layer that no pattern of `layers` matches."""
     ranges: RangeChoice = field(default_factory=RangeChoice)
     layers: Mapping[str, Form] = field(default_factory=dict)
-    """Pattern of a layer's name (`*` for any text) to its form; the last that matches holds."""
+    """Form by pattern of the layer's name (`*` for any text); the last match applies."""
 
     @property
     def precision(self) -> str:
@@ -143,12 +140,12 @@ class Recipe:
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """Every form that a layer may have."""
+        """All forms that layers may have."""
         return (self.form, *self.layers.values())
 
     @property
     def needs_inputs(self) -> bool:
-        """True if any layer's weights are rounded by its inputs on training videos."""
+        """True if rounding any layer needs its inputs on training videos."""
         return any(form.rounding != "nearest" or form.bias_correction for form in self.forms)
 
     @property
@@ -157,10 +154,10 @@ class Recipe:
         return any(form.activations == "static" for form in self.forms)
 
     def forms_of(self, layers: list[str]) -> dict[str, Form]:
-        """The form of each of a network's layers.
+        """Return the form of each of a network's layers.
 
         Raises:
-            EdgeAfError: a pattern matches none of the layers; the message suggests the nearest.
+            EdgeAfError: a pattern matches no layer; the message suggests the nearest.
         """
         chosen = dict.fromkeys(layers, self.form)
         for pattern, form in self.layers.items():
@@ -172,15 +169,15 @@ class Recipe:
 
 
 def known_recipes() -> list[str]:
-    """Names of the recipes that come with the project."""
+    """Return the names of the recipes that come with edge-af."""
     return sorted(path.stem for path in package_data("calibration").glob("*.yaml"))
 
 
 def load_recipe(name_or_file: str) -> Recipe:
-    """A recipe by its name, or from a YAML file.
+    """Read a recipe by name, or from a YAML file.
 
     Raises:
-        EdgeAfError: there is none of that name, or it is not a recipe; a mistyped name or key comes with a suggestion.
+        EdgeAfError: there is no such recipe, or it is invalid; the message suggests the nearest name or key.
     """
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
@@ -203,7 +200,7 @@ def _parse(name: str, value: Any) -> Recipe:
     _check_keys("ranges", ranges, {one.name for one in dataclasses.fields(RangeChoice)}, set())
     layers = value.get("layers", {})
     if not isinstance(layers, dict) or not all(isinstance(pattern, str) for pattern in layers):
-        raise EdgeAfError("layers must map patterns of layer names to `float`, or to what differs for them.")
+        raise EdgeAfError("layers must map patterns of layer names to `float`, or to the keys that differ.")
     overridden = {}
     for pattern, change in layers.items():
         try:
@@ -218,7 +215,7 @@ def _form(value: dict[str, Any]) -> Form:
 
 
 def _overridden(form: Form, change: Any) -> Form:
-    """`form` with what differs: `float`, or a mapping of some of its keys."""
+    """Return `form` with differences applied: `float`, or a mapping of some of its keys."""
     if change == "float":
         return FLOAT
     if isinstance(change, str):

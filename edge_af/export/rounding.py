@@ -1,21 +1,20 @@
-"""Better rounding of weights, from what a layer's inputs were on training videos.
+"""Round weights better, using a layer's inputs on training videos.
 
-Rounding each weight to the nearest integer makes the least error in the weights, and not in what the layer gives. Let X
-(rows, in) be a layer's inputs and e = w - ŵ the errors of one output feature's weights. Its outputs are wrong by X e, and
-GPTQ (Frantar et al. 2022, arXiv:2210.17323) rounds one column after the other so that each column makes up for the errors
-of those before it:
+Round-to-nearest minimizes the error of the weights, not the error of the layer's output. Let X (rows, in) be a layer's
+inputs and e = w - ŵ the errors of one output feature's weights. Its outputs are off by X e. GPTQ (Frantar et al. 2022,
+arXiv:2210.17323) rounds one column after the other so that each column compensates for the errors before it:
 
     minimize ‖X e‖² + λ ‖e‖²   over integer ŵ / scale, one column at a time.
 
-With H = XᵀX + λ I = L D Lᵀ, L unit lower triangular, this is Σ Dᵢ (eᵢ + Σ_{k>i} L_ki e_k)²: going from the last column to
-the first, rounding wᵢ + Σ_{k>i} L_ki e_k to the nearest makes every term as small as it can be. That is what the paper
-computes from the inverse of H, with one factorisation less.
+With H = XᵀX + λ I = L D Lᵀ, L unit lower triangular, this is Σ Dᵢ (eᵢ + Σ_{k>i} L_ki e_k)². From the last column to the
+first, rounding wᵢ + Σ_{k>i} L_ki e_k to nearest minimizes every term. The paper computes the same from the inverse of H,
+with one more factorization.
 
-A head of 16,000 inputs has an H of 256 million numbers, made from a few hundred videos: of rank a few hundred. So H is
-never made. What is kept is the outputs' error so far, R = E_done X_doneᵀ (out, rows), and for the columns still free
-G = X_free X_freeᵀ + λ I (rows, rows): what an error r costs once the free columns have made up for it as well as they can
-is r M rᵀ, M = λ G⁻¹ (ridge regression). A block b of columns then sees H_b = X_bᵀ M X_b + λ I and the gradient R M X_b,
-which are exactly the block of H's factors that the recursion above asks for.
+For a head with 16,000 inputs, H has 256 million entries but, made from a few hundred videos, a rank of a few hundred. So H
+is never computed. Instead we keep the outputs' error so far, R = E_done X_doneᵀ (out, rows), and for the free columns
+G = X_free X_freeᵀ + λ I (rows, rows). After the free columns have compensated for an error r as far as possible, it costs
+r M rᵀ with M = λ G⁻¹ (ridge regression). A block b of columns then needs H_b = X_bᵀ M X_b + λ I and the gradient R M X_b,
+which are exactly the block of H's factors in the recursion above.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ if TYPE_CHECKING:
     from edge_af.console import Progress
 
 DAMPING = 1.0
-"""λ as a share of the mean diagonal of XᵀX. The paper takes 0.01, for layers with more rows than columns. Of a few hundred
-videos that learns the videos by heart; `docs/decisions.md` has the measurement."""
+"""λ as a share of the mean diagonal of XᵀX. The paper uses 0.01, with more rows than columns. With a few hundred videos
+that overfits; see `docs/decisions.md` for the measurement."""
 STEP = 128
-"""Columns taken together, as in the paper; more where there are many rows, so that G is not factorised too often."""
+"""Columns per block, as in the paper; more with many rows, so that G is factorized less often."""
 
 
 @dataclass(frozen=True)
 class Rounder:
-    """Rounds each layer's weights as its form says: the `WeightQuantizer` for every rounding."""
+    """A `WeightQuantizer` that rounds each layer's weights as its form requires."""
 
     inputs: Mapping[str, NDArray[np.float32]]
-    """Inputs of each layer with `gptq` or bias correction, as `layer_inputs` gives them."""
+    """Inputs of each layer with `gptq` or bias correction, from `layer_inputs`."""
 
     def __call__(self, layer: FloatLayer, form: Form, span: Span, least_scale: NDArray[np.float64] | float) -> Rounded:
         weight, bias = layer.weight, layer.bias
@@ -58,7 +57,7 @@ class Rounder:
         inputs = self.inputs[layer.name]
         mean = inputs.mean(axis=0, dtype=np.float64)
         if form.rounding == "gptq":
-            # The bias absorbs the mean error, so the weights need only minimize the rest.
+            # The bias compensates for the mean error, so the weights minimize only the rest.
             seen = inputs - mean.astype(np.float32) if form.bias_correction else inputs
             integers = gptq(weight, seen, scale, span)
         if form.bias_correction:
@@ -69,9 +68,9 @@ class Rounder:
 def layer_inputs(
     graph: Graph, dataset: Dataset, rows: NDArray[np.int64], layers: list[str], progress: Progress | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Each named layer's inputs (rows, in) float32 over the videos `rows`, whatever order they are named in.
+    """Return each named layer's inputs (rows, in) float32 on the videos `rows`, independent of their order.
 
-    A layer that works on a video's tokens has several rows a video.
+    A layer that works on tokens has several rows per video.
 
     Raises:
         EdgeAfError: an activation is not finite.
@@ -93,17 +92,17 @@ def gptq(
     *,
     damping: float = DAMPING,
 ) -> NDArray[np.int8]:
-    """Integers (out, in) int8 for weights (out, in), rounded so that the layer's outputs are off by little.
+    """Round weights (out, in) to integers (out, in) int8 with a small error of the layer's outputs.
 
     Args:
         weight: float32.
-        inputs: (rows, in) float32, in any order of the rows that does not change between two runs.
-        scale: (out, blocks), a scale for each of `blocks` equal blocks of a row; (out,) or (out, 1) for one a row.
+        inputs: (rows, in) float32, in a deterministic order.
+        scale: (out, blocks), one for each of `blocks` equal blocks of a row; (out,) or (out, 1) for one per row.
         span: range of the integers.
         damping: see `DAMPING`.
 
-    Columns are taken in the descending order of their inputs' energy: the largest errors are made first, while there are
-    still many columns to make up for them.
+    Columns are rounded in descending order of their inputs' energy, so that the largest errors occur while many columns
+    can still compensate for them.
     """
     features = weight.shape[1]
     x = _compact(inputs.astype(np.float64))
@@ -118,14 +117,14 @@ def gptq(
     integers = np.empty(weight.shape, np.int8)
     step = max(STEP, videos // 4)
     for start in range(0, features, step):
-        # The first to be rounded stands last, as in the recursion.
+        # The first column to be rounded comes last, as in the recursion.
         columns = order[start : start + step][::-1]
         part = x[:, columns]
         gram -= part @ part.T
         left = ridge * np.linalg.solve(gram, part)
         factor = np.linalg.cholesky(part.T @ left + ridge * np.eye(len(columns)))
         diagonal = np.diag(factor)
-        # (columns, out): a column of weights is contiguous here.
+        # (columns, out), where a column of weights is contiguous.
         target = np.linalg.solve(factor, (residual @ left.astype(np.float32)).T.astype(np.float64))
         wanted = weight[:, columns].T.astype(np.float32)
         shift = (target / diagonal[:, None]).astype(np.float32)
@@ -148,7 +147,7 @@ def corrected_bias(
     bias: NDArray[np.float32],
     mean: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """The bias (out,) with what rounding the weights adds to the mean output taken out, E[x Wᵀ] - E[x Ŵᵀ] = E[x] (W - Ŵ)ᵀ.
+    """Correct the bias (out,) for the shift of the mean output by rounding, E[x Wᵀ] - E[x Ŵᵀ] = E[x] (W - Ŵ)ᵀ.
 
     Nagel et al. 2019, arXiv:1906.04721, section 4.2.
 
@@ -157,7 +156,7 @@ def corrected_bias(
         integers: (out, in).
         scale: (out,) or (out, in / block): integers * scale is Ŵ.
         bias: (out,), as trained.
-        mean: (in,), of the layer's inputs.
+        mean: (in,), mean of the layer's inputs.
     """
     missing = np.empty(len(weight))
     for start in range(0, len(weight), ROWS):
@@ -167,7 +166,7 @@ def corrected_bias(
 
 
 def _compact(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most as many rows as columns, with the same XᵀX."""
+    """Reduce to at most as many rows as columns, with the same XᵀX."""
     if len(x) <= x.shape[1]:
         return x
     return np.asarray(np.linalg.qr(x, mode="r"), np.float64)

@@ -25,26 +25,26 @@ PICKED = {
     "int4": {"onnx": "int4-block32-dynamic", "tflite": "int4-block32-dynamic"},
     "fp16": {"onnx": "fp16", "tflite": "fp16"},
 }
-"""The recipe that a precision's flag stands for in each format; `docs/decisions.md` gives the measurements behind it."""
+"""Default recipe of each precision and format; `docs/decisions.md` has the measurements."""
 PICKED_ON_VIDEOS = {"int4": "int4-block64-dynamic-gptq-corrected"}
-"""Defaults with calibration data in either format; these recipes' rounding needs it."""
+"""Defaults in both formats with calibration data, which these recipes' rounding needs."""
 PICKED_FOR_ONE_LAYER = {"int4": "int4-block32-dynamic-gptq-corrected"}
-"""The same for a network without hidden layers, which needs finer blocks: no other layer compensates for the error."""
+"""The same for a network without hidden layers, where no other layer compensates for the error: finer blocks."""
 INTEGER_IO = "int8-static"
-"""Default for `--int8` in TFLite with integer inputs and outputs, which need static activations."""
+"""Default for `--int8` in TFLite with integer inputs and outputs, which require static activations."""
 
 
 def recipes_of(options: ExportOptions, run: Run) -> dict[str, tuple[Recipe, ...]]:
-    """Choose each format's recipes: those given, and for each other precision asked for, its default.
+    """Choose each format's recipes: those given, and the defaults of other requested precisions.
 
     Raises:
-        EdgeAfError: a recipe is unknown, or the options do not fit the recipes.
+        EdgeAfError: a recipe is unknown, or the options do not match the recipes.
     """
     on_videos = _on_videos(run) if options.int4 and options.calibration_data is not None else {}
     recipes = _recipes(options.formats, options.recipe, options.precisions, options.io, on_videos)
     static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
     if static and options.calibration_data is None and options.ranges is None:
-        raise EdgeAfError(f"{static[0]} finds activation ranges on training videos: name them with --calibration-data.")
+        raise EdgeAfError(f"{static[0]} finds activation ranges on training videos: pass --calibration-data.")
     if options.ranges is not None and not static:
         raise EdgeAfError("--ranges applies to recipes with static activations, and none is exported here.")
     if options.gate_data is not None and not any(recipes.values()):
@@ -68,7 +68,7 @@ def calibration_of(options: ExportOptions, run_folder: Path, run: Run) -> Calibr
 
 
 def gate_of(options: ExportOptions, run: Run) -> GateData | None:
-    """Open the gate's data: of the run's own training data, the videos that training held out. None without a gate."""
+    """Open the gate's data; of the run's training data, use only held-out videos. Return None without a gate."""
     folder, max_gap_drop = options.gate_data, options.max_gap_drop
     if folder is None or max_gap_drop is None:
         return None
@@ -86,14 +86,14 @@ def gate_of(options: ExportOptions, run: Run) -> GateData | None:
 def _trained_on(run: Run, dataset: Dataset) -> bool:
     """Return True if a run was trained on a dataset."""
     if run.data.fingerprint is None:
-        # A run of an older edge-af. The folder may have been renamed since, and on other data of that size the split
-        # does no harm.
+        # A run of an earlier version. Its folder may have been renamed, and splitting other data of that size is
+        # harmless.
         return dataset.videos == run.data.videos
     return dataset.fingerprint() == run.data.fingerprint
 
 
 def _split(run: Run, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of its own data that a run was trained on, and those it held out."""
+    """Return the rows of the run's data that it was trained on, and those held out."""
 
     how = run.split
     if how is None:
@@ -104,10 +104,10 @@ def _split(run: Run, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool) -> NDArray[np.int64]:
-    """The rows of the calibration data that training did not hold out.
+    """Return the rows of the calibration data that training did not hold out.
 
     Raises:
-        EdgeAfError: the run was trained on other data, and `any_data` does not allow that.
+        EdgeAfError: the run was trained on other data, and `any_data` is not set.
     """
 
     if not _trained_on(run, dataset):
@@ -119,17 +119,17 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
                     "ranges must come from the videos the run was trained on, never from evaluation videos.\n"
                     "Name that data, or add --any-calibration-data if these are training videos too, such as a sample."
                 )
-            warn(f"{name}; its ranges are taken all the same.")
+            warn(f"{name}; using it anyway.")
         return np.arange(dataset.videos, dtype=np.int64)
-    # The best epoch and the F1 threshold were chosen on the held-out videos: ranges are not to know them.
+    # The held-out videos chose the best epoch and the F1 threshold, so ranges must not use them.
     return _split(run, dataset)[0]
 
 
 def _recipes(
     formats: tuple[str, ...], given: tuple[str, ...], precisions: list[str], io: str, on_videos: Mapping[str, str]
 ) -> dict[str, tuple[Recipe, ...]]:
-    """Format to its recipes: those given (`NAME` is for all formats, `FORMAT=NAME` for one), and for each precision that
-    none of them is of, the recipe that its flag stands for; `on_videos` goes before `PICKED`.
+    """Map each format to its recipes: those given (`NAME` for all formats, `FORMAT=NAME` for one), and the defaults of other
+    requested precisions; `on_videos` takes precedence over `PICKED`.
     """
 
     chosen: dict[str, list[Recipe]] = {format: [] for format in formats}
@@ -162,6 +162,6 @@ def _pick(precision: str, format: str, io: str, on_videos: Mapping[str, str]) ->
 
 
 def _on_videos(run: Run) -> dict[str, str]:
-    """The recipes that `--int4` and the like stand for with calibration data, by precision."""
+    """Return the default recipes with calibration data, by precision."""
     has_one_layer = isinstance(run.config, FCLateFusionConfig) and run.config.depth == 0
     return PICKED_FOR_ONE_LAYER if has_one_layer else PICKED_ON_VIDEOS

@@ -1,9 +1,9 @@
-"""Sensitivity: the cost of quantizing each layer alone.
+"""Measure each layer's sensitivity: the cost of quantizing that layer alone.
 
-For every fully connected layer and recipe, that one layer is quantized and all else stays float: the layer is computed
-here, with weights and inputs rounded as the file's kernels round them, and what lies behind it is run in ONNX Runtime. The
-figures are of the logits: their signal-to-noise ratio in dB, where the signal is their variance about each class's mean
-(the mean itself says nothing of a video), and the change of GAP@20 where videos have labels.
+For every fully connected layer and recipe, only that layer is quantized. It is computed here, with weights and inputs
+rounded as in the file's kernels; the layers after it run in ONNX Runtime. The figures are the signal-to-noise ratio of the
+logits in dB, and the change of GAP@20 if the videos have labels. The signal is the variance of the logits about each
+class's mean, because the mean is the same for all videos.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from edge_af.runtime.ort import onnxruntime_module, quiet_options
 SENSITIVITY = "sensitivity.json"
 SCHEMA_VERSION = 1
 BEST_SNR_DB = 150.0
-"""Stands for no noise at all, and is about what float32 can show."""
+"""Stands for no noise; about the limit of float32."""
 CHANNEL_BLOCK = 256
-"""Inputs that ONNX Runtime's `MatMulNBits` quantizes together where the weights' rows are not in blocks."""
+"""Inputs that ONNX Runtime's `MatMulNBits` quantizes together if the weights have no blocks."""
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One layer by one recipe in one format."""
+    """Sensitivity of one layer to one recipe in one format."""
 
     format: str
     recipe: str
@@ -43,21 +43,21 @@ class LayerSensitivity:
     """Precision of this layer's weights: `int8`, `int4` or `fp16`."""
     layer: str
     weight_bytes: int
-    """Bytes of this layer's weights as the file holds them, without scales."""
+    """Bytes of this layer's weights in the file, without scales."""
     snr_db: float
     """Signal-to-noise ratio of the logits when only this layer is quantized."""
     gap_at_20_drop: float | None
-    """By how much GAP@20 is then lower; None without labels."""
+    """Loss of GAP@20 when only this layer is quantized; None without labels."""
 
 
 class SensitivityTest:
-    """The float network's activations on some videos, and what becomes of its logits if a layer is quantized.
+    """The float network's activations on some videos, and the effect of quantizing a layer on its logits.
 
     Args:
-        graph: clean, its output the sigmoid of a fully connected layer.
-        dataset: of the videos.
-        rows: the videos; their activations are held in memory, some 0.4 MB each for a network of 341 million parameters.
-        with_labels: whether GAP@20 is to be measured too.
+        graph: clean graph whose output is the sigmoid of a fully connected layer.
+        dataset: dataset with the videos.
+        rows: the videos; their activations stay in memory, some 0.4 MB each for a network of 341 million parameters.
+        with_labels: also measure GAP@20.
     """
 
     def __init__(self, graph: Graph, dataset: Dataset, rows: NDArray[np.int64], *, with_labels: bool) -> None:
@@ -82,7 +82,7 @@ class SensitivityTest:
         self._gap = gap_at_20(self._seen[self._logits], self._labels) if self._labels is not None else None
 
     def rows(self, format: str, recipe: str, plan: Plan) -> Iterator[LayerSensitivity]:
-        """A row for each layer of a plan, in the graph's order."""
+        """Return a row for each layer of a plan, in the graph's order."""
         for gemm in self._graph.gemms():
             layer = plan.layers.get(gemm.name)
             if layer is None:
@@ -102,7 +102,7 @@ class SensitivityTest:
             )
 
     def logits(self, layer: str, plan: Plan, format: str) -> NDArray[np.float32]:
-        """The logits (videos, classes) float32 if only `layer` is as `plan` has it in a file of `format`."""
+        """Return the logits (videos, classes) float32 if only `layer` is quantized as in `plan` in a file of `format`."""
         gemm = next(gemm for gemm in self._graph.gemms() if gemm.name == layer)
         relu = fused_relu(self._graph, gemm)
         cut = gemm.outputs[0] if relu is None else relu.outputs[0]
@@ -126,14 +126,14 @@ class SensitivityTest:
 
 
 def logits_of(graph: Graph) -> str:
-    """The tensor that the network's output is the sigmoid of; the output itself if it is of something else."""
+    """Return the tensor whose sigmoid is the network's output; the output itself without a sigmoid."""
     (output,) = graph.outputs
     producer = graph.producers()[output]
     return producer.inputs[0] if producer.op == "Sigmoid" else output
 
 
 def behind(graph: Graph, tensor: str, output: str) -> Graph:
-    """The part of a graph that makes `output` out of `tensor`, with all else that it reads as inputs."""
+    """Return the part of a graph that computes `output` from `tensor`; its other sources become inputs."""
     made = {tensor}
     nodes = []
     for node in graph.nodes:
@@ -149,19 +149,19 @@ def behind(graph: Graph, tensor: str, output: str) -> Graph:
 def fake_layer(
     x: NDArray[np.float32], gemm: Node, output: str, plan: Plan, format: str, videos: int
 ) -> NDArray[np.float32]:
-    """A layer's outputs (rows, out) in float, with its weights and inputs rounded as the kernels round them.
+    """Compute a layer's outputs (rows, out) in float, with weights and inputs rounded as in the kernels.
 
     Args:
-        x: (rows, in) float32; a layer that works on tokens has several rows a video.
+        x: (rows, in) float32; a layer that works on tokens has several rows per video.
         gemm: the layer.
-        output: its output, or that of its fused ReLU.
-        plan: with the layer.
-        format: `onnx` or `tflite`, which quantize inputs at run time differently.
+        output: its output, or its fused ReLU's.
+        plan: a plan that quantizes the layer.
+        format: `onnx` or `tflite`, which differ in quantization at run time.
         videos: number of videos in `x`.
     """
     made = plan.layers[gemm.name]
     form = made.form
-    # TFLite makes a static layer whose output stays float a dynamic one.
+    # In TFLite, a static layer whose output stays float becomes dynamic.
     if form.activations == "static" and (format == "onnx" or output in plan.tensors):
         x = fake_affine(x, plan.tensors[gemm.inputs[0]])
     elif form.runs_in_integers:
@@ -175,13 +175,13 @@ def fake_layer(
 
 
 def fake_affine(x: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:
-    """Values rounded to INT8 and back."""
+    """Round values to INT8 and back."""
     q = np.clip(np.rint(x / np.float32(affine.scale)) + affine.zero_point, -128, 127)
     return ((q - affine.zero_point) * np.float32(affine.scale)).astype(np.float32)
 
 
 def fake_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows rounded to 256 steps of their own range, widened to hold zero, and back."""
+    """Round rows to 256 steps of their range, widened to include zero, and back."""
     low, high = np.minimum(x.min(axis=1, keepdims=True), 0), np.maximum(x.max(axis=1, keepdims=True), 0)
     scale = np.where(high > low, (high - low) / 255, 1).astype(np.float32)
     zero = np.clip(np.rint(-low / scale), 0, 255)
@@ -190,7 +190,7 @@ def fake_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _fake_blocks(x: NDArray[np.float32], block: int) -> NDArray[np.float32]:
-    """Blocks of each row rounded to ±127 steps of their largest value, and back."""
+    """Round blocks of each row to ±127 steps of their largest value, and back."""
     found = np.empty_like(x)
     for start in range(0, x.shape[1], block):
         part = x[:, start : start + block]
@@ -200,7 +200,7 @@ def _fake_blocks(x: NDArray[np.float32], block: int) -> NDArray[np.float32]:
 
 
 def worst_first(rows: list[LayerSensitivity]) -> list[str]:
-    """Layers by what they cost: the largest loss of GAP@20 first, the noisier of two that lose alike."""
+    """Sort layers by cost: the largest loss of GAP@20 first, then the noisier."""
     return [row.layer for row in sorted(rows, key=lambda row: (-(row.gap_at_20_drop or 0.0), row.snr_db))]
 
 
@@ -218,7 +218,7 @@ def write_sensitivity(path: Path, data: str, videos: int, rows: list[LayerSensit
 
 
 def summary(rows: list[LayerSensitivity]) -> list[str]:
-    """A line for each format and recipe: its most sensitive layer."""
+    """Return a line for each format and recipe, with its most sensitive layer."""
     lines = []
     for format, recipe in dict.fromkeys((row.format, row.recipe) for row in rows):
         own = [row for row in rows if (row.format, row.recipe) == (format, recipe)]
@@ -229,11 +229,11 @@ def summary(rows: list[LayerSensitivity]) -> list[str]:
 
 
 def _run(graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """A part's output in ONNX Runtime, with the weights handed in, so that no second copy of them is held."""
+    """Run a part in ONNX Runtime, passing the weights, so that the session holds no second copy."""
     weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
     model = to_onnx(graph, weights_as_inputs=True)
     for value in (*model.graph.input, *model.graph.output):
-        # Their shapes are whatever comes.
+        # Shapes are left open.
         value.type.tensor_type.ClearField("shape")
     session = onnxruntime_module().InferenceSession(
         model.SerializeToString(), quiet_options(), providers=["CPUExecutionProvider"]

@@ -1,4 +1,4 @@
-"""A TFLite model being put together, and its bytes. The schema's object API is LiteRT's own."""
+"""Build a TFLite model and its bytes with the object API of LiteRT's schema."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_af.export.quantize import Affine
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 ALIGNMENT = 16
-"""Alignment of every constant within the file, as the schema demands and as vector loads want."""
+"""Alignment of constants in the file, required by the schema and good for vector loads."""
 SIGNATURE = "serving_default"
 SIZE_LIMIT = 2**31 - 1
 
@@ -32,7 +32,7 @@ TYPES = {
 
 
 class AlignedBuffer(schema.BufferT):
-    """A constant's bytes. The schema's own packing aligns them to one byte and copies them twice."""
+    """A constant's bytes, packed here because the schema's own packing aligns to one byte and copies twice."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:
         offset = None
@@ -49,7 +49,7 @@ class AlignedBuffer(schema.BufferT):
 
 
 class TfliteModel:
-    """One subgraph: tensors and operators are added in order of execution, then `write` makes the file."""
+    """One subgraph. Add tensors and operators in order of execution, then call `write`."""
 
     def __init__(self) -> None:
         # By convention, buffer 0 is empty and stands for "no constant".
@@ -61,14 +61,14 @@ class TfliteModel:
     def tensor(
         self, name: str, shape: Shape, batch_one: tuple[int, ...], dtype: Any, affine: Affine | None = None
     ) -> int:
-        """Add an activation; returns its index.
+        """Add an activation; return its index.
 
         Args:
-            name: as in the ONNX graph.
-            shape: None where the batch decides.
-            batch_one: the shape at batch 1, the default of the file.
+            name: name in the ONNX graph.
+                shape: None for dimensions that depend on the batch.
+            batch_one: shape at batch 1, the file's default.
             dtype: float32 or int8.
-            affine: how int8 values stand for real ones.
+            affine: quantization of int8 values.
         """
         added = schema.TensorT()
         added.name, added.type = name, TYPES[np.dtype(dtype)]
@@ -81,23 +81,23 @@ class TfliteModel:
         return self._add(added)
 
     def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
-        """Add a constant; returns its index.
+        """Add a constant; return its index.
 
         Args:
             name: as in the ONNX graph.
             array: float32, float16, int8 or int32.
-            scales: where int8 stands for real numbers: one, or one for each index of the first axis.
+            scales: of int8 values, one or one per index of the first axis.
         """
         quantization = None if scales is None else _quantization(scales, 0)
         return self._constant(name, TYPES[array.dtype], array.shape, np.ascontiguousarray(array), quantization)
 
     def int4(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32]) -> int:
-        """Add integers (out, in) from -8 to 7, in an even number, as INT4; returns their index.
+        """Add an even number of integers (out, in) from -8 to 7 as INT4; return their index.
 
         Args:
             name: as in the ONNX graph.
             integers: int8.
-            scales: (out,), or (out, in / block), which are kept as float16.
+            scales: (out,), or (out, in / block), which are stored as float16.
         """
         nibbles = integers.reshape(-1).view(np.uint8)
         packed = (nibbles[0::2] & 15) | (nibbles[1::2] << 4)
@@ -114,7 +114,7 @@ class TfliteModel:
         return self._constant(name, schema.TensorType.INT4, integers.shape, packed, quantization)
 
     def operator(self, op: str, inputs: list[int], outputs: list[int], options: Any = None, version: int = 1) -> None:
-        """Add an operator by its name in the schema, e.g. `FULLY_CONNECTED`, with its options object if it has one."""
+        """Add an operator by its schema name, such as `FULLY_CONNECTED`, with its options object if it has one."""
         code = getattr(schema.BuiltinOperator, op)
         added = schema.OperatorT()
         added.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
@@ -125,10 +125,10 @@ class TfliteModel:
         self._operators.append(added)
 
     def write(self, path: Path, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
-        """Write the file, with the signature `serving_default` from these names to tensor indices.
+        """Write the file with the signature `serving_default`, which maps these names to tensor indices.
 
         Raises:
-            EdgeAfError: it would pass the 2 GB that a flatbuffer may have.
+            EdgeAfError: the file would exceed the 2 GB limit of flatbuffers.
         """
         model = self._model(inputs, outputs)
         held = sum(buffer.data.nbytes + 2 * ALIGNMENT for buffer in self._buffers if buffer.data is not None)
@@ -140,7 +140,7 @@ class TfliteModel:
         size = held + scales + 1024 * (16 + len(self._tensors) + len(self._operators))
         if size > SIZE_LIMIT:
             raise EdgeAfError(f"{path.name}: {size:,} bytes; a TFLite file holds at most 2 GB.")
-        # At its final size from the start: growing would double it, and copy it each time.
+        # Allocate the final size at once, because growing would double it and copy it each time.
         builder = flatbuffers.Builder(size)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         with path.open("wb") as file:
@@ -179,7 +179,7 @@ class TfliteModel:
         for code, version in self._codes:
             added = schema.OperatorCodeT()
             added.builtinCode, added.version = code, version
-            # Readers older than the 128th operator look at the one-byte field.
+            # Readers that know fewer than 128 operators use the one-byte field.
             added.deprecatedBuiltinCode = min(code, 127)
             model.operatorCodes.append(added)
         return model

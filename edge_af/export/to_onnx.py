@@ -1,17 +1,17 @@
-"""A clean graph and a plan to an ONNX graph that ONNX Runtime executes in integers.
+"""Apply a plan to a clean graph, as an ONNX graph that ONNX Runtime executes in integers.
 
-Static layers are written with QuantizeLinear and DequantizeLinear around a float Gemm, the form that ONNX Runtime's
-optimizer turns into its `QGemm` kernel:
+Static layers have QuantizeLinear and DequantizeLinear around a float Gemm, which ONNX Runtime's optimizer replaces by its
+`QGemm` kernel:
 
     x -Q-> -DQ-> Gemm(weights -DQ->, bias -DQ->) [-> Relu -Q-> -DQ->] -> …
 
-A ReLU behind a layer has to be quantized: with a float output, ONNX Runtime would fuse Gemm and ReLU into the float kernel
-`FusedGemm` over dequantized weights, without a word. Without a ReLU the layer's output stays float, as the head's logits must.
+The ReLU after a layer must be quantized. With a float output, ONNX Runtime would silently fuse Gemm and ReLU into the float
+kernel `FusedGemm` over dequantized weights. Without a ReLU, the layer's output stays float, as the head's logits must.
 
-Dynamic INT8 layers are written as DynamicQuantizeLinear, MatMulInteger and a scaling, which becomes `DynamicQuantizeMatMul`.
-INT4 layers are written as ONNX Runtime's own operator `MatMulNBits`, whose `accuracy_level` says whether it computes in
-integers (4: the input is quantized at run time, a row's block at a time) or in float. Where weights alone are quantized,
-the float layer reads them through a DequantizeLinear (INT8) or a Cast (FP16).
+Dynamic INT8 layers are DynamicQuantizeLinear, MatMulInteger and a scaling, which become `DynamicQuantizeMatMul`. INT4
+layers are ONNX Runtime's operator `MatMulNBits`. Its `accuracy_level` selects float or integer arithmetic (4: the input is
+quantized at run time, block by block). Layers with quantized weights only are float layers that read them through a
+DequantizeLinear (INT8) or a Cast (FP16).
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from edge_af.export.graph import Graph, Node
 from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
 
 ACTIVATION_TYPE: dict[str, type[np.uint8] | type[np.int8]] = {"x86-64": np.uint8, "arm64": np.int8}
-"""Type of INT8 activations. x86's dot product takes unsigned by signed bytes; on signed by signed ONNX Runtime is several
-times slower there. ARM's takes signed by signed.
+"""Type of INT8 activations by processor kind. x86's dot product multiplies unsigned by signed bytes; ONNX Runtime is
+several times slower there on signed by signed. ARM's multiplies signed by signed.
 """
 ORT_DOMAIN = "com.microsoft"
 FLOAT_ACCURACY, INTEGER_ACCURACY = 1, 4
-"""`accuracy_level` of `MatMulNBits`: the arithmetic is in float32, or in INT8."""
+"""`accuracy_level` of `MatMulNBits` for arithmetic in float32 and in INT8."""
 CHANNEL_BLOCK = 256
-"""Block of `MatMulNBits` where a whole row shares its scale."""
+"""Block size of `MatMulNBits` if a whole row shares its scale."""
 
 
 def this_cpu() -> str:
-    """The kind of processor this process runs on, as `ACTIVATION_TYPE` names it.
+    """Return this machine's processor kind, a key of `ACTIVATION_TYPE`.
 
     Raises:
-        EdgeAfError: it is neither x86-64 nor arm64.
+        EdgeAfError: the processor is neither x86-64 nor arm64.
     """
     import platform
 
@@ -49,13 +49,11 @@ def this_cpu() -> str:
         return "x86-64"
     if machine in ("aarch64", "arm64"):
         return "arm64"
-    raise EdgeAfError(
-        f"this machine is {machine!r}; say which processor the files are for with --cpu x86-64 or --cpu arm64."
-    )
+    raise EdgeAfError(f"this machine is {machine!r}; choose the files' processor with --cpu x86-64 or --cpu arm64.")
 
 
 def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
-    """The graph with the layers of `plan` in their integer form, for `cpu` (a key of `ACTIVATION_TYPE`)."""
+    """Return the graph with the layers of `plan` in integer form for `cpu`, a key of `ACTIVATION_TYPE`."""
     graph = with_biases(graph, plan)
     constants = dict(graph.constants)
     nodes: list[Node] = []
@@ -64,15 +62,15 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
     kind = ACTIVATION_TYPE[cpu]
 
     def pair(tensor: str) -> str:
-        """Quantize and dequantize a tensor, once; returns the name of the result."""
+        """Quantize and dequantize a tensor once; return the name of the result."""
         if tensor not in quantized:
             quantized[tensor] = f"{tensor}.dequantized"
             nodes.extend(_pair(tensor, plan.tensors[tensor], kind, constants))
         return quantized[tensor]
 
     for node in graph.nodes:
-        # Whoever reads a tensor that was quantized reads it behind the pair: a second, float reader would keep the
-        # layer in front of it from running in integers.
+        # All readers of a quantized tensor read the dequantized one: a reader of the float tensor would keep the
+        # layer before it from running in integers.
         read = replace(node, inputs=tuple(quantized.get(name, name) for name in node.inputs))
         layer = plan.layers.get(node.name)
         if layer is None:
@@ -98,7 +96,7 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
 
 
 def weight_name(layer: str) -> str:
-    """The name of a layer's changed weights in the written graph, by which they are found again in an optimized one."""
+    """Return the name of a layer's quantized weights, which identifies them in the optimized graph."""
     return f"{layer}.weight.quantized"
 
 
@@ -117,7 +115,7 @@ def _pair(
 
 
 def _weights(node: Node, layer: Layer, plan: Plan, nodes: list[Node], constants: dict[str, NDArray]) -> tuple[str, str]:
-    """Add a static layer's weights and bias as integers with a DequantizeLinear each; returns the names of the results."""
+    """Add a static layer's integer weights and bias, each with a DequantizeLinear; return the names of the results."""
     assert layer.integer_bias is not None
     bias_scale = (layer.weight_scale.astype(np.float64) * plan.tensors[node.inputs[0]].scale).astype(np.float32)
     return (
@@ -129,7 +127,7 @@ def _weights(node: Node, layer: Layer, plan: Plan, nodes: list[Node], constants:
 def _dequantized(
     name: str, integers: NDArray, scales: NDArray[np.float32], nodes: list[Node], constants: dict[str, NDArray]
 ) -> str:
-    """Add symmetric integers with a scale for each of axis 0 and their DequantizeLinear; returns the name of the result."""
+    """Add symmetric integers with a scale per index of axis 0, and their DequantizeLinear; return the result's name."""
     constants[name] = integers
     constants[f"{name}.scale"] = scales
     constants[f"{name}.zero_point"] = np.zeros(len(scales), integers.dtype)
@@ -148,12 +146,12 @@ def _half(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[Node]
 
 
 def _blocks(node: Node, layer: Layer, constants: dict[str, NDArray]) -> Node:
-    """MatMulNBits: y = x Wᵀ + b with W (out, in) as unsigned integers 8 too high, two to a byte, the first one low."""
+    """Add a MatMulNBits: y = x Wᵀ + b with W (out, in) as unsigned integers offset by 8, two per byte, low half first."""
     outputs, inputs = layer.weight.shape
-    # There is no form with one scale a row: it is said again for each block.
+    # There is no form with one scale per row, so the scale is repeated for each block.
     block = layer.form.block or CHANNEL_BLOCK
     blocks = -(-inputs // block)
-    # The last block of a row is filled up with zeros.
+    # The last block of a row is padded with zeros.
     raised = np.full((outputs, blocks * block), 8, np.uint8)
     raised[:, :inputs] = layer.weight + 8
     constants[weight_name(node.name)] = (raised[:, 0::2] | raised[:, 1::2] << 4).reshape(outputs, blocks, block // 2)
@@ -173,7 +171,7 @@ def _blocks(node: Node, layer: Layer, constants: dict[str, NDArray]) -> Node:
 def _dynamic(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[Node]:
     data, _, bias = node.inputs
     own = node.name
-    # MatMulInteger has no transposed form: weights lie (in, out) here.
+    # MatMulInteger has no transposed form, so weights are (in, out) here.
     constants[weight_name(own)] = np.ascontiguousarray(layer.weight.T)
     constants[f"{own}.weight.scale"] = layer.weight_scale
     quantized = (f"{own}.input.quantized", f"{own}.input.scale", f"{own}.input.zero_point")

@@ -1,8 +1,8 @@
-"""A clean graph to TFLite. Every ONNX operator that the networks use has a function here that adds its TFLite form.
+"""Convert a clean graph to TFLite. Each ONNX operator of the networks has a function that adds its TFLite form.
 
-A tensor may exist in float and as INT8 at once; whichever a consumer needs is made when it is first asked for, so that
-QUANTIZE and DEQUANTIZE stand only where integer and float layers meet. Shapes are taken from the graph at batch 1 and 2:
-a dimension that differs is the batch's, and is left open in the file.
+A tensor may exist in float and as INT8. Each form is created when it is first needed, so that QUANTIZE and DEQUANTIZE only
+occur where integer and float layers meet. Shapes are computed at batch 1 and 2: a dimension that differs depends on the
+batch, and is left open in the file.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from edge_af.export.quantize import Affine, Layer, Plan, fused_relu, with_biases
 from edge_af.export.tflite_model import TfliteModel
 
 NO_INPUT = -1
-"""TFLite's mark for an optional input that is left out."""
+"""TFLite's index for an omitted optional input."""
 
 LONGEST_SUM, MOST_PARTS = 1024, 16
-"""Suffixes of float layers: products that are added up one after the other, and parts that a layer is made of."""
+"""Name suffixes of a split float layer's partial sums and parts."""
 
 NOTHING_QUANTIZED = Plan(layers={}, tensors={})
 
 
 def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTIZED, *, integer_io: bool = False) -> None:
-    """Write a clean graph as a TFLite file: FP32, or quantized as `plan` says; `integer_io`: with INT8 inputs and outputs.
+    """Write a clean graph as a TFLite file: FP32, or quantized as in `plan`, with INT8 inputs and outputs if `integer_io`.
 
-    A layer with static activations becomes FULLY_CONNECTED on INT8, one with dynamic activations the hybrid form that
-    quantizes its float input row by row at run time; where weights alone are quantized, DEQUANTIZE makes them float
-    first. TFLite has no kernel from an INT8 input to a float output: a static layer whose output the plan leaves in float
-    becomes hybrid too.
+    A layer with static activations becomes FULLY_CONNECTED on INT8. One with dynamic activations becomes the hybrid form,
+    which quantizes its float input row by row at run time. If only weights are quantized, DEQUANTIZE restores them. TFLite
+    has no kernel from an INT8 input to a float output, so a static layer whose output stays float becomes hybrid too.
 
     Raises:
-        EdgeAfError: an operator that is not known here, or a form of one that TFLite does not have; names the node.
+        EdgeAfError: an operator, or a form of one, cannot be converted; the message names the node.
     """
     lowering = _Lowering(graph, plan, integer_io)
     for node in graph.nodes:
@@ -52,7 +51,7 @@ def write_tflite(graph: Graph, path: Path, plan: Plan = NOTHING_QUANTIZED, *, in
 
 
 def unsupported(node: Node, why: str) -> EdgeAfError:
-    """The error for a node that has no TFLite form here."""
+    """Return the error for a node without a TFLite form."""
     return EdgeAfError(f"node {node.name!r} ({node.op}): {why}; it cannot be written as TFLite.")
 
 
@@ -79,8 +78,8 @@ class _Lowering:
         LOWERINGS[node.op](self, node)
 
     def without_transpose(self, name: str) -> str | None:
-        """Return the tensor that this one is the transpose of in its last two dimensions, if only matrix products read it,
-        as their second input. BATCH_MATMUL takes that input transposed, so the transpose need not be computed.
+        """Return the tensor whose last two dimensions this one transposes, if only matrix products read it, as their
+        second input. BATCH_MATMUL can transpose that input itself.
         """
         transpose = self._producers.get(name)
         if transpose is None or transpose.op != "Transpose" or name in self.graph.outputs:
@@ -92,7 +91,7 @@ class _Lowering:
 
     def new_real(self, name: str) -> int:
         """Add the float form of an activation."""
-        # Where a tensor has both forms, the INT8 one bears the suffix, so that names stay those of the ONNX graph.
+        # If a tensor has both forms, the INT8 one gets a suffix, so that the float one keeps the ONNX name.
         self._real[name] = self.model.tensor(name, self.shapes[name], self.batch_one[name], np.float32)
         return self._real[name]
 
@@ -105,7 +104,7 @@ class _Lowering:
         return index
 
     def real(self, name: str) -> int:
-        """The index of a tensor's float form."""
+        """Return the index of a tensor's float form."""
         if name in self.graph.constants:
             if name not in self._constants:
                 self._constants[name] = self.model.constant(
@@ -118,7 +117,7 @@ class _Lowering:
         return self._real[name]
 
     def integer(self, name: str) -> int:
-        """The index of a tensor's INT8 form."""
+        """Return the index of a tensor's INT8 form."""
         if name not in self._integer:
             real = self._real[name]
             self.model.operator("QUANTIZE", [real], [self.new_integer(name)], schema.QuantizeOptionsT())
@@ -129,22 +128,22 @@ class _Lowering:
         return name in self._integer
 
     def computes_in_integers(self, node: Node) -> bool:
-        """Return True if all inputs of a node exist as INT8, and all outputs are to be held so; constants can be converted."""
+        """Return True if all inputs of a node exist as INT8 (constants can be converted) and all outputs must be INT8."""
         read = [name for name in node.inputs if name and name not in self.graph.constants]
         return all(map(self.is_integer, read)) and all(name in self.plan.tensors for name in node.outputs)
 
     def read(self, node: Node, name: str) -> int:
-        """The index of a tensor in the form that a node computes in."""
+        """Return the index of a tensor in the form that a node computes in."""
         if not self.computes_in_integers(node):
             return self.real(name)
         return self.integer_constant(name) if name in self.graph.constants else self.integer(name)
 
     def give(self, node: Node, name: str) -> int:
-        """Add one of a node's outputs, in the form that it computes in."""
+        """Add a node's output in the form that it computes in."""
         return self.new_integer(name) if self.computes_in_integers(node) else self.new_real(name)
 
     def integer_constant(self, name: str) -> int:
-        """Add a constant as INT8 on one scale."""
+        """Add a constant as INT8 with one scale."""
         array = self.graph.constants[name]
         scale = np.array([np.abs(array).max() / 127 or 1.0], np.float32)
         return self.model.constant(f"{name}.int8", np.rint(array / scale).astype(np.int8), scale)
@@ -153,7 +152,7 @@ class _Lowering:
         return self.plan.tensors.get(name)
 
     def fuse_relu(self, gemm: Node) -> tuple[str, int]:
-        """The layer's output and fused activation, with a ReLU that only this layer feeds taken in."""
+        """Return a layer's output and fused activation; a ReLU that reads only this layer is fused."""
         relu = fused_relu(self.graph, gemm)
         if relu is None:
             return gemm.outputs[0], schema.ActivationFunctionType.NONE
@@ -185,7 +184,7 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
         options.asymmetricQuantizeInputs = True
         weight = lowering.model.constant(weight_name, layer.weight, layer.weight_scale)
         inputs = [lowering.real(data), weight, lowering.real(bias_name)]
-        # With this version a runtime that knows no scale a feature refuses the file; see `_hybrid_layer`.
+        # Runtimes without per-channel scales refuse this version; see `_hybrid_layer`.
         lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options, version=12)
     elif output in lowering.plan.tensors:
         _integer_layer(lowering, node, layer, output, options)
@@ -194,10 +193,9 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
 
 
 def _real_layer(lowering: _Lowering, node: Node, output: str, options: Any) -> None:
-    """A float layer; one of very many inputs as a sum of layers over equal parts of them.
+    """Add a float layer; one with very many inputs becomes a sum of layers over equal parts of them.
 
-    XNNPACK adds an output feature's products up one after the other in float32, and the longer the sum, the further off
-    it is.
+    XNNPACK sums an output feature's products sequentially in float32, and a longer sum has a larger error.
     """
     data, weight_name, bias_name = node.inputs
     weight = lowering.graph.constants[weight_name]
@@ -236,7 +234,7 @@ def _real_layer(lowering: _Lowering, node: Node, output: str, options: Any) -> N
 
 
 def _real_weight(lowering: _Lowering, name: str, layer: Layer) -> int:
-    """A layer's weights made float before they are used; the runtime does that once, when it loads the file."""
+    """Add a layer whose weights the runtime dequantizes once, when it loads the file."""
     if layer.form.weights == "int4":
         held = lowering.model.int4(name, layer.weight, layer.weight_scale)
     else:
@@ -261,16 +259,16 @@ def _integer_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, o
 
 
 def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, activation: int) -> None:
-    """A static recipe's layer whose output stays in float: it quantizes its input at run time, with the weights' scales as
-    a multiplication of their own.
+    """Add a static recipe's layer whose output stays float: it quantizes its input at run time, and a separate multiplication
+    applies the weights' scales.
 
-    FULLY_CONNECTED on a float input can hold a scale for each output feature only in recent runtimes; older ones, such as
-    tflite-runtime 2.14, take the first scale for all of them without a word. With one scale of 1 in the layer and the
-    real ones behind it, every runtime that a static file is for computes the same.
+    Only recent runtimes support per_channel scales in FULLY_CONNECTED on a float input. Older ones, such as tflite-runtime
+    2.14, silently use the first scale for all output features. With one scale of 1 in the layer and the real ones after
+    it, every runtime that static files are made for computes the same.
     """
     data, weight_name, bias_name = node.inputs
     options = schema.FullyConnectedOptionsT()
-    # XNNPACK takes hybrid layers only if the activations' zero point is free.
+    # XNNPACK accepts hybrid layers only if the activations may have a zero point.
     options.asymmetricQuantizeInputs = True
     sums, product = (
         lowering.model.tensor(f"{node.name}.{part}", lowering.shapes[output], lowering.batch_one[output], np.float32)
@@ -288,13 +286,13 @@ def _hybrid_layer(lowering: _Lowering, node: Node, layer: Layer, output: str, ac
 def _add_operator(
     lowering: _Lowering, node: Node, op: str, inputs: list[int], outputs: list[int], options: Any
 ) -> None:
-    """Add an operator in the first version of it that computes in INT8 where that is asked for."""
+    """Add an operator, in the first version that supports INT8 if it computes in INT8."""
     version = INT8_VERSIONS.get(op, 2) if lowering.computes_in_integers(node) else 1
     lowering.model.operator(op, inputs, outputs, options, version)
 
 
 INT8_VERSIONS = {"RESHAPE": 1}
-"""Those that are not 2."""
+"""Versions other than 2."""
 
 
 def _elementwise(op: str, options: Callable[[], Any]) -> Callable[[_Lowering, Node], None]:
@@ -308,7 +306,7 @@ def _elementwise(op: str, options: Callable[[], Any]) -> Callable[[_Lowering, No
 def _div(lowering: _Lowering, node: Node) -> None:
     by = lowering.graph.constants.get(node.inputs[1])
     if lowering.computes_in_integers(node) and by is not None:
-        # There is no division of INT8: by a constant it is a multiplication.
+        # INT8 has no division; division by a constant is a multiplication.
         inverse = f"{node.name}.inverse"
         lowering.graph = replace(
             lowering.graph, constants={**lowering.graph.constants, inverse: (1 / by).astype(np.float32)}
@@ -343,7 +341,7 @@ def _softmax(lowering: _Lowering, node: Node) -> None:
 
 
 def _reshape(lowering: _Lowering, node: Node) -> None:
-    """Reshape, Flatten, Squeeze and Unsqueeze alike: the target is the output's shape, with -1 for the batch."""
+    """Add a Reshape, Flatten, Squeeze or Unsqueeze as RESHAPE to the output's shape, with -1 for the batch."""
     output = node.outputs[0]
     source = lowering.read(node, node.inputs[0])
     _reshape_to(lowering, node, source, lowering.shapes[output], output, lowering.give(node, output))
@@ -424,7 +422,7 @@ def _slice_to(lowering: _Lowering, node: Node, begin: list[int], size: list[int]
 
 
 def _gather(lowering: _Lowering, node: Node) -> None:
-    """Picking one entry of an axis, which is a slice and a reshape: XNNPACK has those, and no GATHER."""
+    """Add a Gather of one index as a slice and a reshape, because XNNPACK has no GATHER."""
     data, index_name = node.inputs
     index = lowering.graph.constants.get(index_name)
     if index is None or index.ndim:
@@ -473,4 +471,4 @@ LOWERINGS: dict[str, Callable[[_Lowering, Node], None]] = {
     "Slice": _slice,
     "Gather": _gather,
 }
-"""ONNX operator to the function that adds its TFLite form."""
+"""ONNX operator -> function that adds its TFLite form."""

@@ -1,4 +1,4 @@
-"""A trained network in PyTorch to a clean graph in memory."""
+"""Trace a PyTorch network to a clean graph."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from edge_af.export.graph import BATCH, OPSET, Graph, Node
 from edge_af.models.networks import WithScores
 
 PREFIX = "network."
-"""Prefix that wrapping a network in `WithScores` puts before its parameters' names."""
+"""Prefix of parameter names in a network wrapped in `WithScores`."""
 
 
 def trace(network: nn.Module, classes: int) -> Graph:
-    """The clean graph of a network that maps visual (n, 1024) and audio (n, 128) to logits (n, classes).
+    """Return the clean graph of a network that maps visual (n, 1024) and audio (n, 128) to logits (n, classes).
 
-    The graph has the inputs `visual` and `audio` and the output `scores` (n, classes), the sigmoid of the logits. Its
-    constants carry the network's parameter names and share memory with the parameters that clean-up left as they are.
+    The graph has the inputs `visual` and `audio`, and the output `scores` (n, classes), the sigmoid of the logits. Its
+    constants have the network's parameter names, and share memory with unchanged parameters.
 
     Raises:
-        EdgeAfError: the network has operators that cannot be brought into our form.
+        EdgeAfError: the network has operators that cannot be exported.
     """
     wrapped = WithScores(network).eval()
-    # A batch of 2, because the exporter takes a dimension of 1 as fixed.
+    # A batch of 2, because the exporter treats a dimension of 1 as fixed.
     example = (torch.zeros(2, VISUAL_FEATURES), torch.zeros(2, AUDIO_FEATURES))
     batch = torch.export.Dim(BATCH)
     with _quiet(), torch.no_grad():
@@ -51,7 +51,7 @@ def trace(network: nn.Module, classes: int) -> Graph:
         )
     assert program is not None
     traced = program.model.graph
-    # What the exporter computes of a parameter it names by the operator: `view`.
+    # The exporter names a tensor computed from a parameter after the operator, such as `view`.
     made = {
         _own(name): f"{MADE}{name}"
         for name in traced.initializers
@@ -70,7 +70,7 @@ def trace(network: nn.Module, classes: int) -> Graph:
         nodes.append(
             Node(
                 op=node.op_type,
-                # Until clean-up names nodes for good, names only have to differ.
+                # Names only have to be unique until cleanup assigns the final ones.
                 name=f"{_place(node.metadata_props, node.op_type)}#{number}",
                 inputs=tuple(named(value.name) if value is not None else "" for value in node.inputs),
                 outputs=tuple(named(value.name) for value in node.outputs),
@@ -96,14 +96,14 @@ def _own(name: str | None) -> str:
 
 
 def _place(metadata: Any, op: str) -> str:
-    """The path of the module that made a node, and the operator: `visual.attention.softmax`."""
+    """Return the path of the module that created a node, and the operator: `visual.attention.softmax`."""
     scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
     module = _own(f"{scopes[-2]}.").rstrip(".") if len(scopes) > 1 else UNKNOWN_MODULE
     return f"{module}.{op.lower()}".lstrip(".")
 
 
 def _plain(value: Any) -> Any:
-    """An attribute's value as `onnx.helper.make_node` takes it."""
+    """Convert an attribute's value for `onnx.helper.make_node`."""
     if hasattr(value, "numpy"):
         import onnx
 
@@ -113,10 +113,10 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's news, none of which the user can act on, off the terminal; errors still raise."""
+    """Hide the exporter's messages, which the user cannot act on; errors still raise."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    # While it is set, the exporter leaves the log levels alone. It must not outlive this: torch fails to import with it empty.
+    # While set, the exporter keeps the log levels. Restore it, because torch fails to import if it is empty.
     said = os.environ.setdefault("TORCH_LOGS", "")
     try:
         for logger in loggers:
