@@ -147,8 +147,8 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
     by_inputs = [item.recipe for item in wanted if item.recipe is not None and item.recipe.needs_inputs]
     if by_inputs and calibration is None:
         raise EdgeAfError(
-            f"recipe {by_inputs[0].name} rounds weights by what layers' inputs are on training videos, which no file of "
-            "ranges holds: pass --calibration-data."
+            f"recipe {by_inputs[0].name} rounds weights by layer inputs on training videos, which a ranges file does "
+            "not hold: pass --calibration-data."
         )
     if gate is not None and gate.dataset.classes != run.classes:
         raise EdgeAfError(

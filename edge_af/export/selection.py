@@ -116,7 +116,7 @@ def _training_rows(run_folder: Path, run: Run, dataset: Dataset, any_data: bool)
             if not any_data:
                 raise EdgeAfError(
                     f"{name}, which is {run.data.name or 'other data'}; "
-                    "ranges must come from the videos the run was trained on, never from evaluation videos.\n"
+                    "ranges must come from the run's training videos, never from evaluation videos.\n"
                     "Name that data, or add --any-calibration-data if these are training videos too, such as a sample."
                 )
             warn(f"{name}; using it anyway.")

@@ -1,1 +1,1 @@
-"""AttendFusion and FCLateFusion: shapes and presets, the networks (torch), and the run folder that training leaves."""
+"""AttendFusion and FCLateFusion: configurations and presets, the networks (torch), and run folders."""

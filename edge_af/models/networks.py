@@ -14,21 +14,21 @@ from edge_af.models.presets import FEATURES, AttendFusionConfig, FCLateFusionCon
 class FeatureAttention(nn.Module):
     """Multi-head scaled dot-product self-attention, softmax(Q Kᵀ / √d) V, over the tokens of one video.
 
-    The projections work on a matrix (n * tokens, token_width) and not on a 3-D tensor, because a Linear of a matrix
-    exports as one Gemm, which every runtime has an integer kernel for. Q, K and V come from one packed projection.
-    `nn.MultiheadAttention` is not used: given a matrix it attends across the videos of a batch.
+    The projections use a matrix (n * tokens, token_width) instead of a 3-D tensor, because a Linear of a matrix exports as
+    one Gemm, for which every runtime has an integer kernel. Q, K and V come from one packed projection.
+    `nn.MultiheadAttention` is unsuitable: given a matrix, it attends across the videos of a batch.
     """
 
     def __init__(self, tokens: int, token_width: int, heads: int) -> None:
         super().__init__()
         self.tokens, self.heads, self.head_width = tokens, heads, token_width // heads
-        # Tokens are feature groups, told apart by position alone.
+        # Tokens are feature groups, distinguished only by position.
         self.position = nn.Parameter(torch.zeros(tokens, token_width))
         self.qkv = nn.Linear(token_width, 3 * token_width)
         self.out = nn.Linear(token_width, token_width)
 
     def weights(self, x: Tensor) -> Tensor:
-        """Attention of hidden vectors (n, tokens * token_width): (n, heads, tokens, tokens), each row summing to 1."""
+        """Attention weights of hidden vectors (n, tokens * token_width): (n, heads, tokens, tokens); each row sums to 1."""
         query, key, _ = self._project(x)
         return torch.softmax(query @ key.transpose(2, 3) / math.sqrt(self.head_width), dim=-1)
 

@@ -1,6 +1,6 @@
-"""The networks' shapes as frozen dataclasses, and the presets. Nothing here needs torch.
+"""The networks' configurations as frozen dataclasses, and the presets. Nothing here needs torch.
 
-What the paper states and what is inferred stands apart in `docs/model.md`.
+`docs/model.md` separates what the paper states from what is inferred.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ def _check_dropout(model: str, dropout: float) -> None:
 
 
 WIDEST, DEEPEST = 1 << 20, 64
-"""Beyond these a config is damaged: no machine could hold the network."""
+"""Limits of a valid config; no machine could hold a larger network."""
 
 ABLATIONS = ("none", "audio", "visual", "attention")
-"""Parts that the paper's ablations remove from AttendFusion."""
+"""Parts of AttendFusion that the paper's ablations remove."""
 
 FEATURES = {"visual": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
-"""A modality's features a video."""
+"""Features per video of each modality."""
 
 
 @dataclass(frozen=True)
 class AttendFusionConfig:
-    """AttendFusion: a stream per modality, each of fully connected layers and self-attention; late fusion.
+    """AttendFusion: one stream of fully connected layers and self-attention per modality; late fusion.
 
-    A stream's hidden vector of `tokens * token_width` features is read as `tokens` tokens, so that the attention's
-    softmax runs over real tokens and not over a single one.
+    A stream's hidden vector of `tokens * token_width` features is split into `tokens` tokens, so that the attention's
+    softmax has more than one token.
     """
 
     tokens: int
-    """Tokens in each stream; at least 2, or the softmax would always be 1."""
+    """Tokens of each stream; at least 2, or the softmax would always be 1."""
     token_width: int
-    """Features of one token; a multiple of `heads`."""
+    """Features per token, a multiple of `heads`."""
     heads: int
     dropout: float
-    """Share of features dropped in front of each hidden layer and of the classifier."""
+    """Share of features dropped before each hidden layer and the classifier."""
     ablate: str = "none"
-    """Removed part, one of `ABLATIONS`: a stream, or the attention, whose parameters then go to a plain layer."""
+    """Removed part, one of `ABLATIONS`: a stream, or the attention, whose parameters then go into a plain layer."""
 
     model = "attend-fusion"
 
@@ -70,7 +70,7 @@ class AttendFusionConfig:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The streams there are."""
+        """Modalities with a stream."""
         return tuple(name for name in ("visual", "audio") if name != self.ablate)
 
     @property
@@ -81,14 +81,14 @@ class AttendFusionConfig:
 
 @dataclass(frozen=True)
 class FCLateFusionConfig:
-    """FCLateFusion: a stream of fully connected layers per modality, concatenated, one classifier."""
+    """FCLateFusion: one stream of fully connected layers per modality, concatenated, one classifier."""
 
     width: int
     """Features of every hidden layer of both streams."""
     depth: int
-    """Hidden layers of each stream; 0, with width 0, for a linear model of the features."""
+    """Hidden layers of each stream; 0, with width 0, for a linear model."""
     dropout: float
-    """Share of features dropped behind each hidden layer."""
+    """Share of features dropped after each hidden layer."""
 
     model = "fc-late-fusion"
 
@@ -120,25 +120,25 @@ PRESETS: dict[str, dict[str, ModelConfig]] = {
         "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.4),
     },
 }
-"""Model -> preset -> shape. `paper`: the parameter counts of the paper's Table 1 at 4,716 classes; `36m` and `18m`: a half
-and a quarter of them; `linear`: a late fusion without hidden layers is a linear model, the floor to beat."""
+"""Model -> preset -> config. `paper` has the parameter counts of the paper's Table 1 at 4,716 classes, `36m` and `18m` a half
+and a quarter of them. `linear` has no hidden layers, as a lower bound."""
 
 
 def preset(model: str, name: str) -> ModelConfig:
-    """A preset by name.
+    """Return a preset by name.
 
     Raises:
-        EdgeAfError: there is no such model or preset; the message suggests the nearest.
+        EdgeAfError: unknown model or preset; the message suggests the nearest.
     """
     presets = PRESETS[_known("model", model, list(PRESETS))]
     return presets[_known(f"preset of {model}", name, list(presets))]
 
 
 def config_from_dict(model: Any, fields: Any) -> ModelConfig:
-    """The inverse of `dataclasses.asdict` for a model's config.
+    """Build a model's config from the result of `dataclasses.asdict`.
 
     Raises:
-        EdgeAfError: an unknown model, or fields that are not the config's, or not of its types.
+        EdgeAfError: unknown model, or missing, unknown or mistyped fields.
     """
     if not isinstance(model, str) or not isinstance(fields, dict):
         raise EdgeAfError(f"model is {model!r:.40} and config is {fields!r:.40}; expected a name and an object")

@@ -1,14 +1,14 @@
-"""A run: the folder that training writes and that export, eval and `edge_af.load` read.
+"""Run folders, which training writes and export, eval and `edge_af.load` read.
 
-| file | what |
+| file | content |
 |---|---|
-| `run.json` | what the network is, how it was trained, and the name of its weights file |
-| `weights-eEPOCH.safetensors` | the averaged weights of the best epoch, by held-out GAP@20 |
-| `metrics.jsonl` | a line an epoch |
-| `checkpoint.safetensors` | all that `--resume` needs; gone when training is complete |
+| `run.json` | the network, how it was trained, and the name of its weights file |
+| `weights-eEPOCH.safetensors` | the averaged weights of the epoch with the best held-out GAP@20 |
+| `metrics.jsonl` | one line per epoch |
+| `checkpoint.safetensors` | the state for `--resume`; deleted when training is complete |
 
-`run.json` is replaced after the weights it names are on the disk, and the weights it named before are removed after
-that: a kill at any moment leaves a run that fits together.
+`run.json` is replaced after the weights it names are on the disk, and the previous weights are deleted afterwards. So a
+kill at any moment leaves a consistent run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUN = "run.json"
 METRICS = "metrics.jsonl"
 WEIGHTS = re.compile(r"weights-e\d+\.safetensors")
 SCHEMA_VERSION = 2
-"""Version 1 held networks of the same parameters with the attention between the FC layers."""
+"""Version 1 had networks of the same parameters with the attention between the FC layers."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Run:
     """The threshold with the best micro-F1 on the held-out videos."""
     class_names: list[str]
     weights: str
-    """The file of the weights, in the run's folder."""
+    """Name of the weights file in the run folder."""
     weights_sha256: str | None = None
-    """SHA-256 of that file; None in a run of an older edge-af."""
+    """SHA-256 of that file; None in runs of earlier versions."""
     training: dict[str, Any] = field(default_factory=dict)
-    """Options, data, held-out metrics, versions: a record, not needed to use the network."""
+    """Options, data, held-out metrics and versions, for the record."""
 
     @property
     def model(self) -> str:
@@ -65,19 +65,19 @@ class Run:
 
     @property
     def data(self) -> TrainingData:
-        """The data it was trained on, as far as its edge-af recorded that."""
+        """The training data; None if not recorded."""
         return built(TrainingData, self.training.get("data", {}), unknown=True)
 
     @property
     def split(self) -> Split | None:
-        """Split of that data, if it was recorded."""
+        """Split of the training data; None if not recorded."""
         options = self.training.get("options")
         return built(Split, options, unknown=True) if options is not None else None
 
 
 @dataclass(frozen=True)
 class Split:
-    """Record of how a run's data was split; see `edge_af.data.batches.split`."""
+    """How a run's data was split; see `edge_af.data.batches.split`."""
 
     held_out: float
     seed: int
@@ -91,11 +91,11 @@ _HINTS = get_type_hints(Run)
 _WithoutConfig = dataclasses.make_dataclass(
     "_WithoutConfig", [(one.name, _HINTS[one.name], one) for one in dataclasses.fields(Run) if one.name != "config"]
 )
-"""A run as `run.json` has it: which kind of config it holds depends on the model's name beside it."""
+"""A run in `run.json`, where the type of `config` depends on `model`."""
 
 
 def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> None:
-    """Make `run` with the weights of `network` what the folder holds.
+    """Save `run` with the weights of `network` as the folder's run.
 
     Raises:
         EdgeAfError: the folder cannot be written or is full.
@@ -110,7 +110,7 @@ def save_run(folder: Path, run: Run, network: AttendFusion | FCLateFusion) -> No
 
 
 def _weights_named_in(folder: Path) -> str | None:
-    """The weights of the run that a folder holds: nothing else there is this run's to remove."""
+    """Return the weights file of a folder's run, the only file that saving another run may delete."""
     try:
         name = load_run(folder).weights
     except EdgeAfError:
@@ -122,7 +122,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """Write tensors as a safetensors file, atomically.
 
     Raises:
-        EdgeAfError: no space, or the folder cannot be written; what was there before is kept.
+        EdgeAfError: no space, or the folder cannot be written; the previous file is kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -131,7 +131,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         try:
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
         except SafetensorError as error:
-            # It tells of a full disk in words only.
+            # safetensors reports a full disk only in the message.
             if number := re.search(r"os error (\d+)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
             raise
@@ -141,7 +141,7 @@ def load_run(folder: str | Path) -> Run:
     """Read `run.json`.
 
     Raises:
-        EdgeAfError: the folder is not a run, its training has not finished an epoch yet, or the file is damaged.
+        EdgeAfError: the folder is not a run, has no finished epoch yet, or the file is damaged.
     """
     folder = Path(folder)
     path = folder / RUN
@@ -163,10 +163,10 @@ def load_run(folder: str | Path) -> Run:
 
 
 def load_network(folder: str | Path) -> tuple[Run, AttendFusion | FCLateFusion]:
-    """The run and its network in eval mode, giving logits (n, classes).
+    """Load a run and its network in eval mode, which returns logits (n, classes).
 
     Raises:
-        EdgeAfError: as `load_run`, or the weights are missing, not those that were trained, or of another network.
+        EdgeAfError: as `load_run`, or the weights are missing, changed or of another network.
     """
     import torch
 
@@ -187,7 +187,7 @@ def load_network(folder: str | Path) -> tuple[Run, AttendFusion | FCLateFusion]:
 
 
 def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose bytes are those of `sha256`; a run of an older edge-af has none."""
+    """Read the tensors of a safetensors file after checking its SHA-256, if given."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -209,7 +209,7 @@ def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def with_layer_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename FC Late Fusion's tensors in files of earlier versions, which number modules: `visual.4` is `visual.fc2`."""
+    """Rename FC Late Fusion's tensors from earlier versions, which numbered modules: `visual.4` becomes `visual.fc2`."""
 
     def named(match: re.Match[str]) -> str:
         depth, part = divmod(int(match[2]), 4)
@@ -219,7 +219,7 @@ def with_layer_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unlike(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """The first difference in names, shapes or types between a network's tensors and a file's."""
+    """Return the first difference in names, shapes or types between a network's tensors and a file's."""
     for name in [*wanted, *found]:
         if name not in found:
             return f"{name} is missing"

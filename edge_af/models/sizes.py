@@ -1,4 +1,4 @@
-"""Sizes of a network's layers, known before there is a network: nothing here needs torch."""
+"""Sizes of a network's layers, computed from its config. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ INT4_BLOCK = 32
 """Weights that share one float16 scale at INT4."""
 
 TRAINING_PASSES = 3
-"""Forward, gradients of the inputs, gradients of the weights: each costs a layer's multiply-adds once."""
+"""Forward pass, gradients of the inputs, gradients of the weights: each costs a layer's MACs once."""
 
 
 @dataclass(frozen=True)
 class LayerSize:
-    """A layer that computes: a matrix product, with what is trained along with it."""
+    """A matrix product, with its trained parameters."""
 
     name: str
     shape: str
-    """`inputs × outputs`, and how often it is applied to one video if more than once."""
+    """`inputs × outputs`, and the number of applications per video if more than one."""
     matrix: int
-    """Entries of its weight matrix; 0 for the products of attention, which have none."""
+    """Entries of its weight matrix; 0 for the attention's products, which have none."""
     vector: int
     """Biases, positions, and BatchNorm's scales and shifts."""
     bias: int
-    """Part of `vector` that remains once BatchNorm is folded."""
+    """Part of `vector` that remains after folding BatchNorm."""
     multiply_adds: int
-    """For one video."""
+    """MACs for one video."""
     reads_features: bool = False
-    """True if it reads the features, whose gradient nobody needs."""
+    """True if it reads the features, which need no gradient."""
 
     @property
     def params(self) -> int:
@@ -38,7 +38,7 @@ class LayerSize:
 
 
 def layer_sizes(config: ModelConfig, classes: int) -> list[LayerSize]:
-    """The layers in the order of the data, stream by stream, the classifier last."""
+    """Return the layers in the order of the data, stream by stream, the classifier last."""
     found: list[LayerSize] = []
     streams: Mapping[str, int] = FEATURES
     if isinstance(config, AttendFusionConfig):
@@ -89,29 +89,29 @@ def _attend_stream(stream: str, features: int, config: AttendFusionConfig) -> li
 
 
 def param_count(config: ModelConfig, classes: int) -> int:
-    """Trainable parameters of the network, BatchNorm's scales and shifts among them."""
+    """Trainable parameters of the network, including BatchNorm's scales and shifts."""
     return sum(layer.params for layer in layer_sizes(config, classes))
 
 
 def multiply_adds(config: ModelConfig, classes: int) -> int:
-    """Multiply-adds of one video's forward pass."""
+    """MACs of the forward pass for one video."""
     return sum(layer.multiply_adds for layer in layer_sizes(config, classes))
 
 
 def training_flops(config: ModelConfig, classes: int) -> int:
-    """Floating-point operations of the matrix products that one video costs in training; a multiply-add is two."""
+    """Floating-point operations of the matrix products for training on one video; a MAC is two."""
     return sum(
         2 * layer.multiply_adds * (TRAINING_PASSES - layer.reads_features) for layer in layer_sizes(config, classes)
     )
 
 
 def deployed_bytes(config: ModelConfig, classes: int, precision: str) -> int:
-    """Bytes of the weights and biases once BatchNorm is folded, without the file's own structure.
+    """Bytes of the weights and biases after folding BatchNorm, without the file's structure.
 
     Args:
         config, classes: the network.
-        precision: `fp32`; `int8`, one float32 scale an output feature; `int4`, one float16 scale for every
-            `INT4_BLOCK` weights. Biases are four bytes in each.
+        precision: `fp32`; `int8`, with one float32 scale per output feature; `int4`, with one float16 scale for every
+            `INT4_BLOCK` weights. Biases always take four bytes.
     """
     total = 0
     for layer in layer_sizes(config, classes):

@@ -1,1 +1,1 @@
-"""The training loop and its checkpoints."""
+"""Training: the loop, one update, checkpoints and distillation."""

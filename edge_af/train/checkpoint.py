@@ -1,8 +1,8 @@
-"""All that training needs to continue as if it had never stopped, in one file that is replaced whole.
+"""Checkpoints: the complete state of training in one file, written atomically.
 
-Tensors: the network's and the averaged weights, AdamW's moments, the state of the random numbers. The file's metadata
-holds, as JSON, the step, the records of the epochs so far, the best run, the losses of the current epoch, and what must
-not change between the two halves (`identity`). The learning rate and the order of the videos follow from the step.
+Tensors: the network's and the averaged weights, AdamW's moments, the state of the random numbers. Metadata, as JSON: the
+step, the records of finished epochs, the best run, the losses of the current epoch, and what must not change between
+sessions (`identity`). The learning rate and the order of the videos follow from the step.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass
 class Progressed:
-    """Progress of training; with the tensors, all of its state."""
+    """Progress of training; its complete state together with the tensors."""
 
     step: int = 0
     """Updates done."""
     seconds: float = 0.0
-    """Time spent in training, over all halves."""
+    """Time spent in training, including earlier sessions."""
     losses: list[float] = field(default_factory=list)
     """Losses of the steps of the current epoch."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """A record for each finished epoch: the lines of `metrics.jsonl`."""
     best: dict[str, Any] | None = None
-    """The fields of `run.json` as of the best epoch."""
+    """The fields of `run.json` for the best epoch."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The same of an epoch's record, a line of `metrics.jsonl`."""
+    """The part of an epoch's record, a line of `metrics.jsonl`, that training needs to continue."""
 
     held_out: HeldOut
 
@@ -59,10 +59,10 @@ class EpochRecord:
 def save_checkpoint(
     folder: Path, learner: Learner, progressed: Progressed, identity: dict[str, Any], group: Group
 ) -> None:
-    """Replace the folder's checkpoint. Every process of the group has to call this; one writes.
+    """Replace the folder's checkpoint. Every process of the group must call this; one writes.
 
     Raises:
-        EdgeAfError: no space, or the folder cannot be written; the checkpoint before is kept.
+        EdgeAfError: no space, or the folder cannot be written; the previous checkpoint is kept.
     """
     random = gathered(torch.get_rng_state(), group)
     on_gpu = learner.network.head.weight.is_cuda
@@ -80,7 +80,7 @@ def save_checkpoint(
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
-    """Return the folder's identity, which must not change; empty if it is damaged, which `load_checkpoint` reports."""
+    """Return the identity in the folder's checkpoint; empty if damaged, which `load_checkpoint` reports."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
             found = parse_json(file.metadata()["identity"])
@@ -90,14 +90,14 @@ def identity_in(folder: Path) -> dict[str, Any]:
 
 
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError)
-"""Exceptions that a damaged checkpoint makes safetensors, PyTorch and the code below raise."""
+"""Exceptions that safetensors, PyTorch and the code below raise for a damaged checkpoint."""
 
 
 def load_checkpoint(folder: Path, learner: Learner, identity: dict[str, Any], group: Group) -> Progressed:
-    """Put the learner, and PyTorch's random numbers, into the state of the folder's checkpoint.
+    """Restore the learner, and PyTorch's random number generator, from the folder's checkpoint.
 
     Raises:
-        EdgeAfError: the checkpoint is damaged, or was made with other data, another network or other options.
+        EdgeAfError: the checkpoint is damaged, or is of other data, another network or other options.
     """
     path = folder / CHECKPOINT
     try:
@@ -139,7 +139,7 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
 
 
 def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise EdgeAfError, naming `path` and the first difference, unless training may continue from what was found there."""
+    """Raise EdgeAfError, with `path` and the first difference, unless training may continue from this identity."""
     for key in sorted(wanted.keys() | found.keys()):
         if found.get(key) == wanted.get(key):
             continue

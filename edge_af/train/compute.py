@@ -1,7 +1,7 @@
-"""Device and number format of training, and how fast this machine can be.
+"""Device and number format of training, and the machine's peak speed.
 
-bfloat16 does not help everywhere: a processor with AMX, or a GPU, multiplies it several times as fast as float32, one with
-AVX512-BF16 alone at half the speed. So it is measured and not looked up.
+bfloat16 does not help everywhere. With AMX or a GPU it multiplies several times as fast as float32, with AVX512-BF16 alone
+at half the speed. So its speed is measured.
 """
 
 from __future__ import annotations
@@ -23,58 +23,58 @@ from edge_af.errors import EdgeAfError
 from edge_af.train.distributed import Group, from_the_first
 
 SIDE = 1024
-"""Side of the square matrices that are timed: as fast as any larger ones, and done in milliseconds."""
+"""Size of the square matrices that are timed; larger ones are no faster, and these take milliseconds."""
 TRIES = 20
 WORTH_IT = 1.2
-"""bfloat16 has to multiply this much faster than float32: converting the weights at every step costs something too."""
+"""Least speedup of bfloat16 over float32 to use it, because converting the weights costs time at every step."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 Inputs = tuple[Tensor, Tensor]
-"""Visual (n, 1024) and audio (n, 128) float32 on the device."""
+"""Visual (n, 1024) and audio (n, 128), float32, on the device."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the numbers that matrices are multiplied in, and how fast it does that at best."""
+    """A device, its precision for matrix products, and its peak speed."""
 
     device: str
     """`cpu`, `cuda`, or `cuda:N`."""
     dtype: str
-    """`fp32`, or `bf16`: matrix products in bfloat16, weights and all else in float32."""
+    """`fp32`, or `bf16` for matrix products in bfloat16 with everything else in float32."""
     peak_flops: float
-    """Floating-point operations a second of a square matrix product, as measured here."""
+    """Measured floating-point operations per second of a square matrix product."""
 
     @property
     def on_gpu(self) -> bool:
         return self.device.startswith("cuda")
 
     def autocast(self) -> torch.autocast:
-        """The block in which matrix products are in `dtype`."""
+        """Return the context in which matrix products use `dtype`."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bf16")
 
     def inputs(self, features: Features) -> Inputs:
-        """Features on the device, as a network takes them."""
+        """Copy features to the device, as network inputs."""
         return self.tensor(features.visual), self.tensor(features.audio)
 
     def tensor(self, array: NDArray[np.generic]) -> Tensor:
-        """An array on the device, copied from pinned memory while the step before is computed."""
+        """Copy an array to the device, from pinned memory during the previous step."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.on_gpu else tensor
 
 
 def choose_compute(device: str, precision: str, group: Group, before: str | None = None) -> Compute:
-    """Choose the device and the precision; every process of the group chooses the same.
+    """Choose the device and the precision, the same in every process of the group.
 
     Args:
-        device: `cpu`, `cuda` or `auto`: a GPU where PyTorch finds one.
-        precision: `fp32`, `bf16` or `auto`: bfloat16 where it is measured to be faster.
-        group: the processes that train together, each with a GPU of its own.
-        before: what a run that continues was begun with, which `auto` keeps to.
+        device: `cpu`, `cuda`, or `auto` for a GPU if PyTorch finds one.
+        precision: `fp32`, `bf16`, or `auto` for bfloat16 if it is measured to be faster.
+        group: the processes that train together, each on its own GPU.
+        before: precision of a resumed run, which `auto` keeps.
 
     Raises:
-        EdgeAfError: there is no GPU, or there are fewer than processes on this machine.
+        EdgeAfError: there is no GPU, or fewer GPUs than processes on this machine.
     """
     place = _place(device, group)
     wanted = before if precision == "auto" and before in DTYPES else precision
@@ -84,7 +84,7 @@ def choose_compute(device: str, precision: str, group: Group, before: str | None
     if not place.startswith("cuda") and not _has_bf16():
         return Compute(place, "fp32", fp32)
     bf16 = matmul_flops(place, torch.bfloat16)
-    # Two processes that measured differently would train two networks.
+    # Processes with different measurements would train different networks.
     chosen = bool(from_the_first(float(bf16 > WORTH_IT * fp32), group))
     return Compute(place, "bf16", bf16) if chosen else Compute(place, "fp32", fp32)
 
@@ -108,7 +108,7 @@ def _place(device: str, group: Group) -> str:
 
 
 def matmul_flops(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of the product of two square matrices, the best of a few."""
+    """Measure the floating-point operations per second of a square matrix product, the best of a few."""
     side = 8 * SIDE if device.startswith("cuda") else SIDE
     left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
     best = float("inf")
@@ -122,7 +122,7 @@ def matmul_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def _has_bf16() -> bool:
-    """Return True if this processor has instructions for bfloat16; otherwise it is emulated, and not worth measuring."""
+    """Return True if this processor has bfloat16 instructions; without them it is emulated and slow."""
     with contextlib.suppress(OSError):
         return bool(BF16_FLAGS & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()))
     return False
@@ -130,15 +130,15 @@ def _has_bf16() -> bool:
 
 @dataclass
 class Stopwatch:
-    """Timer of an epoch's parts."""
+    """Timer for an epoch."""
 
     started: float
     waited: float = 0.0
-    """Seconds that training stood still for its data."""
+    """Seconds that training waited for data."""
     videos: int = 0
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, with the time that waiting for each takes added up."""
+        """Yield the batches, and add up the time spent waiting for them."""
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
@@ -148,10 +148,10 @@ class Stopwatch:
             yield batch
 
     def speed(self, flops_a_video: int, compute: Compute, group: Group) -> dict[str, float]:
-        """The figures for an epoch's record, of all processes together; empty if nothing was trained.
+        """Return the speed figures for an epoch's record, over all processes; empty if nothing was trained.
 
-        `videos_per_s`; `data_wait_share`, of the time, this process's; `peak_share`, matrix products done a second as a share
-        of what `Compute.peak_flops` says could be.
+        `videos_per_s`; `data_wait_share`, this process's share of time spent waiting for data; `peak_share`, the speed of
+        matrix products as a share of `Compute.peak_flops`.
         """
         seconds = time.perf_counter() - self.started
         if not self.videos:

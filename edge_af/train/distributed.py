@@ -1,8 +1,8 @@
-"""Training on several processes or machines: who we are among them, and what has to be the same everywhere.
+"""Training on several processes or machines.
 
-`torchrun` starts the processes and tells each its rank through the environment; PyTorch's distributed data parallel averages
-their gradients. Every global batch is cut into as many equal parts as there are ranks, and BatchNorm takes its statistics over
-all of them, so that the network trained does not depend on the number of processes (but for dropout's draws and rounding).
+`torchrun` starts the processes and passes each its rank in the environment. PyTorch's distributed data parallel averages
+their gradients. Every global batch is split into equal parts, one per rank, and BatchNorm takes its statistics over all of
+them. So the trained network does not depend on the number of processes, except for dropout and rounding.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from edge_af.errors import EdgeAfError
 
 @dataclass(frozen=True)
 class Group:
-    """This process among those that train together."""
+    """This process's place among those that train together."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Among the processes of its own machine."""
+    """Rank among the processes of this machine."""
 
     @property
     def leads(self) -> bool:
-        """True if this is the process that evaluates, writes and speaks."""
+        """True for the one process that evaluates, writes and prints."""
         return self.rank == 0
 
     def share_of(self, batch: int) -> int:
-        """Videos of a global batch that each rank takes.
+        """Return the number of videos of a global batch for each rank.
 
         Raises:
-            EdgeAfError: the batch cannot be cut into equal parts of at least two videos.
+            EdgeAfError: the batch cannot be split into equal parts of at least two videos.
         """
         if batch % self.size or batch // self.size < 2:
             raise EdgeAfError(f"--batch {batch}: must be a multiple of the {self.size} processes, and 2 videos each.")
@@ -49,17 +49,17 @@ ALONE = Group()
 
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
-    """Join the processes that torchrun started, for the length of the block; alone without torchrun.
+    """Join the processes that torchrun started for the duration of the block; without torchrun, train alone.
 
     Raises:
-        EdgeAfError: the others cannot be reached, or one of them ended before its time.
+        EdgeAfError: other processes cannot be reached, or one ended early.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
     try:
-        # Gradients on GPUs go through nccl; losses, signals and random states are on the CPU either way.
+        # nccl transfers gradients on GPUs; losses, signals and random states stay on the CPU.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield Group(distributed.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     except (distributed.DistError, RuntimeError) as error:
@@ -85,9 +85,9 @@ def lost_the_others(error: Exception) -> bool:
 
 
 def together(network: nn.Module, group: Group) -> nn.Module:
-    """The network as it is called in training: gradients averaged over the ranks, BatchNorm's statistics taken over all.
+    """Wrap a network for training: gradients are averaged, and BatchNorm takes its statistics, over all ranks.
 
-    `network` itself is changed (its BatchNorm layers are replaced by ones of the same parameters) and holds the weights.
+    `network` is changed in place: its BatchNorm layers are replaced, with the same parameters. It holds the weights.
     """
     if group.size == 1:
         return network
@@ -99,7 +99,7 @@ def together(network: nn.Module, group: Group) -> nn.Module:
 
 
 class SumOverRanks(torch.autograd.Function):
-    """The sum of every rank's tensor, and of every rank's gradient on the way back."""
+    """Sum of every rank's tensor, with the sum of every rank's gradient in the backward pass."""
 
     @staticmethod
     def forward(context: Any, tensor: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class SumOverRanks(torch.autograd.Function):
 
 
 class BatchNormOverRanks(nn.BatchNorm1d):
-    """BatchNorm over the parts of a batch that all ranks hold. PyTorch's own SyncBatchNorm is for GPUs alone."""
+    """BatchNorm over the parts of a batch on all ranks. PyTorch's SyncBatchNorm supports only GPUs."""
 
     def __init__(self, module: nn.BatchNorm1d, size: int) -> None:
         super().__init__(module.num_features, eps=module.eps, momentum=module.momentum, device=module.weight.device)
@@ -123,14 +123,14 @@ class BatchNormOverRanks(nn.BatchNorm1d):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, features) of this rank to the same shape; every rank must hold as many videos."""
+        """Normalize this rank's (n, features); n must be the same on every rank."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         x32 = x.float()
         count = len(x) * self.size
         mean = SumOverRanks.apply(x32.sum(0)) / count
-        # From centered values: the difference of two large sums would lose what is small.
+        # From centered values, because the difference of two large sums would lose precision.
         variance = SumOverRanks.apply(((x32 - mean) ** 2).sum(0)) / count
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
@@ -142,7 +142,7 @@ class BatchNormOverRanks(nn.BatchNorm1d):
 
 
 def mean_over(values: list[float], group: Group) -> list[float]:
-    """The mean of each value over the ranks."""
+    """Return the mean of each value over the ranks."""
     if group.size == 1:
         return values
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -151,7 +151,7 @@ def mean_over(values: list[float], group: Group) -> list[float]:
 
 
 def from_the_first(value: float, group: Group) -> float:
-    """The first process's value, in all of them."""
+    """Return the first process's value in every process."""
     if group.size == 1:
         return value
     tensor = torch.tensor([value], dtype=torch.float64)
@@ -160,7 +160,7 @@ def from_the_first(value: float, group: Group) -> float:
 
 
 def gathered(tensor: Tensor, group: Group) -> list[Tensor]:
-    """Every rank's tensor, by rank."""
+    """Return every rank's tensor, by rank."""
     if group.size == 1:
         return [tensor]
     parts = [torch.empty_like(tensor) for _ in range(group.size)]
@@ -169,6 +169,6 @@ def gathered(tensor: Tensor, group: Group) -> list[Tensor]:
 
 
 def wait_for_all(group: Group) -> None:
-    """Return once every rank has come here."""
+    """Wait until every rank has called this."""
     if group.size > 1:
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""One update and the measurements between epochs: loss, optimizer, learning rate, averaged weights.
+"""One update, and the measurements between epochs: loss, optimizer, learning rate, averaged weights.
 
 Loss: the paper's equation 2, multi-label cross-entropy, summed over classes and averaged over the batch:
 -1/n Σ_i Σ_c [y_ic log p_ic + (1 - y_ic) log(1 - p_ic)], with p the sigmoid of the logits.
@@ -30,11 +30,11 @@ class Learner:
     averaged: AttendFusion | FCLateFusion
     optimizer: torch.optim.Optimizer
     forward: torch.nn.Module
-    """`network` as it is called in training: with several processes, what averages its gradients over them."""
+    """`network` wrapped for training; with several processes, it averages the gradients."""
 
 
 def update(learner: Learner, inputs: Inputs, targets: Tensor, lr: float, clip: float, compute: Compute) -> Tensor:
-    """One update; returns the batch's loss, a scalar on the device."""
+    """Do one update; return the batch's loss, a scalar on the device."""
     network, optimizer = learner.network, learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -49,13 +49,13 @@ def update(learner: Learner, inputs: Inputs, targets: Tensor, lr: float, clip: f
 
 
 def multi_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Equation 2 of the paper from logits and labels (n, classes) float32: a scalar."""
+    """Compute equation 2 of the paper from logits and labels (n, classes) float32: a scalar."""
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
     return loss / len(logits)
 
 
 def adamw(network: AttendFusion | FCLateFusion, options: TrainOptions) -> torch.optim.Optimizer:
-    """AdamW that decays matrices, and neither biases nor BatchNorm's scales."""
+    """Return an AdamW that decays matrices, but not biases and BatchNorm's scales."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -63,7 +63,7 @@ def adamw(network: AttendFusion | FCLateFusion, options: TrainOptions) -> torch.
 
 
 def lr_factor(step: int, steps: int, warmup: float) -> float:
-    """Learning rate at `step` of `steps`, as a share of the peak: a linear rise, then half a cosine down to 0."""
+    """Return the learning rate at `step` of `steps` as a share of the peak: a linear rise, then a cosine decay to 0."""
     rise = max(1, round(steps * warmup))
     if step < rise:
         return (step + 1) / rise
@@ -72,7 +72,7 @@ def lr_factor(step: int, steps: int, warmup: float) -> float:
 
 @torch.no_grad()
 def move_average(averaged: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
-    """Move the averaged weights, and BatchNorm's statistics, a share `1 - decay` towards the network's."""
+    """Move the averaged weights and BatchNorm statistics by a share of `1 - decay` toward the network's."""
     ours, theirs = averaged.state_dict(), network.state_dict()
     floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([ours[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
@@ -83,9 +83,9 @@ def move_average(averaged: torch.nn.Module, network: torch.nn.Module, decay: flo
 def measure(
     network: AttendFusion | FCLateFusion, dataset: Dataset, rows: NDArray[np.int64], device: str = "cpu"
 ) -> tuple[dict[str, Any], float]:
-    """The held-out videos' loss and metrics, and the F1 threshold that is best on them.
+    """Return the held-out videos' loss and metrics, and their best F1 threshold.
 
-    In float32, as the network will be used: bfloat16's 8 bits would make ties of close scores.
+    Computed in float32, because bfloat16's 8 bits would turn close scores into ties.
 
     Raises:
         ValueError: a score is NaN.
@@ -106,6 +106,6 @@ def measure(
 
 
 def prior_of(dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:
-    """Each class's share of the training videos, with half a video added on either side: (classes,) float32."""
+    """Return each class's share of the training videos, smoothed by half a video: (classes,) float32."""
     counts = dataset.label_counts(rows)
     return torch.from_numpy(((counts + 0.5) / (len(rows) + 1)).astype(np.float32))

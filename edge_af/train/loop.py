@@ -1,4 +1,4 @@
-"""The training loop: epochs, what is kept after each, and how it stops and continues. What one update does is in `learning`."""
+"""The training loop: epochs, checkpoints, stopping and resuming. One update is in `learning`."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from edge_af.train.teacher import Teacher, open_teacher, ready
 from edge_af.typed import built
 
 UNFINISHED = re.compile(r"\.(weights-e\d+\.safetensors|checkpoint\.safetensors|run\.json|metrics\.jsonl)\.[a-z0-9_]{8}")
-"""Names of files that a kill left half written, see `edge_af.files.atomic_path`."""
+"""Names of temporary files that a kill left behind, see `edge_af.files.atomic_path`."""
 NO_MATTER = ("threads", "precision", "device", "compile", "checkpoint_steps")
-"""Options that do not say what is trained. What they come to is recorded as `threads` and `compute`."""
+"""Options that may change on resuming. Their effect is recorded as `threads` and `compute`."""
 
 
 class Stopped(EdgeAfError):
-    """A signal asked training to end; its state is saved."""
+    """A signal stopped training after saving its state."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -66,42 +66,42 @@ class Stopped(EdgeAfError):
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """A training to do."""
+    """What to train."""
 
     dataset: Dataset
-    """Training videos; some are held out."""
+    """Training videos; part of them is held out."""
     config: ModelConfig
     preset: str
-    """Name of the config, for the record."""
+    """Name of the config's preset, for the record."""
     out: Path
     """Run folder to write."""
     options: TrainOptions
     teacher: Path | None = None
-    """Run whose scores are learned beside the labels (Hinton et al. 2015, arXiv:1503.02531). Labels do not exclude each
-    other, so each class's probability is a target of its own."""
+    """Run to distill from (Hinton et al. 2015, arXiv:1503.02531). Labels do not exclude each other, so each class's
+    probability is a separate target."""
     resume: bool = False
-    """True to continue from the checkpoint in `out`, if there is one."""
+    """True to continue from a checkpoint in `out`."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Setup of a training, constant while it runs."""
+    """Constant setup of a training."""
 
     request: TrainRequest
     teacher: Teacher | None
     rows: NDArray[np.int64]
     """Videos to train on."""
     held_out: NDArray[np.int64]
-    """Videos to choose on."""
+    """Held-out videos, which choose the best epoch."""
     compute: Compute
     identity: dict[str, Any]
-    """Facts that must be the same when training continues; part of the run's record."""
+    """Facts that must not change on resuming; part of the run's record."""
     group: Group
     """The processes that train together."""
 
     @property
     def batch(self) -> int:
-        """Videos a step, over all processes."""
+        """Videos per step, over all processes."""
         return min(self.request.options.batch, len(self.rows))
 
     @property
@@ -113,35 +113,34 @@ class Training:
         return self.request.options.epochs * self.steps_an_epoch
 
     def say(self, message: str) -> None:
-        """News for the user, from one of the processes."""
+        """Print a message from the leading process."""
         if self.group.leads:
             say(message)
 
 
 class NoProgress(contextlib.nullcontext["NoProgress"]):
-    """Stands in for the progress bar in the processes that do not speak."""
+    """Replaces the progress bar in processes that do not print."""
 
     def __enter__(self) -> NoProgress:
         return self
 
     def update(self, steps: int = 1, note: str | None = None) -> None:
-        """Nothing to show."""
+        """Do nothing."""
 
 
 def train(request: TrainRequest, group: Group = ALONE) -> Run:
-    """Train a network and leave a run folder.
+    """Train a network and write a run folder.
 
-    The folder is usable from the end of the first epoch on: it always holds the best epoch so far. SIGTERM and SIGINT
-    save a checkpoint first. On one processor and as many threads, a run that was resumed ends with the weights, bit for
-    bit, of one that was not stopped.
+    After the first epoch, the folder always holds the best epoch so far. SIGTERM and SIGINT save a checkpoint first. On the
+    same processor with the same threads, a resumed run ends with bit-identical weights.
 
     Args:
-        request: see `TrainRequest`.
-        group: the processes that train together, each of which makes this call; see `distributed.joined`.
+        request: what to train.
+        group: the processes that train together, which all make this call; see `distributed.joined`.
 
     Raises:
         EdgeAfError: `out` already holds a run (without `resume`), its checkpoint is of other data or options, the
-            dataset is too small or has a feature that is not a number, or the loss became NaN.
+            dataset is too small or has an invalid feature, or the loss became NaN.
         Stopped: by a signal.
     """
     dataset, out, resume = request.dataset, request.out, request.resume
@@ -154,7 +153,7 @@ def train(request: TrainRequest, group: Group = ALONE) -> Run:
     with explain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with lock_output(out) if group.leads else contextlib.nullcontext():
-        _check_folder(out, resume)  # Another training may have ended there just now.
+        _check_folder(out, resume)  # Another training may have finished there just now.
         with explain_os_errors(out):
             for name in _left_by_a_kill(out) if group.leads else ():
                 (out / name).unlink(missing_ok=True)
@@ -162,10 +161,10 @@ def train(request: TrainRequest, group: Group = ALONE) -> Run:
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    """Refuse to train into a folder that holds a run, without `resume`, or what no training wrote.
+    """Refuse a folder that holds a run (without `resume`) or files of other origin.
 
     Raises:
-        EdgeAfError: it does.
+        EdgeAfError: names what the folder holds.
     """
     if out.exists() and not out.is_dir():
         raise EdgeAfError(f"{out}: is a file; name a folder for the run.")
@@ -175,7 +174,7 @@ def _check_folder(out: Path, resume: bool) -> None:
                 f"{out}: already holds a run. Continue with --resume, choose another folder, or remove it."
             )
         return
-    # A kill in the first epoch's end leaves all but `run.json`, of which the metrics are written first.
+    # A kill at the end of the first epoch leaves the files written before `run.json`; the metrics are the first.
     found = files_below(out)
     ours = {LOCK, *_left_by_a_kill(out)}
     if METRICS in found:
@@ -185,7 +184,7 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 
 def _left_by_a_kill(out: Path) -> list[str]:
-    """Names of the files in a folder that a training was writing when it was killed."""
+    """Return the names of files that a killed training left incomplete."""
     return [name for name in files_below(out) if UNFINISHED.fullmatch(name)]
 
 
@@ -193,7 +192,7 @@ def _train(request: TrainRequest, group: Group) -> Run:
     config, out, options = request.config, request.out, request.options
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Each rank drops other features.
+    # Dropout must differ between ranks.
     torch.manual_seed(options.seed + group.rank)
     job = _job(request, group)
     group.share_of(job.batch)
@@ -244,7 +243,7 @@ def _train(request: TrainRequest, group: Group) -> Run:
 
 
 def records_in(out: Path) -> list[dict[str, Any]]:
-    """The records of a run's epochs: fewer than were asked for if it was killed before its first checkpoint."""
+    """Return the records of a run's epochs."""
     path = out / METRICS
     try:
         lines = path.read_bytes().splitlines()
@@ -266,7 +265,7 @@ def records_in(out: Path) -> list[dict[str, Any]]:
 
 
 def finished(records: list[dict[str, Any]], options: TrainOptions) -> bool:
-    """Return True if training is over: all epochs are done, or the last `patience` of them brought nothing."""
+    """Return True after all epochs, or after `patience` epochs without improvement."""
     if len(records) >= options.epochs:
         return True
     gaps = [record["held_out"]["gap_at_20"] for record in records]
@@ -310,7 +309,7 @@ def _train_epoch(
     stopped: list[int],
     save: Callable[[], None],
 ) -> dict[str, float]:
-    """Do what is left of the current epoch's updates; returns how fast, see `Stopwatch.speed`.
+    """Do the remaining updates of the current epoch; return its speed, see `Stopwatch.speed`.
 
     Raises:
         EdgeAfError: the loss is NaN or infinite.
@@ -320,26 +319,26 @@ def _train_epoch(
     learner.network.train()
     done = state.step - (epoch - 1) * job.steps_an_epoch
     order = epoch_order(job.rows, options.seed, epoch)[done * job.batch :]
-    # Every so many-th video of each global batch is this rank's.
+    # This rank takes every `size`-th video of each global batch.
     own, share = order[job.group.rank :: job.group.size], job.group.share_of(job.batch)
     watch = Stopwatch(time.perf_counter())
     for batch in watch.timed(batches(job.request.dataset, own, share)):
         inputs, targets = job.compute.inputs(batch.features), job.compute.tensor(batch.labels).float()
         if job.teacher is not None:
-            # The loss is linear in its target: one between label and teacher's score is the same as two losses.
+            # The loss is linear in its target, so mixing label and teacher's score equals mixing two losses.
             targets = torch.lerp(targets, job.teacher.scores(batch.rows, inputs), options.teacher_weight)
         lr = options.lr * lr_factor(state.step, job.steps, options.warmup)
         update_loss = update(learner, inputs, targets, lr, options.clip, job.compute)
         watch.videos += len(batch.rows)
-        # One rank's signal is everybody's: they stop behind the same step.
+        # A signal to one rank stops all ranks after the same step.
         loss, stop = mean_over([update_loss.item(), float(bool(stopped))], job.group)
         if not math.isfinite(loss):
-            # Features are not read through beforehand: of millions of videos that takes minutes.
+            # Features are only checked now, because checking millions of videos takes minutes.
             check_features(job.request.dataset.stored, str(job.request.dataset.folder))
             kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
             raise EdgeAfError(f"{job.request.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
         state.step += 1
-        # The first weights are no good: the average must not remember them.
+        # Average fewer steps at the start, to forget the initial weights.
         move_average(learner.averaged, learner.network, min(options.average, state.step / (state.step + 10)))
         state.losses.append(loss)
         progress.update(job.batch, f"epoch {epoch}, loss {loss:.3f}")
@@ -353,9 +352,9 @@ def _train_epoch(
 
 
 def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[str, float], seconds: float) -> None:
-    """Measure the averaged weights on the held-out videos, record the epoch, and keep the weights if they are the best."""
+    """Measure the averaged weights on the held-out videos, record the epoch, and save the weights if they are the best."""
     if not job.group.leads:
-        # The others keep what decides when to stop: all else would be the same, and one writes it.
+        # The other ranks only need what decides when to stop.
         state.records.append({"held_out": {"gap_at_20": from_the_first(0.0, job.group)}})
         state.losses = []
         return
@@ -404,7 +403,7 @@ def _in_words(speed: dict[str, float]) -> str:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[list[int]]:
-    """A list that a SIGTERM or SIGINT appends its number to, so that a step is never cut in two; a second one acts at once."""
+    """Yield a list that SIGTERM and SIGINT append their number to, so that steps complete; a second signal acts at once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -413,7 +412,7 @@ def _stop_signal() -> Iterator[list[int]]:
             signal.signal(name, handler)
 
     if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may set handlers
+        yield received  # Only the main thread may set handlers.
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,4 +1,4 @@
-"""An epoch's figures for TensorBoard, where that is installed; `metrics.jsonl` holds them all the same."""
+"""Write an epoch's figures for TensorBoard if it is installed; `metrics.jsonl` always has them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ FOLDER = "tensorboard"
 
 
 def is_ours(name: str) -> bool:
-    """Return True if a path relative to a run's folder is an event file's."""
+    """Return True if a relative path in a run folder is a TensorBoard event file."""
     return name.startswith(f"{FOLDER}/events.out.tfevents.")
 
 
 def write(out: Path, record: dict[str, Any]) -> None:
-    """Add an epoch's record to the event files in `out`; nothing without TensorBoard.
+    """Add an epoch's record to the event files in `out`; do nothing without TensorBoard.
 
-    An epoch that is trained again after a kill is written again: the viewer shows the later one.
+    An epoch that is trained again after a kill is written again, and the viewer shows the later one.
     """
-    # TensorBoard's own switch for doing without TensorFlow, which it would import whole to open a file.
+    # TensorBoard's switch to avoid importing TensorFlow.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     try:
         from torch.utils.tensorboard import SummaryWriter

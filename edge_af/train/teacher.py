@@ -1,4 +1,4 @@
-"""Scores of a teacher on the training videos: part of the targets when a student is distilled."""
+"""Distillation: a teacher's scores of the training videos as part of a student's targets."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from edge_af.models.run import Run, load_network
 from edge_af.train.compute import Compute, Inputs
 
 KEPT_BYTES = 2 * 2**30
-"""Scores of all training videos are kept in memory if they take no more: a teacher of 341M parameters scores a video
-for as long as a student of 72M trains on it, and an epoch later it would say the same."""
+"""Scores of all training videos are kept in memory up to this many bytes. A teacher with 341M parameters needs as long
+to score a video as a student with 72M to train on it, and its scores do not change."""
 BATCH = 512
 
 
 class Teacher(Protocol):
-    """Anything that has scores for videos of the training set."""
+    """A source of scores for videos of the training set."""
 
     def scores(self, rows: NDArray[np.int64], inputs: Inputs) -> Tensor:
-        """Scores (n, classes) float32 of the videos `rows`, whose features are `inputs`."""
+        """Return the scores (n, classes) float32 of the videos `rows` with features `inputs`."""
         ...
 
 
 class AskedEachTime:
-    """A teacher whose network scores each batch again."""
+    """A teacher whose network scores each batch."""
 
     def __init__(self, network: AttendFusion | FCLateFusion, compute: Compute) -> None:
         self._network, self._compute = network, compute
@@ -44,7 +44,7 @@ class AskedEachTime:
 
 
 class AskedOnce:
-    """A teacher whose scores were all kept, in float16."""
+    """A teacher whose scores are all in memory, as float16."""
 
     def __init__(self, scores: NDArray[np.float16], compute: Compute) -> None:
         self._scores, self._compute = scores, compute
@@ -54,10 +54,10 @@ class AskedOnce:
 
 
 def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], AttendFusion | FCLateFusion]:
-    """A teacher's network, and what tells it from others.
+    """Return a teacher's identity and its network.
 
     Raises:
-        EdgeAfError: it is not a run, or knows other classes than the data.
+        EdgeAfError: the teacher is not a run, or has other classes than the data.
     """
     run: Run
     run, network = load_network(folder)
@@ -67,7 +67,7 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
 
 
 def ready(network: AttendFusion | FCLateFusion, dataset: Dataset, compute: Compute, *, alone: bool) -> Teacher:
-    """The teacher, its scores kept if they fit and one process trains (several would each have to make all of them)."""
+    """Return the teacher, with its scores in memory if they fit and only one process trains."""
     asked = AskedEachTime(network.to(compute.device), compute)
     if not alone or 2 * dataset.videos * dataset.classes > KEPT_BYTES:
         return asked
