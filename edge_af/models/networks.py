@@ -33,15 +33,15 @@ class FeatureAttention(nn.Module):
         return torch.softmax(query @ key.transpose(2, 3) / math.sqrt(self.head_width), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Hidden vectors (n, tokens * token_width) to the same shape; no residual."""
+        """Map hidden vectors (n, tokens * token_width) to the same shape, without a residual."""
         query, key, value = self._project(x)
         attention = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(self.head_width), dim=-1)
         mixed = (attention @ value).transpose(1, 2).reshape(-1, self.heads * self.head_width)
         return self.out(mixed).reshape(-1, self.tokens * self.heads * self.head_width)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Few operators, each over as much as can be: beside weights that pass through the caches at every inference, what a
-        # small operator costs is to be fetched again. All of it stays within 4 dimensions, which every kernel handles.
+        # Use few, large operators: the weights evict the caches at every inference, so each small operator costs cache
+        # misses. Use at most 4 dimensions, which every kernel supports.
         tokens = (x + self.position.reshape(-1)).reshape(-1, self.heads * self.head_width)
         packed = self.qkv(tokens).reshape(-1, self.tokens, 3 * self.heads, self.head_width).transpose(1, 2)
         query, key, value = packed.chunk(3, dim=1)
@@ -49,9 +49,9 @@ class FeatureAttention(nn.Module):
 
 
 class PlainMixing(nn.Module):
-    """Replacement of ablated attention: a two-layer perceptron on each token by itself.
+    """Replacement of ablated attention: a two-layer perceptron on each token separately.
 
-    Its hidden layer is as wide as two tokens, which makes its parameters those of the attention less one bias vector.
+    Its hidden layer has the width of two tokens, so it has the attention's number of parameters minus one bias vector.
     """
 
     def __init__(self, tokens: int, token_width: int) -> None:
@@ -62,7 +62,7 @@ class PlainMixing(nn.Module):
         self.fc2 = nn.Linear(2 * token_width, token_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Hidden vectors (n, tokens * token_width) to the same shape; no residual."""
+        """Map hidden vectors (n, tokens * token_width) to the same shape, without a residual."""
         tokens = x.reshape(-1, self.tokens, self.token_width) + self.position
         mixed = self.fc2(torch.relu(self.fc1(tokens.reshape(-1, self.token_width))))
         return mixed.reshape(-1, self.tokens * self.token_width)
@@ -86,8 +86,8 @@ class AttendStream(nn.Module):
             self.attention = FeatureAttention(config.tokens, config.token_width, config.heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (n, features) to the stream's hidden vector (n, width)."""
-        # BatchNorm stands in front of the ReLU, so that it folds into the layer before it at export.
+        """Map features (n, features) to the stream's hidden vector (n, width)."""
+        # BatchNorm comes before the ReLU, so that export can fold it into the layer before it.
         x = torch.relu(self.norm1(self.fc1(x)))
         x = torch.relu(self.norm2(self.fc2(self.dropout(x))))
         return x + self.attention(x)
@@ -113,14 +113,14 @@ class AttendFusion(nn.Module):
 class FCLateFusion(nn.Module):
     """Two streams of fully connected layers, concatenated, one classifier: the paper's baseline.
 
-    A layer is Dense, ReLU, BatchNorm, Dropout, in the order that group's published code uses.
+    A layer is Dense, ReLU, BatchNorm, Dropout, the order of the authors' published code.
     """
 
     def __init__(self, config: FCLateFusionConfig, classes: int) -> None:
         super().__init__()
         self.visual = self._stream(VISUAL_FEATURES, config)
         self.audio = self._stream(AUDIO_FEATURES, config)
-        # Without hidden layers the classifier reads the features themselves.
+        # Without hidden layers the classifier reads the features.
         self.head = nn.Linear(2 * config.width or VISUAL_FEATURES + AUDIO_FEATURES, classes)
 
     @staticmethod
@@ -138,7 +138,7 @@ class FCLateFusion(nn.Module):
 
 
 class WithScores(nn.Module):
-    """A network with the sigmoid behind it: what is exported."""
+    """A network followed by the sigmoid, for export."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -149,29 +149,29 @@ class WithScores(nn.Module):
 
 
 def build(config: ModelConfig, classes: int) -> AttendFusion | FCLateFusion:
-    """The network of a config, with PyTorch's initialization; see `initialize`."""
+    """Build the network of a config with PyTorch's initialization; see `initialize`."""
     if isinstance(config, AttendFusionConfig):
         return AttendFusion(config, classes)
     return FCLateFusion(config, classes)
 
 
 def initialize(network: AttendFusion | FCLateFusion, prior: Tensor, generator: torch.Generator) -> None:
-    """Start training from the prior: every video's scores are the classes' frequencies.
+    """Initialize a network so that every video's scores are the class frequencies.
 
-    Hidden layers: He's normal initialization. Classifier: weights near zero, bias at the log-odds of the prior; with
-    PyTorch's own start the first epochs go into unlearning some 2,000 false positives a video. The attention's last
-    projection starts at zero, so that the block starts as the identity: a random one costs more than the attention gives.
+    Hidden layers get He's normal initialization. The classifier gets weights near zero, and the log-odds of the prior as
+    bias: with PyTorch's default, the first epochs unlearn some 2,000 false positives per video. The attention's last
+    projection starts at zero, so the block starts as the identity: random weights cost more than the attention gains.
 
     Args:
         network: changed in place.
-        prior: (classes,) float32, share of training videos with each class, each strictly between 0 and 1.
+        prior: (classes,) float32, each class's share of the training videos, strictly between 0 and 1.
         generator: source of every random number.
     """
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     for module in linear:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         nn.init.zeros_(module.bias)
-    # After the loop above: the layers inside these blocks are Linear too.
+    # Override the loop above, because the layers in these blocks are Linear too.
     for block in network.modules():
         if isinstance(block, FeatureAttention | PlainMixing):
             nn.init.normal_(block.position, std=0.02, generator=generator)

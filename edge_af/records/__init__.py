@@ -1,1 +1,1 @@
-"""Files that edge-af writes and reads again: results, comparisons and histories, as dataclasses."""
+"""Dataclasses for the files that edge-af writes and reads: results, comparisons and histories."""

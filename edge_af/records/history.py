@@ -1,5 +1,5 @@
-"""A file of past comparisons, a line of JSON for each pair, to be plotted. Nothing is ever judged by it: what is compared is
-always base and candidate, measured now."""
+"""Histories: files with one line of JSON per compared pair, for plotting. Verdicts never depend on them; a comparison always
+measures base and candidate now."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edge_af.records.comparison import Comparison, FileFacts, Interval, Status, 
 from edge_af.typed import Amount, Mismatch, Positive, built
 
 SCHEMA_VERSION = 1
-"""Version of a line."""
+"""Schema version of a line."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Contents of a line: one pair of one comparison."""
+    """A line: one pair of one comparison."""
 
     created: str
     """Start of the comparison, ISO 8601, UTC."""
@@ -36,34 +36,34 @@ class Entry:
     candidate_sha256: str
     status: Status
     checks: dict[str, Status]
-    """Each check's status by its name."""
+    """Status of each check by name."""
     max_slowdown: Amount
     verdict: Verdict | None
-    """The clock's; None where it did not come to timing."""
+    """The clock of the timing; None without timing."""
     ratio: Interval | None
     candidate: FileFacts | None
-    """None where it could not be run."""
+    """Facts about the candidate; None if it could not be run."""
 
 
 @dataclass(frozen=True)
 class History:
-    """Contents of one or several history files, the oldest first."""
+    """Entries of one or several history files, oldest first."""
 
     entries: list[Entry]
     skipped: list[str]
-    """Lines that could not be used: where, and why."""
+    """Unusable lines: where, and why."""
 
 
 def append_history(path: Path, comparison: Comparison, commit: str | None) -> None:
-    """Append a line for each pair, in one write; what a kill left of an earlier line stays a line of its own.
+    """Append a line for each pair in one write. An incomplete line left by a kill stays a separate line.
 
     Args:
-        path: the file, made if it is not there.
-        comparison: what was found.
-        commit: the candidate's.
+        path: the file, created if missing.
+        comparison: the comparison to append.
+        commit: the candidate's commit or name.
 
     Raises:
-        EdgeAfError: it cannot be written.
+        EdgeAfError: the file cannot be written.
     """
     lines = []
     for pair in comparison.pairs:
@@ -94,10 +94,10 @@ def append_history(path: Path, comparison: Comparison, commit: str | None) -> No
 
 
 def read_history(paths: Sequence[Path]) -> History:
-    """Read files of `append_history`. Damaged lines and lines of other versions are left out and named.
+    """Read files of `append_history`. Damaged lines and lines of other versions are skipped and listed.
 
     Raises:
-        EdgeAfError: a file is missing or unreadable, or there is no line to use in all of them.
+        EdgeAfError: a file is missing or unreadable, or no line of any file is usable.
     """
     entries: list[Entry] = []
     skipped: list[str] = []
@@ -125,7 +125,7 @@ def read_history(paths: Sequence[Path]) -> History:
 
 
 def _entry(line: bytes) -> Entry | str:
-    """Read a line, or return why it cannot be used."""
+    """Read a line, or return why it is unusable."""
     try:
         value: Any = parse_json(line)
     except DocumentError:

@@ -1,4 +1,4 @@
-"""Results of a bench: `results.json`, as frozen dataclasses. `docs/schemas` has its JSON Schema."""
+"""Results of a bench, `results.json`, as frozen dataclasses. Its JSON Schema is in `docs/schemas`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from edge_af.typed import Amount, Count, Mismatch, Positive, built, one_of
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
-"""Schema versions that `read_results` takes; older ones are brought up to the current one."""
+"""Schema versions that `read_results` accepts; older ones are converted to the current one."""
 
 OK, MISSING_RUNTIME, CRASHED, TIMEOUT, FAILED = "ok", "missing-runtime", "crashed", "timeout", "failed"
 DOES_NOT_FIT = "does-not-fit"
 STATUSES = (OK, MISSING_RUNTIME, DOES_NOT_FIT, CRASHED, TIMEOUT, FAILED)
-"""Outcomes of a row. Anything but `ok` has a `reason`; `does-not-fit` has `needed_bytes` and `available_bytes` as well."""
+"""Outcomes of a row. All except `ok` have a `reason`; `does-not-fit` also has `needed_bytes` and `available_bytes`."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one inference of a row's `batch` videos."""
+    """Latency of one inference of a row's `batch` videos, in milliseconds."""
 
     p50: float
     p90: float | None
-    """None where only a tool's summary is known, which does not have it; p99 likewise."""
+    """None if it comes from a tool's summary without this figure; p99 likewise."""
     p99: float | None
     mean: float
     n: Positive
@@ -41,12 +41,12 @@ class Latency:
 
 
 LEAST_FOR_MEDIAN = 20
-"""Inferences of a round, below which its median says little."""
+"""Fewest inferences of a round for a meaningful median."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Summary of a round by a tool that keeps no raw values: milliseconds per inference."""
+    """Summary of a round by a tool without raw values, in milliseconds per inference."""
 
     n: Positive
     mean: float
@@ -60,7 +60,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Delta:
-    """A difference, and the interval that a paired bootstrap over the same videos gives it."""
+    """A difference, with its interval from a paired bootstrap over the same videos."""
 
     value: float
     low: float
@@ -69,36 +69,36 @@ class Delta:
 
 @dataclass(frozen=True)
 class Instructions:
-    """Instructions of one inference of one video on one thread, as counted under emulation, with Python's call of the
+    """Instructions of one inference of one video on one thread, counted under emulation, including Python's call of the
     runtime.
     """
 
     instructions: Count
     dot_product: Count
-    """SDOT, UDOT and their kin."""
+    """SDOT, UDOT and similar."""
     dot_product_macs: Count
-    """Multiply-adds that those do: 16 for a whole vector."""
+    """MACs of those: 16 for a full vector."""
     integer_multiply: Count
-    """Multiplications of integer vectors: SMLAL, MLA, MUL, SQRDMULH and their kin."""
+    """Integer vector multiplications: SMLAL, MLA, MUL, SQRDMULH and similar."""
     integer_multiply_macs: Count
     float_multiply_add: Count
-    """FMLA, FMADD and their kin."""
+    """FMLA, FMADD and similar."""
     float_multiply_add_macs: Count
     vector: Count
-    """All on vector and floating-point registers but loads and stores; those above are among them."""
+    """All instructions on vector and floating-point registers except loads and stores, including those above."""
     loads: Count
     stores: Count
     loaded_bytes: Count
     stored_bytes: Count
     memory_read_bytes: Count
-    """Fetched by a cache as large as the board's last one: 16 ways, least recently used out first."""
+    """Bytes read from memory by a cache of the board's last-level size (16 ways, least recently used)."""
     memory_written_bytes: Count
-    """Written back by it."""
+    """Bytes that it writes back."""
 
 
 @dataclass(frozen=True)
 class Modeled:
-    """A figure from a model, with its band. Never measured."""
+    """A modeled figure with its band; never measured."""
 
     value: Amount
     low: Amount
@@ -107,10 +107,10 @@ class Modeled:
 
 @dataclass(frozen=True)
 class Row:
-    """One file in one runtime with so many threads and videos an inference. Figures that were not reached are None."""
+    """One artifact in one runtime with one thread count and batch size. Missing figures are None."""
 
     artifact: str
-    """Name of the folder the file is in, with the end of the path before it where another folder has the same name."""
+    """Name of the file's folder, preceded by as much of its path as distinguishes folders of the same name."""
     file: str
     model: str
     preset: str
@@ -118,86 +118,86 @@ class Row:
     precision: str
     recipe: str | None
     cpu: str | None
-    """The kind of processor the file was made for, `x86-64` or `arm64`; None if for any."""
+    """Processor kind that the file was made for, `x86-64` or `arm64`; None for any."""
     threads: Positive
     status: Annotated[str, one_of(*STATUSES)]
     reason: str | None
-    """Reason why it is not `ok`; in an `ok` row, why it has no accuracy in spite of the data."""
+    """Reason why the row is not `ok`, or why an `ok` row has no accuracy despite evaluation data."""
     params: Count
-    """Trainable parameters of the network as trained."""
+    """Trainable parameters of the trained network."""
     classes: Positive
     size_bytes: Count
     sha256: str | None = None
-    """SHA-256 of the file, by which a later bench recognizes it."""
+    """SHA-256 of the file, which a resumed bench compares."""
     batch: Positive = 1
-    """Videos an inference."""
+    """Videos per inference."""
     weight_bytes: Count | None = None
-    """Bytes of the constants in the file, all of which an inference reads."""
+    """Bytes of the constants in the file, which each inference reads completely."""
     integer_share: Amount | None = None
-    """Share of the network's multiplications that was seen to run in integer kernels at export; None if unknown."""
+    """Share of the weight bytes that integer kernels read, from the check at export; None if unknown."""
     kernels: str | None = None
-    """Kernels that the runtime uses here: types of activations and weights, then the instructions, as in `U8S8 AVX-512
-    VNNI`. Derived from the file and the processor; None if unknown.
+    """Kernels that the runtime uses on this processor: types of activations and weights, then the instructions, such as
+    `U8S8 AVX-512 VNNI`; None if unknown.
     """
     load_ms: float | None = None
     first_ms: float | None = None
-    """The first inference after loading, where a runtime does what it put off."""
+    """Time of the first inference after loading, which includes delayed initialization."""
     latency_ms: Latency | None = None
     latency_raw_us: list[int] | None = None
-    """Every timed inference, in order."""
+    """All timed inferences in order."""
     rounds: list[int] | None = None
-    """Number of inferences of each round, which is a process of its own; their sum is `latency_ms.n`."""
+    """Number of inferences of each round, each in its own process; the sum is `latency_ms.n`."""
     rounds_ms: list[Round] | None = None
-    """Summary of each round, where no raw values are known. `latency_ms` then has the medians of their p50 and p95."""
+    """Summary of each round if raw values are unknown; `latency_ms` then has the medians of their p50 and p95."""
     videos_per_s: float | None = None
-    """`batch` over the mean latency."""
+    """Videos per second: `batch` divided by the mean latency."""
     limit_ms: float | None = None
-    """Reading as many bytes as the weights once, with as many threads, on this machine, in the same session."""
+    """Time to read as many bytes as the weights once, with as many threads, on this machine in the same bench."""
     limit_share: float | None = None
-    """`limit_ms` over the p50: the share of the limit that was reached, 1 at best."""
+    """`limit_ms` divided by the p50; 1 is the best possible."""
     peak_memory_bytes: int | None = None
-    """High-water mark of the process from before loading until after the timed inferences."""
+    """Peak memory of the process, from before loading until after the timed inferences."""
     runtime_memory_bytes: int | None = None
-    """High-water mark after importing the runtime, before loading."""
+    """Peak memory after importing the runtime, before loading."""
     bare_memory_bytes: int | None = None
-    """High-water mark of the same measurement with an empty model: Python, numpy and the runtime at work."""
+    """Peak memory of the same measurement with an empty model: Python, numpy and the runtime."""
     needed_bytes: int | None = None
-    """Memory that loading and running a row that does not fit is expected to take."""
+    """Memory that a row that does not fit needs, estimated."""
     available_bytes: int | None = None
-    """Memory that was available to a row that does not fit."""
+    """Memory available to a row that does not fit."""
     memory: dict[str, MemoryReading] | None = None
-    """`before_load`, `after_load`, `after_run`, as far as the row came."""
+    """Memory at `before_load`, `after_load` and `after_run`, as far as the row got."""
     gap_at_20: float | None = None
     gap_at_20_interval: list[float] | None = None
-    """[low, high]: 95 % of a bootstrap over the videos."""
+    """[low, high], the 95 % interval of a bootstrap over the videos."""
     gap_at_20_delta: Delta | None = None
-    """Against FP32 of the same network, same runtime if that was measured; None for FP32 itself."""
+    """Difference to FP32 of the same network, in the same runtime if measured there; None for FP32."""
     f1_micro: float | None = None
     f1_micro_interval: list[float] | None = None
     f1_threshold: float | None = None
     f1_micro_at_half: float | None = None
     f1_macro: float | None = None
-    """Mean of the classes' own F1 at `f1_threshold`, over the classes that occur."""
+    """Macro-averaged F1 at `f1_threshold`, over the classes that occur."""
     hit_at_1: float | None = None
     perr: float | None = None
     map: float | None = None
     ties_share: float | None = None
-    """Share of all videos' 20 best scores that another of them equals."""
+    """Share of the pooled top-20 pairs whose score equals another pair's."""
     videos: int | None = None
     multiply_adds: Count | None = None
-    """MACs of the network's matrix products, for one video; in emulated rows."""
+    """MACs of the network's matrix products for one video; in emulated rows."""
     instructions: Instructions | None = None
     """Instruction counts of an emulated row."""
     modelled_latency_ms: Modeled | None = None
-    """Latency of an emulated row, modeled from its instructions and the board's published figures; it has no other."""
+    """Latency of an emulated row, modeled from its instructions and the board's published figures."""
 
     @property
     def key(self) -> str:
-        """`artifact/file`: what the gallery calls the network by, whatever the threads."""
+        """`artifact/file`, which identifies the network in the gallery."""
         return f"{self.artifact}/{self.file}"
 
     def round_p50_ms(self) -> list[float]:
-        """Each round's median, of the rounds with enough inferences to have one."""
+        """Return the median of each round with enough inferences."""
         if self.rounds_ms is not None:
             return [one.p50 for one in self.rounds_ms if one.n >= LEAST_FOR_MEDIAN]
         medians, at = [], 0
@@ -216,12 +216,12 @@ class Data:
     videos: Positive
     classes: Positive
     fingerprint: str | None = None
-    """By which a later bench knows the videos again."""
+    """SHA-256 of the videos, which a resumed bench compares."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The network and precision that the others' figures are to be set beside, in the same runtime."""
+    """Network and precision that the other rows are compared with, in the same runtime."""
 
     artifact: str
     model: str
@@ -231,49 +231,49 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Method:
-    """Method of measuring each row."""
+    """How each row is measured."""
 
     inferences: Positive = 1024
-    """Timed inferences (MLPerf's single-stream minimum) over all rounds, or fewer if `seconds` pass first."""
+    """Timed inferences over all rounds (MLPerf's single-stream minimum), or fewer if `seconds` pass first."""
     seconds: float | None = 10.0
-    """Limit of timed inferences over all rounds, in seconds; None for no limit."""
+    """Time limit of the timed inferences over all rounds, in seconds; None for no limit."""
     warm_up: Count = 32
-    """Inferences before the timed ones of a round, or fewer if `warm_up_seconds` pass first."""
+    """Warm-up inferences of each round, or fewer if `warm_up_seconds` pass first."""
     warm_up_seconds: float = 1.0
     batch: Positive = 256
-    """Videos scored at a time for accuracy; one at a time where a video's scores would depend on the others'."""
+    """Videos scored at a time for accuracy; 1 if a video's scores would depend on the other videos."""
     timeout_seconds: float = 600.0
-    """After which a row's process is stopped."""
+    """Time after which a row's process is ended."""
     packed: bool = False
-    """True if weights were packed for this processor beforehand and are memory-mapped."""
+    """True if weights were packed for this processor in advance and are memory-mapped."""
     rounds: Positive = 1
-    """Number of measurement rounds, each row in a fresh process with its part of the inferences."""
+    """Number of measurement rounds; each measures a part of every row's inferences in a fresh process."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """Another project's program that measured, and not this package."""
+    """Another project's program that measured instead of this package."""
 
     name: str
     sha256: str
     options: list[str]
-    """Its options in the first round, beside each row's file and threads."""
+    """Its options in the first round, in addition to the row's file and threads."""
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Bandwidth of reading memory from end to end, again and again, on this machine."""
+    """Sequential memory read bandwidth of this machine."""
 
     threads: Positive
     buffer_bytes: Positive
-    """Read over and over. The largest lies beyond the caches; the others are as large as the rows' weights."""
+    """Bytes read repeatedly. The largest exceeds the caches; the others have the size of the rows' weights."""
     bytes_per_s: Amount
-    """Speed of the fastest pass: a measurement that was held up must not beat the limit."""
+    """Speed of the fastest pass, so that a disturbed measurement cannot make the limit too easy."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Effect of quantizing one layer alone, as in an export's `sensitivity.json`."""
+    """Effect of quantizing one layer alone, from an export's `sensitivity.json`."""
 
     artifact: str
     model: str
@@ -300,7 +300,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GalleryVideo:
-    """A video of the evaluation set, its labels, and what each network says of it."""
+    """A video of the evaluation set, its labels, and each network's predictions."""
 
     id: str
     labels: list[str]
@@ -310,7 +310,7 @@ class GalleryVideo:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Videos to look at, drawn by a fixed seed and not picked."""
+    """Example videos, sampled with a fixed seed."""
 
     seed: int
     videos: list[GalleryVideo]
@@ -325,35 +325,35 @@ class Results:
     device: Device
     quick: bool
     inputs: Annotated[str, one_of("videos", "random")]
-    """Inputs of the latency: `videos` of the evaluation set, or `random` values."""
+    """Timed inputs: `videos` of the evaluation set, or `random` values."""
     data: Data | None
     baseline: Baseline
     method: Method
     rows_planned: Count
-    """More than `rows` holds: the bench was interrupted."""
+    """Number of planned rows; larger than the number of `rows` after an interruption."""
     rows: list[Row]
     commit: str | None = None
-    """Commit of edge-af, where it runs from its repository; `-changed` at its end if files differed from it."""
+    """Commit of edge-af if it runs from its repository, with `-changed` appended if files were modified."""
     suite: str | None = None
-    """The name of the suite, if it was one."""
+    """Name of the suite; None without one."""
     continued: list[str] = field(default_factory=list)
-    """Times at which an interrupted bench was continued, ISO 8601, UTC."""
+    """Times at which an interrupted bench resumed, ISO 8601, UTC."""
     conditions: dict[str, Conditions] | None = None
-    """`before` the first row and `after` the last one."""
+    """Conditions `before` the first row and `after` the last one."""
     warnings: list[str] = field(default_factory=list)
-    """Problems while measuring, in plain words."""
+    """Problems during measurement."""
     bandwidth: list[Bandwidth] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     gallery: Gallery | None = None
     tool: Tool | None = None
-    """None: this package's own worker."""
+    """None for this package's own worker."""
 
     @property
     def is_complete(self) -> bool:
-        """True if every planned row has all its rounds and its accuracy's interval, or ended before that."""
+        """True if every planned row has all its rounds and its accuracy's interval, or a final failure."""
 
         def is_done(row: Row) -> bool:
-            # Version 1 had neither conditions nor intervals.
+            # Version 1 lacks conditions and intervals.
             accuracy = row.gap_at_20 if self.conditions is None else row.gap_at_20_interval
             judged = self.data is None or accuracy is not None or row.reason is not None
             return row.status != OK or (judged and len(row.rounds or [0]) >= self.method.rounds)
@@ -371,17 +371,18 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def dump_results(results: Results) -> str:
-    """The text of `results.json`: indented, but for lists of numbers, such as a row's raw latencies, each on one line."""
+    """Return the text of `results.json`, indented, with each list of numbers on one line."""
     text = json.dumps(results.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    # A line break follows the bracket of a list alone, never one in a string.
+    # Only a list's bracket is followed by a line break, never one in a string.
     return re.sub(r"\[\n[-+.\de,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
 
 
 def read_results(path: Path) -> Results:
-    """Read `results.json`. Fields this version does not know are passed over.
+    """Read `results.json`; unknown fields are ignored.
 
     Raises:
-        EdgeAfError: it is missing, no JSON, of a schema version not known, or does not follow the schema; names the field.
+        EdgeAfError: the file is missing or not JSON, has an unknown schema version, or violates the schema (names the
+            field).
     """
     value = read_json(path, "results file")
     if not isinstance(value, dict) or "schema_version" not in value:
@@ -404,7 +405,7 @@ def read_results(path: Path) -> Results:
 
 
 def _from_version_1(value: dict[str, Any]) -> dict[str, Any]:
-    """Drop what only later versions have. Version 1's rows were measured in one round, one video at a time."""
+    """Convert to the current version. Version 1's rows were measured in one round, one video at a time."""
     method = value.get("method")
     later = ("commit", "suite", "continued", "conditions", "warnings", "bandwidth", "sensitivity", "gallery")
     return {

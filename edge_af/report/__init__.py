@@ -1,4 +1,4 @@
-"""The comparison for people: a table on the terminal, in Markdown, and one HTML page that opens without a network."""
+"""Show results as a table on the terminal, in Markdown, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_reports(results: Sequence[Results], *, markdown: Path | None = None, html: Path | None = None) -> None:
-    """Write the Markdown table and the page, where a path is given, and say so."""
+    """Write the Markdown table and the page to the given paths, and report them."""
     from edge_af.report.page import page
     from edge_af.report.text import markdown_table
 
@@ -23,7 +23,7 @@ def write_reports(results: Sequence[Results], *, markdown: Path | None = None, h
 
 
 def write_history(history: History, *, markdown: Path | None = None, html: Path | None = None) -> None:
-    """The same of past comparisons."""
+    """Write the same for past comparisons."""
     from edge_af.report.history import markdown_table, page
 
     _write(markdown, html, lambda: markdown_table(history), lambda: page(history))

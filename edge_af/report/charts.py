@@ -1,7 +1,7 @@
-"""Data of the page's charts, as rows; `specs` says how they are drawn, and the Vega library draws them.
+"""Data of the page's charts as rows. `specs` defines how Vega draws them.
 
-Vega is JavaScript; the package `vl-convert-python` carries it, so that a page can hold it and nothing is fetched.
-Every datum has an `id`, the number of an entry in `Charts.facets`: what the page's filters look at.
+The package `vl-convert-python` contains Vega's JavaScript, so that the page can include it. Every datum has an `id`, an
+index into `Charts.facets`, which the page's filters use.
 """
 
 from __future__ import annotations
@@ -40,43 +40,43 @@ PARTS = {
     "bare": ("bare runtime", "var(--bare)"),
     "file": ("mapped from files", "var(--part-file)"),
     "anonymous": ("allocated", "var(--part-anonymous)"),
-    "passing": ("held for a time only", "var(--part-passing)"),
-    "network": ("network, parts not told apart", "var(--part-file)"),
+    "passing": ("held temporarily", "var(--part-passing)"),
+    "network": ("network, parts unknown", "var(--part-file)"),
 }
-"""Parts of a process's peak memory, from the left."""
+"""Parts of a process's peak memory, from left to right."""
 
 BINS_PER_DECADE = 60
-"""Bins of the latencies per decade: one bin is 3.9 % wide."""
+"""Latency bins per decade; one bin is 3.9 % wide."""
 SLOWEST = 0.99
-"""Beyond this quantile every inference is drawn by itself."""
+"""Above this quantile every inference is drawn separately."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A specification without its data, and the data by the specification's names for them."""
+    """A specification without data, and its data sets by name."""
 
     name: str
-    """The id of the element it is drawn into."""
+    """ID of the element that it is drawn into."""
     title: str
     note: str
-    """Explanation of the chart and how to read it, in a sentence or two."""
+    """Explanation of the chart and how to read it."""
     described: str
-    """Description of what is to be seen in it, for those who do not see it."""
+    """Description for screen readers."""
     spec: Mapping[str, Any]
     data: Mapping[str, Sequence[Datum]]
-    """`rows` first, without which there is no chart."""
+    """Data sets, `rows` first; without rows there is no chart."""
 
 
 @dataclass
 class Charts:
-    """All charts of a page, by section, and what its filters choose among."""
+    """All charts of a page by section, and the facets for its filters."""
 
     accuracy: list[Chart] = field(default_factory=list)
     latency: list[Chart] = field(default_factory=list)
     memory: list[Chart] = field(default_factory=list)
     sensitivity: list[Chart] = field(default_factory=list)
     facets: list[dict[str, str]] = field(default_factory=list)
-    """First the lines of the comparison in their order, then what charts alone show, which lacks what it is not bound to."""
+    """First the lines of the comparison in order, then entries that only charts show, which may lack facets."""
 
     @property
     def all(self) -> list[Chart]:
@@ -84,7 +84,7 @@ class Charts:
 
 
 def library() -> str | None:
-    """Vega with the means to put it on a page, as one JavaScript text; None if the package that carries it is missing."""
+    """Return Vega and its embedding code as one JavaScript text; None if `vl-convert-python` is missing."""
     try:
         import vl_convert
     except ImportError:
@@ -93,7 +93,7 @@ def library() -> str | None:
 
 
 def facets_of(line: Line) -> dict[str, str]:
-    """Return the facets that the page filters a row by."""
+    """Return a row's facets for the page's filters."""
     return {
         "device": line.device,
         "network": line.network,
@@ -105,7 +105,7 @@ def facets_of(line: Line) -> dict[str, str]:
 
 
 def charts(many: Sequence[Results]) -> Charts:
-    """Every chart that the results have figures for."""
+    """Return every chart that the results have figures for."""
     lines = compare(many)
     names = device_names(lines)
     found = Charts(facets=[facets_of(line) for line in lines])
@@ -121,7 +121,7 @@ def charts(many: Sequence[Results]) -> Charts:
         found.accuracy += _scatter(latency, own, lines)
         found.latency += _latencies(f"chart-spread-{number}", f"Every inference{on}", own, lines)
         found.memory += _memory(f"chart-memory-{number}", f"Peak memory by part{on}", own, lines)
-    # A file is as large on every device, and a front wants it once.
+    # A file has the same size on every device, so it is shown once.
     files = {line.row.key: (index, line) for index, line in reversed(list(enumerate(lines)))}
     size = _Cost(
         "chart-bytes",
@@ -143,26 +143,26 @@ def _label(line: Line, lines: Sequence[Line]) -> str:
 
 
 def _short_network(line: Line, lines: Sequence[Line]) -> str:
-    """The network without its preset, where that is the same for all."""
+    """Return the network's name, without the preset if all have the same."""
     presets = {other.row.preset for other in lines}
     return line.network.removesuffix(f" {line.row.preset}") if len(presets) == 1 else line.network
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """A figure that GAP@20 is drawn against."""
+    """A cost that GAP@20 is plotted against."""
 
     chart: str
-    """Name of the chart's element."""
+    """ID of the chart's element."""
     title: str
     axis: str
     column: Column
     per_unit: float = 1.0
-    """Divisor from the column's value to its unit."""
+    """Divisor that converts the column's value to its unit."""
 
 
 def _scatter(cost: _Cost, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
-    """GAP@20 against a cost on a logarithmic axis, with its Pareto front; none if no row has both."""
+    """Plot GAP@20 against a cost on a logarithmic axis, with its Pareto front; no chart if no row has both."""
     rows: list[Datum] = []
     for index, line in shown:
         x, y = cost.column.value(line.row), GAP.value(line.row)
@@ -189,10 +189,10 @@ def _scatter(cost: _Cost, shown: Sequence[tuple[int, Line]], lines: Sequence[Lin
     order = sorted(rows, key=lambda row: (row["x"], -row["y"]))
     front = [row for index, row in enumerate(order) if all(row["y"] > other["y"] for other in order[:index])]
     described = f"{len(rows)} points. On the Pareto front: {'; '.join(row['text'] for row in front)}."
-    note = "Up and to the left is better. On the line, the Pareto front: nothing else here is both cheaper and better. "
+    note = "Up and left is better. The line is the Pareto front: no other point is both cheaper and more accurate. "
     note += "Paler: dominated."
     if any(row["low"] != row["high"] for row in rows):
-        note += " Upright lines: 95 % of a bootstrap over the videos."
+        note += " Vertical lines: 95 % of a bootstrap over the videos."
     return [
         Chart(
             cost.chart,
@@ -206,7 +206,7 @@ def _scatter(cost: _Cost, shown: Sequence[tuple[int, Line]], lines: Sequence[Lin
 
 
 def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
-    """Return each row's timed inferences; none if no row kept them."""
+    """Plot each row's timed inferences; no chart if no row has them."""
     rows: list[Datum] = []
     bins: list[Datum] = []
     slow: list[Datum] = []
@@ -235,7 +235,7 @@ def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: 
                     "id": index,
                     "from": _rounded(10 ** (number / BINS_PER_DECADE)),
                     "to": _rounded(10 ** ((number + 1) / BINS_PER_DECADE)),
-                    # Of the fullest bin, so that a row of a thousand and one of ten thousand look alike.
+                    # Relative to the fullest bin, so that rows with different numbers of inferences look alike.
                     "share": _rounded(count / counts.max()),
                 }
             )
@@ -259,7 +259,7 @@ def _latencies(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: 
 
 
 def _memory(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Sequence[Line]) -> list[Chart]:
-    """Each row's peak memory by what it is made of; none if it was not measured."""
+    """Plot the parts of each row's peak memory; no chart if it was not measured."""
     rows: list[Datum] = []
     parts: list[Datum] = []
     for index, line in shown:
@@ -295,18 +295,18 @@ def _memory(name: str, title: str, shown: Sequence[tuple[int, Line]], lines: Seq
         return []
     least, most = (choose(rows, key=lambda row: row["peak"]) for choose in (min, max))
     described = f"{len(rows)} rows. Least: {least['text']}. Most: {most['text']}."
-    note = "The most a process held at once. Files that are mapped can be dropped and read again; what is allocated cannot."
+    note = "Peak memory of the process. The system can drop memory-mapped files and read them again, unlike allocated memory."
     if any(row["bare"] for row in rows):
-        note += " Upright tick: the same with an empty model."
+        note += " Vertical tick: the same with an empty model."
     present = [(title, color) for title, color in PARTS.values() if any(part["part"] == title for part in parts)]
     return [Chart(name, title, note, described, memory_spec(title, described, present), {"rows": rows, "parts": parts})]
 
 
 def memory_parts(line: Line, peak: int) -> dict[str, int]:
-    """Bytes of the peak by part, keys of `PARTS`; their sum is the peak.
+    """Split the peak into bytes per part, keys of `PARTS`.
 
-    The bare runtime is what was resident before the network was loaded. What came on top, mapped and allocated, is as
-    counted after the last inference; the rest of the peak was given back before then.
+    The bare runtime is what was resident before loading. Mapped and allocated memory on top of that is measured after the
+    last inference; the rest of the peak had been freed by then.
     """
     before, after = ((line.row.memory or {}).get(when) for when in ("before_load", "after_run"))
     if (
@@ -330,12 +330,12 @@ def memory_parts(line: Line, peak: int) -> dict[str, int]:
 
 
 def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) -> None:
-    """A chart for each network, format and recipe whose layers were quantized one at a time; adds facets."""
+    """Plot layer sensitivities, one chart per network, format and recipe; adds facets."""
     groups: dict[tuple[str, ...], list[Sensitivity]] = {}
     for results in many:
         for one in results.sensitivity:
             group = groups.setdefault((one.artifact, one.model, one.preset, one.format, one.recipe), [])
-            # Several devices measure the same files, whose sensitivity is the same.
+            # The same files on several devices have the same sensitivity.
             if one.layer not in [other.layer for other in group]:
                 group.append(one)
     for number, ((artifact, model, preset, form, recipe), layers) in enumerate(groups.items()):
@@ -384,7 +384,7 @@ def _sensitivity(found: Charts, many: Sequence[Results], lines: Sequence[Line]) 
 
 
 def _main_precision(layers: Sequence[Sensitivity]) -> str:
-    """Return the precision of most of a file's weights: a recipe may hold some layers differently."""
+    """Return the precision of most of a file's weights; some layers may differ."""
     held: dict[str, int] = {}
     for one in layers:
         held[one.precision] = held.get(one.precision, 0) + one.weight_bytes

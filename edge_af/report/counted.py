@@ -1,4 +1,4 @@
-"""Table of the counts under emulation and the latency modeled from them: nothing there was timed."""
+"""Table of the instruction counts of emulated rows, and the latency modeled from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COUNTED_COLUMNS = (
     Column("stores", "Stores", "M", _counted(lambda n: n.stores), _millions, True),
     Column("memory_read_bytes", "From memory", "MB", _counted(lambda n: n.memory_read_bytes), megabytes, True),
 )
-"""The latency first, since what is further right may be off the screen."""
+"""Columns; the latency comes first, because a narrow screen hides the right side."""
 EXPLAINED = (
     "One inference on one thread, counted under emulation. From memory: what a cache as large as the board's last one fetches. "
     "Modeled latency: from these counts and what is published of the board, with its band; not measured "
@@ -57,7 +57,7 @@ def is_counted(lines: Sequence[Line]) -> bool:
 
 
 def counted_cells(line: Line) -> list[str]:
-    """A counted row's figures; the modeled latency with its band."""
+    """Return a counted row's figures and its modeled latency with its band."""
     cells = [column.text(line.row) or "–" for column in COUNTED_COLUMNS]
     if (modeled := line.row.modelled_latency_ms) is not None:
         cells[0] += f" [{quantity(modeled.low)}, {quantity(modeled.high)}]"
@@ -65,12 +65,12 @@ def counted_cells(line: Line) -> list[str]:
 
 
 def counted_titles() -> list[str]:
-    """Titles of the figures, with their units."""
+    """Return the column titles with units."""
     return [f"{column.title}, {column.unit}" for column in COUNTED_COLUMNS]
 
 
 def counted_text(lines: Sequence[Line]) -> list[str]:
-    """Lines for a terminal: a heading, and below it the counted rows; empty if there are none."""
+    """Return the table's lines for a terminal; empty without counted rows."""
     counted = [line for line in lines if line.row.instructions is not None]
     if not counted:
         return []

@@ -1,4 +1,4 @@
-"""Videos to look at, as in the paper's Figure 3: their labels, and the best classes of two networks, hits marked."""
+"""Example videos as in the paper's Figure 3: their labels, and the best classes of two networks, hits marked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from edge_af.records.results import Gallery, GalleryVideo, Results
 from edge_af.report.rows import Line
 
 FIRST = 6
-"""Videos shown before the reader asks for more."""
+"""Number of videos shown at first."""
 
 
 @dataclass(frozen=True)
 class ShownGallery:
-    """Part of a gallery that the page shows."""
+    """The part of a gallery that the page shows."""
 
     videos: Sequence[GalleryVideo]
     seed: int
@@ -26,7 +26,7 @@ class ShownGallery:
 
 
 def shown_gallery(many: Sequence[Results], lines: Sequence[Line]) -> ShownGallery | None:
-    """Choose the first gallery in which two networks of the comparison, or one, have predictions; None without any."""
+    """Choose the first gallery with predictions of two networks, or else of one; None without predictions."""
     for results in many:
         if results.gallery is None or not results.gallery.videos:
             continue
@@ -50,7 +50,7 @@ def _shown(gallery: Gallery, shown: Sequence[Line], where: str) -> ShownGallery:
 
 
 def _chosen(gallery: Gallery, lines: Sequence[Line]) -> list[Line]:
-    """The smallest precision above INT4 of the network to deploy, and the baseline; LiteRT's files first."""
+    """Choose the network to deploy, in its smallest precision above INT4, and the baseline; LiteRT's files first."""
     known = [line for line in lines if any(line.row.key in video.predictions for video in gallery.videos)]
     known.sort(key=lambda line: line.row.runtime != "litert")
     best = ("int8", "fp16", "int4", "fp32")

@@ -1,6 +1,6 @@
-"""Past comparisons of `edge-af compare --history`, for people: a table, Markdown, and a page that plots them over time.
+"""Show past comparisons of `edge-af compare --history`: a table, Markdown, and a page that plots them over time.
 
-They are for looking at. What is compared is always base and candidate, measured beside each other: nothing here is a limit.
+They are informational only: verdicts compare a base and a candidate measured side by side.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ STYLES = {
     BAD: ("triangle-up", "var(--part-anonymous)"),
     OPEN: ("diamond", "var(--soft)"),
 }
-"""Shapes and colors of a point, by its verdict; the shape alone tells them apart."""
+"""Shape and color of a point by its verdict; the shape alone distinguishes them."""
 _OF_VERDICT = {SLOWER: BAD, FASTER: BETTER, NOT_SLOWER: HELD, CANNOT_TELL: OPEN}
 _OF_STATUS = {PASSED: HELD, UNKNOWN: OPEN}
 LEAST_SPAN = 0.02
-"""Least span of the axis, as a share of the largest figure: small changes look small."""
+"""Least span of the axis as a share of the largest figure, so that small changes look small."""
 SKIPPED_SHOWN = 5
-"""Lines that could not be used which are named one by one."""
+"""Number of unusable lines that are listed."""
 
 
 @dataclass(frozen=True)
 class TrackedFigure:
-    """A figure that is plotted and tabled beside the timing ratio."""
+    """A figure shown in addition to the timing ratio."""
 
     key: str
-    """A field of `FileFacts`; a check of that name says what was thought of it."""
+    """A field of `FileFacts`, and the name of its check."""
     title: str
     unit: str
     scale: float
-    """Factor from the figure's own unit to the shown one."""
+    """Factor that converts the figure to the shown unit."""
     write: Callable[[float], str]
-    """Without the unit."""
+    """Format the figure without its unit."""
     has_chart: bool = True
 
 
@@ -66,30 +66,30 @@ FIGURES = (
 
 
 def table(history: History) -> str:
-    """For a terminal: a line a comparison of a pair, the newest first."""
+    """Return the table for a terminal, one line per pair, newest first."""
     lines = tables.aligned(_rows(history), left=_LEFT)
     return "\n".join([*lines, "", *map(tables.printable, _remarks(history))])
 
 
 def markdown_table(history: History) -> str:
-    """The same in Markdown."""
+    """Return the table in Markdown."""
     rows = [[tables.escape(cell) for cell in row] for row in _rows(history)]
     lines = tables.table_lines(rows, left=_LEFT)
     return "\n".join([*lines, "", *(f"* {tables.escape(text)}" for text in _remarks(history))]) + "\n"
 
 
 def summary(history: History) -> dict[str, Any]:
-    """Entries and what was left out, for machine-readable output."""
+    """Return the entries and the skipped lines for machine-readable output."""
     return {"entries": [asdict(entry) for entry in history.entries], "skipped": history.skipped}
 
 
 def page(history: History) -> str:
-    """The page: a section for each pair on each device, and the table."""
+    """Return the page: a section for each pair on each device, and the table."""
     entries = history.entries
     devices = list(dict.fromkeys(entry.device for entry in entries))
     days = dict.fromkeys((entries[0].created[:10], entries[-1].created[:10]))
     groups = dict.fromkeys((entry.pair, entry.device, entry.threads) for entry in entries)
-    # What is the same for all need not stand in every title.
+    # Leave what all sections share out of the titles.
     several = [len({group[at] for group in groups}) > 1 for at in range(3)]
     sections: list[Section] = []
     for number, group in enumerate(groups):
@@ -120,7 +120,7 @@ def page(history: History) -> str:
 
 
 def _remarks(history: History) -> list[str]:
-    """List the remarks that a reader needs."""
+    """List remarks for the reader."""
     found = [NEVER_THE_JUDGE]
     if history.skipped:
         more = len(history.skipped) - SKIPPED_SHOWN
@@ -130,7 +130,7 @@ def _remarks(history: History) -> list[str]:
 
 
 def _charts(number: int, pair: str, own: Sequence[tuple[int, Entry]]) -> list[Chart]:
-    """The ratio, and each figure that is known of an entry at least."""
+    """Plot the ratio, and each figure that an entry has."""
     rows: list[Datum] = []
     for at, entry in own:
         if entry.ratio is None:
@@ -144,7 +144,7 @@ def _charts(number: int, pair: str, own: Sequence[tuple[int, Entry]]) -> list[Ch
             {**_place(at, entry), "y": value, "low": low, "high": high, "limit": entry.max_slowdown * 100,
              "mark": mark, "text": text}
         )  # fmt: skip
-    note = "Above zero the candidate takes longer. Upright lines: the interval; short level ones: what was allowed."
+    note = "Above zero the candidate takes longer. Vertical lines: the interval. Short horizontal lines: the limit."
     found = _chart(f"chart-{number}-ratio", f"{pair}: time against its base", "change, %", note, rows, True)
     for figure in FIGURES:
         if not figure.has_chart:
@@ -179,14 +179,14 @@ def _chart(name: str, title: str, axis: str, note: str, rows: Sequence[Datum], i
 
 
 def _span(rows: Sequence[Datum], is_ratio: bool) -> tuple[float, float]:
-    """Return the span of the axis: all figures; for a ratio, also zero, the limits, and as much of the intervals as leaves
-    the rest visible.
+    """Return the span of the axis: all figures and, for a ratio, zero, the limits, and the intervals as far as the rest stays
+    visible.
     """
     values = [row["y"] for row in rows]
     if is_ratio:
         values += [0.0, *(row["limit"] for row in rows)]
     low, high = min(values), max(values)
-    # Of a ratio a percent or two; of another figure a share of it.
+    # For a ratio one or two percent; for another figure a share of it.
     least = 100 * LEAST_SPAN if is_ratio else LEAST_SPAN * max(abs(high), 1e-9)
     room = max(high - low, least)
     if is_ratio:
@@ -203,7 +203,7 @@ def _place(at: int, entry: Entry) -> Datum:
 
 
 def _short(commit: str | None) -> str:
-    """A commit's first seven digits, or a name's first letters."""
+    """Return a commit's first seven digits, or a name's first letters."""
     if commit is None:
         return ""
     digits = commit.removesuffix("-changed")
@@ -226,16 +226,16 @@ def _value(entry: Entry, figure: TrackedFigure) -> float | None:
 
 
 def _failed(entry: Entry) -> str:
-    """Checks that did not hold."""
+    """Return the failed checks."""
     return ", ".join(name for name, status in entry.checks.items() if status != PASSED)
 
 
 _LEFT = range(5)
-"""Columns of text."""
+"""Return the left-aligned columns."""
 
 
 def _rows(history: History) -> list[list[str]]:
-    """The table's cells as text, its head first, the newest behind it."""
+    """Return the table's cells as text, head first, then newest first."""
     heads = [f"{figure.title} {figure.unit}".rstrip() for figure in FIGURES]
     rows = [["Time (UTC)", "Commit", "Files", "Device", "Status", "Time to base", *heads]]
     for entry in reversed(history.entries):
@@ -250,7 +250,7 @@ def _rows(history: History) -> list[list[str]]:
 
 
 def _page_table(entries: Sequence[Entry]) -> PageTable:
-    """Make the page's table, the newest first."""
+    """Build the page's table, newest first."""
     columns: list[Shown[Entry]] = [
         Shown("Commit", "", lambda entry: text_cell(_short(entry.commit)), is_text=True),
         Shown("Files", "", lambda entry: text_cell(entry.pair), is_text=True),
@@ -269,9 +269,7 @@ def _page_table(entries: Sequence[Entry]) -> PageTable:
         TableRow(at, entry.created, _time(entry), [column.cell(entry) for column in columns])
         for at, entry in reversed(list(enumerate(entries)))
     ]
-    caption = (
-        "Time to the base: the candidate's over its base's, less one, and the interval. Figures are the candidate's."
-    )
+    caption = "Time to base: the candidate's time divided by its base's, minus one, with the interval. Figures are the candidate's."
     return PageTable("When (UTC)", columns, rows, caption, "Table of all comparisons", is_long=True)
 
 

@@ -1,7 +1,7 @@
-"""The comparison as one HTML page that holds everything it shows: no font, no address of another machine.
+"""Render the comparison as one self-contained HTML page.
 
-The templates escape everything that comes from a results file, or it stands in JSON in which no tag can begin. The page's own
-policy names the scripts that may run by their hashes and forbids loading: a name that is markup stays text.
+Text from results files is escaped by the templates, or stands in JSON in which no tag can begin. The page's content security
+policy allows its scripts by hash and forbids loading anything.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from edge_af.report.rows import (
 from edge_af.report.specs import config
 
 Section = tuple[str, str, Sequence[Chart]]
-"""The id and the title of a section of charts, and the charts."""
+"""ID and title of a section of charts, and the charts."""
 
 
 def page(many: Sequence[Results]) -> str:
-    """Make the page; without the charts where the package that carries their library is missing."""
+    """Render the page; without charts if `vl-convert-python` is missing."""
     lines, drawn = compare(many), charts(many)
     networks = networks_of(lines)
     devices = devices_of(lines) or device_titles(many)
@@ -56,9 +56,9 @@ def page(many: Sequence[Results]) -> str:
         "comparison.html",
         sections=(
             ("accuracy", "What accuracy costs", drawn.accuracy),
-            ("spread", "How steady the latency is", drawn.latency),
+            ("spread", "Latency distribution", drawn.latency),
             ("peak", "Memory", drawn.memory),
-            ("layers", "Which layers are sensitive", drawn.sensitivity),
+            ("layers", "Layer sensitivity", drawn.sensitivity),
         ),
         facets=drawn.facets,
         title=" and ".join(networks[::-1]) if 0 < len(networks) <= 2 else "Networks side by side",
@@ -74,13 +74,13 @@ def page(many: Sequence[Results]) -> str:
 
 
 def rendered(template: str, *, sections: Sequence[Section], facets: Sequence[Mapping[str, str]], **values: Any) -> str:
-    """Render a page of a table that can be sorted and filtered, and charts.
+    """Render a page with a sortable, filterable table and charts.
 
     Args:
-        template: its file in `templates/`.
-        sections: the charts by section; those without any are left out.
-        facets: what the filters look at, by the `id` of a table's row or a chart's datum.
-        values: what the template shows.
+        template: name of the file in `templates/`.
+        sections: charts by section; empty sections are left out.
+        facets: facets for the filters, by the `id` of a table row or a chart's datum.
+        values: other values for the template.
     """
     vega = library()
     scripts = [*([vega] if vega else []), _file("page.js")]
@@ -118,7 +118,7 @@ def rendered(template: str, *, sections: Sequence[Section], facets: Sequence[Map
 
 
 def _classes(*names: str | bool) -> Markup:
-    """Return the attribute with those of the names that apply."""
+    """Return a class attribute with the names that apply."""
     given = " ".join(str(name) for name in names if name)
     return Markup(' class="{}"').format(given) if given else Markup("")
 
@@ -132,12 +132,12 @@ def _hash(script: str) -> str:
 
 
 def _json(value: object) -> str:
-    """JSON that ends no script element, whatever text is in it."""
+    """Encode JSON in which no text can end the script element."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _headline(lines: Sequence[Line]) -> dict[str, Any] | None:
-    """Compare the baseline with the fastest row of a smaller network; None without a smaller network."""
+    """Compare the baseline with the fastest row of a smaller network; None without one."""
     others = [
         line
         for line in lines
@@ -165,14 +165,14 @@ def _headline(lines: Sequence[Line]) -> dict[str, Any] | None:
 
 
 def _facts(results: Results) -> dict[str, str]:
-    """List the facts of a bench, by name."""
+    """Return the facts of a bench by name."""
     device = results.device
     python = f"Python {device.python}" if device.python else None
     return {
         "Device": device.label,
         "System": ", ".join(filter(None, (device.system, device.kernel, device.machine, python))),
         "Commit": results.commit or "not recorded",
-        "Clock governor": device.governor or "not told by the system",
+        "Clock governor": device.governor or "not reported by the system",
         "Packages": ", ".join(f"{name} {version}" for name, version in device.versions.items()) or "none recorded",
         "Evaluation data": data_text(results),
         "Measured": f"{results.created}{', quick' if results.quick else ''}",

@@ -1,6 +1,6 @@
-"""Data of the page's table, which can be sorted by every column, and of the filters that choose its rows and the charts'.
+"""Data of the page's sortable table, and of the filters for its rows and the charts.
 
-What the table holds is there without the page's script; the script only moves and hides rows.
+The table works without the page's script, which only moves and hides rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edge_af.report.rows import (
 from edge_af.report.specs import PRECISIONS
 
 SORTED_UP = (GAP, F1, LIMIT)
-"""More is better; of the others less."""
+"""Columns where more is better; for the others, less is."""
 
 
 Row = TypeVar("Row")
@@ -44,19 +44,19 @@ class Cell:
     """A cell of the page's table."""
 
     value: str = ""
-    """The text or number that it is sorted by."""
+    """Text or number for sorting."""
     text: str = "–"
     below: str = ""
-    """A smaller line under it."""
+    """Smaller line below it."""
     share: float | None = None
-    """Share of the column's largest, drawn as a bar; no bar when None."""
+    """Length of the bar, as a share of the column's largest value; None for no bar."""
     color: str = ""
     """Style class of the bar."""
     chip: str = ""
-    """Style class of a label around the text."""
+    """Style class of the label around the text."""
     is_text: bool = False
     is_more: bool = False
-    """Shown only when all figures are asked for."""
+    """True if shown only with all figures."""
 
 
 ABSENT = Cell()
@@ -76,9 +76,9 @@ class Shown(Generic[Row]):
     cell: Callable[[Row], Cell]
     is_text: bool = False
     more_first: bool = False
-    """Sorting begins with the largest."""
+    """True if sorting begins with the largest."""
     is_more: bool = False
-    """Shown only when all figures are asked for."""
+    """True if shown only with all figures."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class TableRow:
     """A row of the page's table."""
 
     id: int
-    """Number of its facets."""
+    """Index of its facets."""
     value: str
-    """The text that its head is sorted by."""
+    """Text that its head is sorted by."""
     head: str
     cells: Sequence[Cell]
     is_first: bool = False
-    """The first one of another network than the row above."""
+    """True for the first row of each network."""
     is_baseline: bool = False
     problem: str = ""
 
@@ -102,19 +102,19 @@ class PageTable:
     """A table of the page."""
 
     heading: str
-    """Title of the first column, whose cells head the rows."""
+    """Title of the first column, which holds the rows' heads."""
     columns: Sequence[Shown[Any]]
     rows: Sequence[TableRow]
     caption: str
     label: str
-    """Its name to those who do not see it."""
+    """Accessible name."""
     is_long: bool = False
-    """It scrolls up and down too, so that what follows it is soon reached."""
+    """True if it scrolls vertically too, which keeps the page short."""
 
 
 @dataclass(frozen=True)
 class FilterGroup:
-    """Check boxes for the values of one facet."""
+    """Checkboxes for the values of one facet."""
 
     key: str
     title: str
