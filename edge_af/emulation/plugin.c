@@ -3,7 +3,7 @@
  * A plugin for QEMU's TCG and AArch64 guests with one thread. No package ships QEMU's header, so the few prototypes of its
  * plugin interface (version 1) are declared here. Counting is per translated block: its sums are added when it is entered.
  *
- * The guest sets a mark with a system call without effect, getpgid(0x0ED6E000 | n). At each mark, a line of JSON with the counts
+ * The guest sets a mark with a system call without effect, getpgid(0x0ED6E000 | n). At each mark, a JSON line with the counts
  * so far is written to the file named in EDGE_AF_COUNTS. The first mark also starts the cache simulation, which is slow.
  *
  * The cache has one level of EDGE_AF_CACHE_BYTES, 16 ways and lines of 64 bytes. It is write-back and evicts the least recently
