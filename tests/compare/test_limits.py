@@ -49,7 +49,7 @@ def test_a_budget_file_is_read(tmp_path: Path):
         ("limits: {'*': {p90: 3}}", "times have no limits"),
         ("limits: {'*': {size_bytes: twelve}}", "limits.*.size_bytes: 'twelve' is not a number such as 12 MB"),
         ("limits: {'*': {size_bytes: -1}}", "-1: expected a number of 0 or more"),
-        ("limits: {'*': {size_bytes: true}}", "True where a number"),
+        ("limits: {'*': {size_bytes: true}}", "True: expected a number"),
         ("limits: {'*': {size_bytes: .nan}}", "limits.*.size_bytes: nan is not a number"),
         ("limits: {'*': 3}", "limits.*: expected a mapping of keys to values, found '3'"),
         ("relative: {max_slowdown: '5'}", "max_slowdown: '5' is not a number"),
