@@ -1,1 +1,1 @@
-"""Measuring exported networks side by side, each in a process of its own, and the results file."""
+"""Measurement of exported networks side by side, each in its own process, and the results file."""

@@ -1,4 +1,4 @@
-"""Accuracy beyond each network's figures: intervals, differences to FP32, and a gallery of videos."""
+"""Accuracy beyond the metrics of each network: intervals, differences from FP32, and a gallery of videos."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def accuracy_fields(
 
 
 class Judge:
-    """Keeps what each network made of each video in a folder, in a file a network, until the bench is complete."""
+    """Stores each network's outcomes per video in a folder, one file per network, until the bench is complete."""
 
     def __init__(self, dataset: Dataset | None, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
         self._gaps: dict[Path, NDArray[np.float64]] = {}
 
     def path(self, sha256: str | None, f1_threshold: float | None) -> Path:
-        """Return where the outcomes of the file with this SHA-256 lie, on these videos, at this threshold."""
+        """Return the path for the outcomes of the file with this SHA-256, on these videos, at this threshold."""
         fingerprint = self._dataset.fingerprint() if self._dataset is not None else None
         about = json.dumps([sha256, f1_threshold, fingerprint])
         return self._folder / f"outcomes-{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
 
     def knows(self, row: Row) -> bool:
-        """Return True if the outcomes of a row's file are there."""
+        """Return True if the outcomes of a row's file are stored."""
         return self._outcomes(row) is not None
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with intervals and differences; accuracy is a file's, and other threads and batches have it too."""
+        """Return the rows with intervals and differences. Rows of one file share its accuracy."""
         measured = {row.key: row for row in rows if row.gap_at_20 is not None}
         fields = (
             "f1_micro",
@@ -92,7 +92,7 @@ class Judge:
             for o in measured
             if (o.artifact, o.model, o.preset, o.precision) == (row.artifact, row.model, row.preset, "fp32")
         ]
-        # The same runtime's where it was measured.
+        # Prefer FP32 in the same runtime.
         same.sort(key=lambda other: other.runtime != row.runtime)
         if same and row.precision != "fp32" and (base := self._resampled(same[0])) is not None:
             low, high = interval(gaps - base)
@@ -105,7 +105,7 @@ class Judge:
         )
 
     def gallery(self, rows: Sequence[Row]) -> Gallery | None:
-        """Videos drawn by a fixed seed, their labels and each network's three best classes."""
+        """Return videos sampled with a fixed seed, their labels and each network's three best classes."""
         if self._dataset is None:
             return None
         count = min(GALLERY_VIDEOS, self._dataset.videos)

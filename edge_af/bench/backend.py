@@ -1,6 +1,6 @@
 """The protocol between a bench and the machine that it measures on.
 
-A backend measures and scores; `edge_af.bench.session` plans, repeats, saves and puts the results together. The backends are
+A backend measures and scores; `edge_af.bench.session` plans, repeats, saves and assembles the results. The backends are
 `edge_af.bench.local`, `edge_af.targets.ssh_backend`, `edge_af.targets.adb_backend` and `edge_af.emulation.backend`.
 """
 
@@ -20,19 +20,19 @@ from edge_af.machine.device import Device
 from edge_af.records.results import Bandwidth, Method, Tool
 
 OnStage = Callable[[str], None]
-"""Hears what a backend is doing, in a few words, for the progress line."""
+"""Called with a short description of what a backend is doing, for the progress line."""
 OnScored = Callable[[int], None]
-"""Hears how many more videos were scored."""
+"""Called with the number of videos scored since the last call."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Description of a backend's machine when the bench begins."""
+    """Description of a backend's machine at the start of the bench."""
 
     device: Device
     conditions: Conditions
     tool: Tool | None = None
-    """The program that measures; None for edge-af's own worker."""
+    """Program that measures; None for edge-af's own worker."""
     warnings: tuple[str, ...] = ()
 
 
@@ -41,11 +41,11 @@ class Measured:
     """Findings of one measurement of one row."""
 
     fields: dict[str, Any]
-    """Fields of `Row`, `status` and `reason` always among them, and `round` (a `Round`) where no raw latencies are known."""
+    """Fields of `Row`, always including `status` and `reason`, and `round` (a `Round`) if raw latencies are unknown."""
     conditions: Conditions
-    """Conditions of the machine after it."""
+    """Conditions of the machine after the measurement."""
     remarks: dict[str, float] = field(default_factory=dict)
-    """Disturbances: a text with a place for the amount, and the amount."""
+    """Disturbances: text with a placeholder for the amount, to amount."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class TargetOptions:
     cores: str | None = None
 
     def refuse_for(self, address: str, *names: str) -> None:
-        """Refuse the named options where they are given.
+        """Refuse the named options if they are given.
 
         Raises:
-            EdgeAfError: naming the option and the target.
+            EdgeAfError: one of them is given; names it and the target.
         """
         for name in names:
             if getattr(self, name):
@@ -68,9 +68,9 @@ class TargetOptions:
 
 
 class Backend(Protocol):
-    """A machine to measure on. Use it as a context manager: nothing of it runs after the block.
+    """A machine to measure on. Use it as a context manager; nothing keeps running after the block.
 
-    The calls come in this order: `machine`, `method`, `prepare`, `describe`, and then the others as often as needed.
+    Calls come in this order: `machine`, `method`, `prepare`, `describe`, then the others as often as needed.
     """
 
     label: str
@@ -82,7 +82,7 @@ class Backend(Protocol):
         """Connect.
 
         Raises:
-            EdgeAfError: the machine cannot be used; says what to do.
+            EdgeAfError: the machine cannot be used; says how to fix it.
         """
 
     def __exit__(
@@ -91,35 +91,35 @@ class Backend(Protocol):
 
     @property
     def machine(self) -> str | None:
-        """The kind of machine as `uname -m` names it; None for this one."""
+        """The machine type as in `uname -m`; None for this machine."""
 
     def method(self, wanted: Method) -> Method:
-        """Return how rows are measured here when `wanted` is asked for."""
+        """Return the method used on this machine when `wanted` is requested."""
 
     def refuses(self, row: PlannedRow) -> tuple[str, str] | None:
-        """Return the status and the reason of a row that cannot be measured here; None for others."""
+        """Return status and reason if a row cannot be measured on this machine; else None."""
 
     def prepare(self, plan: Sequence[PlannedRow], dataset: Dataset | None, method: Method, scratch: Path) -> None:
-        """Bring what the plan needs to the machine.
+        """Transfer what the plan needs to the machine.
 
         Args:
             plan: the rows that are left to measure.
             dataset: the evaluation set.
-            method: as `self.method` gave it.
-            scratch: a folder on this machine that is kept until the bench is complete.
+            method: as returned by `self.method`.
+            scratch: a local folder that is kept until the bench is complete.
         """
 
     def describe(self) -> Machine:
         """Describe the machine."""
 
     def bandwidth(self, threads: Sequence[int], weight_bytes: Sequence[int]) -> list[Bandwidth]:
-        """Measure how fast memory is read; empty where that is not measured."""
+        """Measure memory read bandwidth; empty where it is not measured."""
 
     def measure(self, row: PlannedRow, method: Method, on_stage: OnStage) -> Measured:
         """Measure one round of a row.
 
         Raises:
-            EdgeAfError: the machine cannot be used any more. What goes wrong in a row becomes its `status` and `reason`.
+            EdgeAfError: the machine is no longer usable. Failures of one row become its `status` and `reason`.
         """
 
     def score(
@@ -128,12 +128,12 @@ class Backend(Protocol):
         """Score the evaluation set with a row's file.
 
         Args:
-            row: of which the file and the threads are used.
+            row: provides the file and the number of threads.
             dataset: the evaluation set.
-            outcomes: where `edge_af.metrics.bootstrap.save_outcomes` leaves the outcomes, on this machine.
+            outcomes: local file for `edge_af.metrics.bootstrap.save_outcomes`.
             on_stage: see `OnStage`.
             on_scored: see `OnScored`.
 
         Returns:
-            the metrics as fields of `Row`, or `reason` where there are none.
+            the metrics as fields of `Row`, or a `reason` why there are none.
         """

@@ -1,11 +1,11 @@
-"""Memory bandwidth of this machine: the limit that no inference of one video can beat.
+"""Memory bandwidth of this machine, a lower bound for the latency of one video.
 
-Such an inference reads every weight once and does little with it, so that reading them is the least it must take. Measured
-with numpy alone: the maximum over a block of float32 does one vector instruction a cache line or so, and releases Python's
-lock, so that several threads read at once.
+Inference of one video reads every weight once and does little with it, so it takes at least as long as reading them. Only
+numpy is needed: the maximum over a block of float32 takes about one vector instruction per cache line and releases Python's
+lock, so several threads can read at once.
 
-`python -m edge_af.bench.bandwidth PARENT THREADS:BYTES…` prints a JSON list of `results.Bandwidth`, and ends with the process
-PARENT.
+`python -m edge_af.bench.bandwidth PARENT THREADS:BYTES…` prints a JSON list of `results.Bandwidth`, and exits if the process
+PARENT does.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from edge_af.records.results import Bandwidth
 from edge_af.subprocesses import die_with_parent, environment
 
 SECONDS = 0.4
-"""Duration of reading each buffer; three passes at least."""
+"""Seconds for reading each buffer, at least three passes."""
 
 BLOCK = 2**20
-"""Values read by one call: 4 MiB, long enough that Python's own time does not count."""
+"""Values read per call: 4 MiB, large enough to make Python's overhead negligible."""
 
 
 def measure_bandwidth(threads: int, buffer_bytes: int) -> Bandwidth:
-    """Read a buffer from end to end, again and again; the fastest pass counts.
+    """Read a buffer repeatedly from end to end; the fastest pass counts.
 
     Raises:
-        MemoryError: there is not so much memory.
+        MemoryError: the buffer does not fit into memory.
     """
     buffer = np.ones(max(buffer_bytes // 4, threads), np.float32)
     parts = np.array_split(buffer, threads)
-    # A pass over a small buffer is many times through it, for the clock's and the threads' sake.
+    # A pass reads a small buffer many times, to limit the effect of clock resolution and thread startup.
     times = max(1, 2**26 // buffer.nbytes)
 
     def read(part: np.ndarray) -> None:
@@ -59,14 +59,14 @@ def measure_bandwidth(threads: int, buffer_bytes: int) -> Bandwidth:
 
 
 def buffers(weights: Sequence[int], cache_bytes: int | None) -> list[int]:
-    """Sizes to read: one beyond the caches, and as many bytes as each network's weights; as far as memory allows."""
+    """Return the buffer sizes to read: one beyond the caches, and each network's weight bytes if they fit into memory."""
     allowed = (available_memory() or 2**30) // 4
     large = min(max(4 * (cache_bytes or 0), 2**28), allowed)
     return sorted({large, *(size for size in weights if 0 < size <= allowed)})
 
 
 def measure_apart(threads: Sequence[int], sizes: Sequence[int]) -> list[Bandwidth]:
-    """Each size with each number of threads, in a process of its own; empty if that fails."""
+    """Measure each size with each number of threads in a separate process; empty if that fails."""
     wanted = [f"{count}:{size}" for count in threads for size in sizes]
     command = [sys.executable, "-P", "-m", "edge_af.bench.bandwidth", str(os.getpid()), *wanted]
     try:
@@ -79,7 +79,7 @@ def measure_apart(threads: Sequence[int], sizes: Sequence[int]) -> list[Bandwidt
 
 
 def main() -> None:
-    """Measure what the command line asks for; what does not fit is left out."""
+    """Measure what the command line asks for, without sizes that do not fit into memory."""
     parent, *asked = sys.argv[1:]
     die_with_parent(int(parent))
     found = []

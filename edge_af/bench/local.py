@@ -1,4 +1,4 @@
-"""The backend of this machine: each measurement in a fresh process, with weights packed beforehand."""
+"""Backend for this machine: each measurement in a fresh process, with weights packed beforehand."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def job_of(row: PlannedRow, method: Method, data: str | None) -> Job:
 
 
 class Measurer:
-    """Runs workers on this machine, and watches it meanwhile."""
+    """Runs workers on this machine and monitors it meanwhile."""
 
     def __init__(self, scratch: Path) -> None:
-        """Nothing is done yet.
+        """Prepare to measure.
 
         Args:
-            scratch: a folder for packed weights, kept until the bench is complete.
+            scratch: folder for packed weights, kept until the bench is complete.
         """
         self.device: Device = this_device()
         self._scratch = scratch
@@ -100,7 +100,7 @@ class Measurer:
         self._sizes: list[int] = []
 
     def bandwidth(self, threads: Sequence[int], weight_bytes: Sequence[int]) -> list[Bandwidth]:
-        """Read buffers as large as the weights, and one beyond the caches."""
+        """Measure with buffers as large as the weights and one beyond the caches."""
         self._sizes = self._sizes or buffers(weight_bytes, self.device.last_level_cache_bytes)
         return measure_apart(threads, self._sizes)
 
@@ -124,7 +124,7 @@ class Measurer:
         return {name: found[name] for name in METRICS}
 
     def _pack(self, job: Job, on_stage: OnStage) -> tuple[str | None, dict[str, float]]:
-        """Return the folder of packed weights, made if needed; and a remark where that is wanted and does not work."""
+        """Return the folder of packed weights, created if needed, and a remark if packing was requested but failed."""
         if not job.method.packed:
             return None, {}
         if job.path not in self._packed:
@@ -137,7 +137,7 @@ class Measurer:
                 on_stage("packing its weights for this processor")
                 found = run_worker(dataclasses.replace(job, packed=str(folder), task="pack"))
                 why = found["reason"] or "the runtime did not write them"
-                if found["status"] != OK:  # They may be of another file than was planned.
+                if found["status"] != OK:  # They may belong to a file other than the planned one.
                     shutil.rmtree(folder, ignore_errors=True)
             self._packed[job.path] = folder if folder.exists() else None
             if self._packed[job.path] is None:
@@ -147,13 +147,13 @@ class Measurer:
         return str(packed) if packed is not None else None, {}
 
     def _packed_folder(self, job: Job) -> Path:
-        """Name it by all that decides what it holds: the file's bytes, the runtime, its version and the processor."""
+        """Name the folder by everything its contents depend on: file bytes, runtime, versions and processor."""
         versions = {name: version for name, version in self.device.versions.items() if name != "numpy"}
         about = [job.sha256 or job.path, job.runtime, versions, self.device.cpu, self.device.features]
         return self._scratch / "packed" / sha256_json(about)[:16]
 
     def _bare_memory(self, job: Job) -> int | None:
-        """Measure the peak memory of the same measurement with an empty model."""
+        """Return the peak memory of the same measurement with an empty model."""
         key = (job.runtime, job.threads)
         if key not in self._bare:
             method = dataclasses.replace(job.method, inferences=50, seconds=1.0)

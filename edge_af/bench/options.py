@@ -47,7 +47,7 @@ class BenchOptions:
     )
     quick: bool = option("Time 200 inferences or 2 seconds, and mark the results as quick.", default=False, group=HOW)
     packed: bool = option("Pack weights for this processor once, and memory-map them.", default=True, group=HOW)
-    timeout: float = option("Seconds that a row's process may take.", default=600.0, at_least=1, group=HOW)
+    timeout: float = option("Timeout of each row's process, in seconds.", default=600.0, at_least=1, group=HOW)
     target: str | None = option(
         "Machine to measure on (see docs/targets.md).",
         default=None,
@@ -70,8 +70,8 @@ class BenchOptions:
         "adb: cores to measure on.", default=None, metavar="big|0,1,…", shown_default="Android chooses", group=WHERE
     )
     out: Path = option("Results file.", default=Path("results.json"), is_file=True, group=OUTPUT)
-    fresh: bool = option("Start over where --out holds a bench of the same files.", default=False, group=OUTPUT)
-    overwrite: bool = option("Replace whatever --out holds.", default=False, group=OUTPUT)
+    fresh: bool = option("Start over if --out contains a bench of the same files.", default=False, group=OUTPUT)
+    overwrite: bool = option("Replace any contents of --out.", default=False, group=OUTPUT)
     markdown: Path | None = option("Markdown file to write the table to.", default=None, is_file=True, group=OUTPUT)
     html: Path | None = option("HTML file to write the page to.", default=None, is_file=True, group=OUTPUT)
     json: bool = option("Print the results as JSON instead of the table.", default=False, group=OUTPUT)
@@ -94,7 +94,7 @@ class BenchOptions:
         return TargetOptions(self.offline, self.benchmark_model, self.cores)
 
     def request(self) -> BenchRequest:
-        """Read what the options name.
+        """Build the request and read the files it names.
 
         Raises:
             EdgeAfError: a file is missing, damaged, or not writable.

@@ -1,4 +1,4 @@
-"""Runs a worker in a fresh process, outlives whatever it does, and says how it ended."""
+"""Run a worker in a fresh process, survive its failures, and report how it ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_af.machine.conditions import Activity
 from edge_af.records.results import CRASHED, DOES_NOT_FIT, FAILED, TIMEOUT
 from edge_af.subprocesses import Running, running, signal_in_words
 
-if TYPE_CHECKING:  # It needs numpy, and what is told of ends here must be told where numpy is what ends.
+if TYPE_CHECKING:  # The worker imports numpy, whose crashes this module must be able to report.
     from edge_af.bench.worker import Job
 
 # -P: a file in the working directory must not stand in for a package.
@@ -25,11 +25,11 @@ WORKER = (sys.executable, "-P", "-m", "edge_af.bench.worker")
 EMPTY = {
     name: package_data("bench", file) for name, file in (("onnxruntime", "empty.onnx"), ("litert", "empty.tflite"))
 }
-"""A layer from 1,152 features to one class, which shows what a runtime takes by itself and whether it runs at all."""
+"""Models with one layer from 1,152 features to one class: they show a runtime's own memory and whether it runs."""
 
 _MEMORY_WORDS = ("bad_alloc", "memoryerror", "out of memory", "cannot allocate memory", "failed to allocate memory")
 _NO_RUNTIME = "failed to create xnnpack runtime"
-"""All that LiteRT says when XNNPACK fails, as it does where its copy of the weights finds no room."""
+"""LiteRT's only message when XNNPACK fails, for example because its copy of the weights does not fit into memory."""
 
 
 def run_worker(
@@ -38,10 +38,10 @@ def run_worker(
     command: Sequence[str] = WORKER,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
-    """Do a job in a fresh process and return the fields of `Row` it found, `status` and `reason` always among them.
+    """Do a job in a fresh process and return its fields of `Row`, always including `status` and `reason`.
 
-    Whatever becomes of the process, what it had found by then is kept. It has `job.method.timeout_seconds` in all, and is
-    gone when this returns or raises.
+    However the process ends, its findings so far are kept. It may run for `job.method.timeout_seconds` in total, and has
+    ended when this returns or raises.
     """
     deadline = time.monotonic() + job.method.timeout_seconds
     killed = Activity.now().killed
@@ -72,9 +72,9 @@ def run_worker(
 
 
 def _how_it_ended(worker: Running, stage: str, ended: bool, deadline: float, timeout: float) -> dict[str, str]:
-    """Status and reason of a worker that did not give its own."""
+    """Return status and reason for a worker that did not report its own."""
     try:
-        # Having closed its results it is about to be gone, unless it hangs on the way out.
+        # It has closed its results, so it should exit soon unless it hangs.
         status = worker.process.wait(timeout=max(1.0, deadline - time.monotonic())) if ended else worker.process.poll()
     except subprocess.TimeoutExpired:
         status = None
@@ -91,7 +91,7 @@ def _how_it_ended(worker: Running, stage: str, ended: bool, deadline: float, tim
 
 
 def _in_words(found: dict[str, Any], stage: str, killed: bool) -> dict[str, Any]:
-    """The same, with an end for lack of memory told as what it is, and the amounts kept for that alone."""
+    """Return the findings with out-of-memory failures recognized; keep the amounts only for those."""
     reason = found["reason"] or ""
     starved = any(word in reason.lower() for word in _MEMORY_WORDS) or (killed and reason.startswith("SIGKILL"))
     needed, available = found.pop("needed_bytes", None), found.pop("available_bytes", None)

@@ -16,7 +16,7 @@ STANDARD = Method(rounds=4, packed=True)
 """The default of `edge-af bench`."""
 
 QUICK = Method(inferences=200, seconds=2.0, packed=True)
-"""The method of `--quick`: enough to see that all is well, not enough to publish."""
+"""The method of `--quick`: enough for a check, not for publication."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class BenchRequest:
     """Settings of a bench: method, data, and where the results go."""
 
     dataset: Dataset | None = None
-    """The evaluation set; None measures no accuracy, and latency on random values."""
+    """The evaluation set. None measures latency on random values, and no accuracy."""
     threads: tuple[int, ...] = (1,)
     batches: tuple[int, ...] = (1,)
     """Videos per inference."""
@@ -34,11 +34,11 @@ class BenchRequest:
     suite: Suite | None = None
     """Chooses among the subjects."""
     out: Path | None = None
-    """The results file, written after each row. An interrupted bench in it is continued. None keeps nothing."""
+    """Results file, written after each row. An interrupted bench in it is continued. None saves nothing."""
     fresh: bool = False
-    """Start over where `out` holds a bench of the same files."""
+    """Start over if `out` contains a bench of the same files."""
     overwrite: bool = False
-    """Replace whatever `out` holds."""
+    """Replace any contents of `out`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rows of a bench: made from what measurements found, joined round by round, and set beside the limit."""
+"""Rows of a bench: built from measurements, merged round by round, and compared with the bandwidth limit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from edge_af.runtime.probe import weight_bytes
 from edge_af.typed import built
 
 ROUNDS_AGREE = 1.1
-"""Largest ratio of the slowest round's median to the fastest round's that raises no warning."""
+"""Largest ratio of the slowest to the fastest round's median that raises no warning."""
 
 
 def row_of(item: PlannedRow, found: dict[str, Any]) -> Row:
-    """Make a row without latencies from the fields that its first measurement found."""
+    """Build a row without latencies from the fields of its first measurement."""
     subject = item.subject
     about = {
         "artifact": subject.artifact,
@@ -46,7 +46,7 @@ def row_of(item: PlannedRow, found: dict[str, Any]) -> Row:
 
 
 def add_round(row: Row, found: dict[str, Any], round_: int) -> Row:
-    """Add a round's latencies to a row. If the round failed, the row keeps its figures and says why it ended."""
+    """Add a round's latencies to a row. If the round failed, the row keeps its figures and gets the reason."""
     if found["status"] != OK and round_ > 0:
         return dataclasses.replace(row, status=found["status"], reason=f"in round {round_ + 1}: {found['reason']}")
     raw, summary = found.get("latency_raw_us"), found.get("round")
@@ -65,23 +65,23 @@ def add_round(row: Row, found: dict[str, Any], round_: int) -> Row:
 
 
 def rounds_done(row: Row | None) -> int:
-    """Count the rounds that a row has; one for a row of an emulated board, which has no latency."""
+    """Count the rounds of a row; a row of an emulated board has one, without latencies."""
     if row is None:
         return 0
     return len(row.rounds or []) or int(row.instructions is not None)
 
 
 def latency_of(nanoseconds: NDArray[np.int64]) -> Latency:
-    """Percentiles and mean in milliseconds of single inferences (n,) in nanoseconds."""
+    """Compute percentiles and mean, in milliseconds, of single inferences (n,) in nanoseconds."""
     p50, p90, p95, p99 = (round(float(value) / 1e6, 4) for value in np.percentile(nanoseconds, [50, 90, 95, 99]))
     mean = round(float(nanoseconds.mean()) / 1e6, 4)
     return Latency(p50=p50, p90=p90, p99=p99, mean=mean, n=len(nanoseconds), p95=p95)
 
 
 def latency_of_rounds(rounds: Sequence[Round]) -> Latency:
-    """Join summaries: the mean and n of all inferences, and the medians of the rounds' own p50 and p95.
+    """Combine round summaries: mean and n of all inferences, and the medians of the rounds' p50 and p95.
 
-    p90 and p99 are None: they do not follow from summaries.
+    p90 and p99 are None because they cannot be computed from summaries.
     """
     n = sum(one.n for one in rounds)
     slow = [one.p95 for one in rounds if one.p95 is not None]
@@ -96,7 +96,7 @@ def latency_of_rounds(rounds: Sequence[Round]) -> Latency:
 
 
 def with_limit(row: Row, bandwidth: Sequence[Bandwidth]) -> Row:
-    """Add the throughput, and the limit: the time of reading the row's weights once from memory or cache."""
+    """Add the throughput and the limit, the time to read the row's weights once from memory or cache."""
     latency = row.latency_ms
     if latency is None:
         return row
@@ -113,10 +113,10 @@ def with_limit(row: Row, bandwidth: Sequence[Bandwidth]) -> Row:
 
 
 def disagreements(titled: Iterable[tuple[str, Row]]) -> list[str]:
-    """Warn of rows whose rounds differ in the p50: something else made them slow.
+    """Warn about rows with rounds that differ in the p50, which means that something disturbed them.
 
     Args:
-        titled: rows, and what to call them.
+        titled: rows with their titles.
     """
     apart = [
         f"{title} ({min(medians):.3g} to {max(medians):.3g} ms)"

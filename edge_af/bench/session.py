@@ -1,4 +1,4 @@
-"""One bench: plan, rounds, accuracy, saving, interruption and continuation, whatever machine it runs on."""
+"""One bench on any machine: plan, rounds, accuracy, saving, interruption and continuation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OnSaved = Callable[[Results], None]
 
 
 class OtherBench(EdgeAfError):
-    """The results to continue are of another bench."""
+    """The results to continue belong to another bench."""
 
 
 def bench(
@@ -36,9 +36,9 @@ def bench(
     backend: Backend,
     on_saved: OnSaved = lambda results: None,
 ) -> Results:
-    """Measure each subject with each number of threads and each batch size, each time in a fresh process.
+    """Measure each subject with each number of threads and each batch size, in a fresh process each time.
 
-    All rows are measured once in a round, so that a machine that is slower for some minutes is slower for all rows alike.
+    Each round measures all rows once, so a machine that is slow for some minutes slows all rows alike.
 
     Args:
         subjects: the exported files.
@@ -48,7 +48,7 @@ def bench(
 
     Raises:
         EdgeAfError: the data does not fit the subjects, `request.out` is taken, or the machine cannot be used.
-        KeyboardInterrupt: after saying what is kept.
+        KeyboardInterrupt: after reporting what is kept.
     """
     with contextlib.ExitStack() as stack:
         if request.out is not None:
@@ -72,7 +72,7 @@ def bench(
 
 
 class _Session:
-    """A bench under way. Rows are kept by their place in the plan."""
+    """A running bench. Rows are kept by their index in the plan."""
 
     def __init__(
         self, request: BenchRequest, backend: Backend, plan: list[PlannedRow], scratch: Path, on_saved: OnSaved
@@ -89,7 +89,7 @@ class _Session:
         self._results: Results | None = None
 
     def run(self, earlier: Results | None) -> Results:
-        """Measure, score and judge what `earlier` has not."""
+        """Measure, score and judge what is missing in `earlier`."""
         self._backend.prepare(self._plan, self._dataset, self._method, self._scratch)
         machine = self._backend.describe()
         self._results = planned = self._planned(machine)
@@ -108,7 +108,7 @@ class _Session:
         return list({id(row.subject): row.subject for row in self._plan}.values())
 
     def _planned(self, machine: Machine) -> Results:
-        """The results before the first row: the one place that puts them together."""
+        """Assemble the results before the first row."""
         return Results(
             created=_now(),
             device=machine.device,
@@ -127,10 +127,10 @@ class _Session:
         )
 
     def _continue(self, earlier: Results, planned: Results) -> None:
-        """Take over the rows of an interrupted bench, as far as their outcomes are still there.
+        """Reuse the rows of an interrupted bench, if their outcomes still exist.
 
         Raises:
-            OtherBench: it was measured another way, or none of its rows is planned; and `overwrite` is not set.
+            OtherBench: it was measured differently or none of its rows is planned, and `overwrite` is not set.
         """
         names = ("device", "method", "data", "inputs", "quick", "suite", "baseline", "tool")
         differing = [name for name in names if getattr(earlier, name) != getattr(planned, name)]
@@ -140,8 +140,8 @@ class _Session:
             return
         if differing:
             raise OtherBench(
-                f"{self._request.out}: the interrupted bench of {earlier.created} had another "
-                f"{' and another '.join(differing)}. Pass --fresh to start over, or choose another --out."
+                f"{self._request.out}: the interrupted bench of {earlier.created} differs in its "
+                f"{' and '.join(differing)}. Pass --fresh to start over, or choose another --out."
             )
         for index, item in enumerate(self._plan):
             if (row := next((row for row in earlier.rows if item.is_of(row)), None)) is not None:
@@ -157,7 +157,7 @@ class _Session:
             continued=[*earlier.continued, _now()],
             conditions={**(planned.conditions or {}), "before": before},
         )
-        say(f"continuing: {len(self._rows)} of {len(self._plan)} rows were begun or finished before.")
+        say(f"continuing: {len(self._rows)} of {len(self._plan)} rows were started or finished before.")
 
     def _measure(self) -> None:
         """Go through the plan round by round."""
@@ -187,7 +187,7 @@ class _Session:
         return row is not None and (row.status != OK or rounds_done(row) >= self._method.rounds)
 
     def _measure_bandwidth(self) -> None:
-        """Keep the fastest of all rounds: it is the limit."""
+        """Measure the memory bandwidth and keep the fastest of all rounds."""
         assert self._results is not None
         weights = [size for item in self._plan if (size := weight_bytes(item.subject.path))]
         fastest = {(one.threads, one.buffer_bytes): one for one in self._results.bandwidth}
@@ -216,7 +216,7 @@ class _Session:
         self._rows[index] = add_round(earlier or row_of(item, measured.fields), measured.fields, round_)
 
     def _score(self) -> None:
-        """Score the evaluation set with each file once: accuracy is the file's, whatever the threads and the batch."""
+        """Score the evaluation set once per file: accuracy does not depend on threads and batch."""
         if self._dataset is None:
             return
         measured = {index: row for index, row in sorted(self._rows.items()) if row.status == OK}
@@ -238,7 +238,7 @@ class _Session:
             progress.update(0, note="")
 
     def _finish(self) -> None:
-        """Add intervals, differences and the gallery, and what the whole of the rows tells."""
+        """Add intervals, differences, the gallery and the warnings that concern all rows."""
         assert self._results is not None
         judged = self._judge.judged([self._rows[index] for index in sorted(self._rows)])
         self._rows = dict(zip(sorted(self._rows), judged, strict=True))
@@ -249,7 +249,7 @@ class _Session:
 
     def _save(self, more_warnings: Sequence[str] = (), **changes: Any) -> None:
         assert self._results is not None
-        # A row that was finished in an earlier session keeps that session's limit.
+        # A row that was finished before an interruption keeps its limit.
         rows = [
             row if index in self._done_earlier else with_limit(row, self._results.bandwidth)
             for index, row in sorted(self._rows.items())
@@ -261,7 +261,7 @@ class _Session:
         self._on_saved(self._results)
 
     def _warnings(self) -> list[str]:
-        """List what disturbed rows, and which files have no accuracy."""
+        """List disturbances of rows, and files without accuracy."""
         found = []
         for text, (worst, titles) in self._remarks.items():
             which = ", ".join(titles) if len(titles) <= 3 else f"{len(titles)} of {len(self._plan)} rows"
@@ -281,7 +281,7 @@ class _Session:
 
 
 def _baseline_of(subjects: Sequence[Subject]) -> Baseline:
-    """Choose the largest network in FP32; if no subject is FP32, the largest network's first file."""
+    """Choose the largest FP32 network, or the largest network's first file if there is no FP32."""
     largest = max(subjects, key=lambda subject: (subject.precision == "fp32", subject.params))
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)
 
@@ -295,7 +295,7 @@ def _now() -> str:
 
 
 def _scratch_folder(request: BenchRequest, stack: contextlib.ExitStack, keep: bool) -> Path:
-    """Create the folder for packed weights and outcomes: beside `out`, where it stays until the bench is complete."""
+    """Create the folder for packed weights and outcomes: beside `out`, and kept until the bench is complete."""
     if request.out is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-af-bench-")))
     folder = request.out.parent / f".{request.out.name}.bench"
@@ -307,10 +307,10 @@ def _scratch_folder(request: BenchRequest, stack: contextlib.ExitStack, keep: bo
 
 
 def _kept_results(request: BenchRequest, hashes: set[str | None]) -> Results | None:
-    """Read the interrupted bench that `out` holds; None if there is nothing to continue, or it may be replaced.
+    """Read the interrupted bench in `out`; None if there is nothing to continue, or it may be replaced.
 
     Raises:
-        EdgeAfError: it holds something else, and may not be replaced.
+        EdgeAfError: it contains something else that may not be replaced.
     """
     out = request.out
     if out is None or not out.is_file() or out.stat().st_size == 0:

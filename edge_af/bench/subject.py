@@ -1,4 +1,4 @@
-"""Subjects of a measurement: exported files or runs, with their manifest's facts."""
+"""Subjects of a measurement: exported files or runs, with the facts from their manifests."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Subject:
     path: Path
     runtime: str
     artifact: str
-    """Name of its folder, with as much of the path before it as tells it from the others that are measured with it."""
+    """Name of its folder, with enough parent folders to distinguish it from the other measured folders."""
     model: str
     preset: str
     precision: str
     recipe: str | None
     cpu: str | None
-    """The kind of processor the file is meant for, `x86-64` or `arm64`; None if it is for any."""
+    """Processor type the file is meant for, `x86-64` or `arm64`; None for any."""
     params: int
     classes: int
     class_names: list[str]
@@ -42,9 +42,9 @@ class Subject:
     """Chosen on the held-out part of the training data."""
     sha256: str | None = None
     trained_on: str | None = None
-    """The fingerprint of the data that it was trained on, where that is recorded."""
+    """Fingerprint of the training data, if recorded."""
     integer_share: float | None = None
-    """Share of the multiplications, or else of the fully connected layers, that runs in integers; None for FP32."""
+    """Share of the multiplications, or of the fully connected layers, that runs in integers; None for FP32."""
 
     @property
     def title(self) -> str:
@@ -53,7 +53,7 @@ class Subject:
 
 
 def subject_of(path: Path) -> Subject | None:
-    """A run folder or an exported file, checked against the manifest beside it; None if no manifest knows the file.
+    """Describe a run folder or an exported file, checked against its manifest; None if no manifest lists the file.
 
     Raises:
         EdgeAfError: the path is missing, is not a model or a run, or its bytes differ from the manifest's.
@@ -70,11 +70,11 @@ def _subject_of_file(path: Path) -> Subject | None:
 
 
 def subjects_of(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[Subject]:
-    """The exported files in `paths`, each once, in the order named; every one is checked before this returns.
+    """Return the exported files in `paths`, each once and in the given order, after checking all of them.
 
     Args:
         paths: folders with a manifest, folders of such folders, or exported files with their manifest beside them.
-        runtimes: only the files that these open; all when empty.
+        runtimes: only files that these open; all when empty.
 
     Raises:
         EdgeAfError: a path holds nothing to measure, a file is not a model, or its bytes differ from the manifest's.
@@ -82,7 +82,7 @@ def subjects_of(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[Sub
     found: dict[Path, Subject] = {}
     for path in paths:
         for subject in _subjects_in(path, runtimes):
-            # Of a link, the place where it lies: what it leads to may be a store of files without names.
+            # Identify a symlink by its own location: its target may be in a store of nameless files.
             found.setdefault(subject.path.parent.resolve() / subject.path.name, subject)
     if not found:
         raise EdgeAfError(f"nothing to measure: none of the files opens in {' or '.join(runtimes)}.")
@@ -91,12 +91,12 @@ def subjects_of(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[Sub
 
 
 def is_training_data(subject: Subject, dataset: Dataset) -> bool:
-    """Tell whether a network was trained on this dataset, or on the one that it was cut from, as far as that is recorded."""
+    """Return True if a network is recorded as trained on this dataset or on the one it was sampled from."""
     return subject.trained_on is not None and subject.trained_on in (dataset.fingerprint(), dataset.sampled_from)
 
 
 def training_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> list[str]:
-    """Warn where accuracy is measured on videos that networks were trained on."""
+    """Warn if accuracy is measured on training videos."""
     if dataset is None:
         return []
     names = dict.fromkeys(subject.artifact for subject in subjects if is_training_data(subject, dataset))
@@ -108,10 +108,10 @@ def training_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> l
 
 
 def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
-    """Read the exports' `sensitivity.json`, from the folders that have one.
+    """Read `sensitivity.json` from the export folders that have one.
 
     Raises:
-        EdgeAfError: the file was not written by edge-af; names the place.
+        EdgeAfError: the file was not written by edge-af; names the faulty field.
     """
     found = []
     for folder, subject in {subject.path.parent: subject for subject in subjects}.items():
@@ -122,7 +122,7 @@ def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
         rows = value.get("rows") if isinstance(value, dict) and value.get("schema_version") == 1 else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise EdgeAfError(
-                f"{path}: not an edge-af sensitivity file of schema_version 1. Make it again, or remove it."
+                f"{path}: not an edge-af sensitivity file of schema_version 1. Create it again, or remove it."
             )
         about = {"artifact": subject.artifact, "model": subject.model, "preset": subject.preset}
         try:
@@ -133,7 +133,7 @@ def sensitivity_of(subjects: Sequence[Subject]) -> list[Sensitivity]:
 
 
 def _folder_names(folders: set[Path]) -> dict[Path, str]:
-    """Each folder's name: of its path's last parts, the fewest that no other folder's path ends with."""
+    """Map each folder to a unique name: the shortest ending of its path that no other folder shares."""
 
     def name(folder: Path) -> str:
         endings = (folder.parts[-count:] for count in range(1, len(folder.parts) + 1))
@@ -149,10 +149,10 @@ def _folder_names(folders: set[Path]) -> dict[Path, str]:
 
 
 def check_classes(path: Path, classes: int, dataset: Dataset) -> None:
-    """Refuse to score data that has other classes than the network at `path`.
+    """Refuse data with a different number of classes than the network at `path`.
 
     Raises:
-        EdgeAfError: the counts differ; says both.
+        EdgeAfError: the numbers differ.
     """
     if classes != dataset.classes:
         raise EdgeAfError(
@@ -165,7 +165,7 @@ def check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
     """Refuse an evaluation set that accuracy cannot be measured on.
 
     Raises:
-        EdgeAfError: it has other classes than a subject, no labels, or a NaN feature.
+        EdgeAfError: its classes differ from a subject's, or it has no labels or a NaN feature.
     """
     if dataset is None:
         return
@@ -188,7 +188,7 @@ def _subjects_in(path: Path, runtimes: Container[str]) -> list[Subject]:
         subject = _subject_of_file(path)
         if subject is None:
             raise EdgeAfError(
-                f"{path}: no {MANIFEST} beside it lists this file, so nothing says which network it is.\n"
+                f"{path}: no {MANIFEST} beside it lists this file, so its network is unknown.\n"
                 "Copy the whole folder that `edge-af export` wrote."
             )
         return [subject] if not runtimes or runtime in runtimes else []
@@ -215,16 +215,14 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _warn_of_others(folder: Path, manifest: Manifest) -> None:
-    """Warn of what looks like an exported file and is not measured."""
+    """Warn about files that look exported but are not measured."""
     for file in manifest.files:
         if Path(file.path).suffix not in RUNTIME_OF_SUFFIX:
-            warn(
-                f"{folder / MANIFEST}: lists {file.path!r}, neither an .onnx nor a .tflite file; continuing without it."
-            )
+            warn(f"{folder / MANIFEST}: {file.path!r} is neither an .onnx nor a .tflite file; skipping it.")
     listed = {file.path for file in manifest.files}
     unlisted = [path.name for path in _entries(folder) if path.suffix in RUNTIME_OF_SUFFIX]
     if unlisted := [name for name in unlisted if name not in listed]:
-        warn(f"{folder}: {len(unlisted)} file(s) that {MANIFEST} does not list passed over: {', '.join(unlisted[:3])}.")
+        warn(f"{folder}: skipping {len(unlisted)} file(s) not listed in {MANIFEST}: {', '.join(unlisted[:3])}.")
 
 
 def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
@@ -251,7 +249,7 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
 def _subject_of_run(folder: Path) -> Subject:
     if (folder / MANIFEST).is_file():
         names = ", ".join(file.path for file in read_manifest(folder).files)
-        raise EdgeAfError(f"{folder}: a folder of exported files. Name one of them: {names}.")
+        raise EdgeAfError(f"{folder}: this is a folder of exported files. Name one of them: {names}.")
     from edge_af.models.run import load_run
 
     run = load_run(folder)

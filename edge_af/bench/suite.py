@@ -1,10 +1,10 @@
-"""A suite: a file that says what is compared and how, so that the same comparison can be made again elsewhere.
+"""A suite: a file that defines what is compared and how, so that the comparison can be repeated elsewhere.
 
-YAML, for people to write:
+YAML:
 
 ```yaml
 name: paper-comparison
-networks:                     # the first ones are looked for first; `preset` may be left out
+networks:                     # in this order; `preset` is optional
   - {model: attend-fusion, preset: paper}
   - {model: fc-late-fusion, preset: paper}
 precisions: [fp32, int8, int4]
@@ -12,8 +12,8 @@ recipes: []                   # names; empty for any
 runtimes: [onnxruntime, litert]
 threads: [1]
 batch: [1]
-devices: [x86_64, aarch64]    # kinds of machine it is meant for; empty for any
-method: {inferences: 1024, seconds: 10, rounds: 4}   # what is left out is as without a suite
+devices: [x86_64, aarch64]    # machine types it is meant for; empty for any
+method: {inferences: 1024, seconds: 10, rounds: 4}   # missing keys have the defaults
 ```
 """
 
@@ -48,19 +48,19 @@ class Suite:
 
     name: str
     networks: list[SuiteNetwork]
-    """The first ones are looked for first."""
+    """Networks in the order of the table."""
     precisions: list[str] = field(default_factory=list)
     recipes: list[str] = field(default_factory=list)
     runtimes: list[str] = field(default_factory=list)
     threads: list[Positive] = field(default_factory=lambda: [1])
     batch: list[Positive] = field(default_factory=lambda: [1])
     devices: list[str] = field(default_factory=list)
-    """Kinds of machine, as `uname -m` names them."""
+    """Machine types as in `uname -m`."""
     method: dict[str, Any] = field(default_factory=dict)
     """Fields of `Method`."""
 
     def method_from(self, standard: Method) -> Method:
-        """The standard method with what the suite says otherwise."""
+        """Return the standard method with the suite's changes."""
         return dataclasses.replace(standard, **self.method)
 
     def choose(self, subjects: Sequence[Subject], machine: str | None = None) -> list[Subject]:
@@ -68,10 +68,10 @@ class Suite:
 
         Args:
             subjects: the files.
-            machine: the kind of machine that will run them, as `uname -m` names it; this one's when None.
+            machine: type of the machine that runs them, as in `uname -m`; this machine's when None.
 
         Raises:
-            EdgeAfError: it is meant for other machines, or one of its combinations has no file.
+            EdgeAfError: the suite is meant for other machines, or one of its combinations has no file.
         """
         runs_on = machine or platform.machine()
         if self.devices and runs_on not in self.devices:
@@ -89,7 +89,7 @@ class Suite:
                         name = " ".join(filter(None, (network.model, network.preset)))
                         raise EdgeAfError(
                             f"suite {self.name}: compares {name} in {precision} in {runtime}; no path holds such a file.\n"
-                            "Export it (`edge-af export`), or take it out of the suite."
+                            "Export it (`edge-af export`), or remove it from the suite."
                         )
                     chosen += [one for one in found if one not in chosen]
         if not chosen:
@@ -101,7 +101,7 @@ def read_suite(path: Path) -> Suite:
     """Read a suite.
 
     Raises:
-        EdgeAfError: it is missing, not YAML, or has a field that a suite does not have; names the place.
+        EdgeAfError: it is missing, is not YAML, or has an unknown field; names the field.
     """
     try:
         suite = built(Suite, read_yaml(path, "suite"))

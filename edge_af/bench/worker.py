@@ -1,9 +1,9 @@
-"""Measures one file in one runtime, in a process of its own, so that nothing else's memory or warm caches count.
+"""Measure one file in one runtime, in its own process, so that no other memory or warm caches count.
 
-`python -m edge_af.bench.worker` reads a job (a JSON object, see `Job`) from standard input and writes what it finds, a JSON
-object a line, to the file descriptor that the job names: standard output and standard error belong to the libraries, which
-talk. A line `{"stage": …}` comes before each stage and a line of `Row`'s fields after it, so that what was measured
-before a crash is kept and the reader knows how far it came.
+`python -m edge_af.bench.worker` reads a job (a JSON object, see `Job`) from standard input and writes its findings, one JSON
+object per line, to the file descriptor named in the job. Standard output and standard error are left to the libraries.
+A line `{"stage": …}` comes before each stage and a line with fields of `Row` after it. So results from before a crash are
+kept, and the reader knows the stage in which it happened.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from edge_af.runtime.ort import unsigned_weights
 from edge_af.subprocesses import die_with_parent
 
 INPUT_VIDEOS = 256
-"""Different videos, one batch at least, that the timed inferences go through, again and again: 1.2 MB and more."""
+"""Number of different videos, at least one batch, that timed inferences cycle through: 1.2 MB and more."""
 
 FEATURE_RANGE = (-2.0, 2.0)
-"""Range of YouTube-8M's features after dequantization; random inputs are drawn from it."""
+"""Range of YouTube-8M's features after dequantization, and of random inputs."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +53,28 @@ class Job:
     runtime: str
     threads: int
     data: str | None
-    """The evaluation set's folder; without it latency is measured on random values and there is no accuracy."""
+    """Folder of the evaluation set. None measures latency on random values, and no accuracy."""
     f1_threshold: float
     method: Method
     sha256: str | None = None
-    """The planned file's; a file with another one is not measured. None allows any."""
+    """SHA-256 of the planned file; a different file is not measured. None allows any."""
     precision: str = "fp32"
-    """The weights' precision. With `integer`, it names the kernels."""
+    """Precision of the weights. With `integer`, it determines the kernels."""
     integer: bool = False
     batch: int = 1
-    """Videos an inference."""
+    """Videos per inference."""
     packed: str | None = None
-    """The folder of packed weights that the file is to be loaded with, see `edge_af.runtime.load`."""
+    """Folder of packed weights to load the file with, see `edge_af.runtime.load`."""
     task: str = "measure"
-    """`measure`, `pack` (load once, so that the folder of packed weights is made) or `score`."""
+    """`measure`, `pack` (load once to create the folder of packed weights) or `score`."""
     outcomes: str | None = None
-    """File where `score` leaves the outcomes, for the intervals."""
+    """File to which `score` writes the outcomes, for the intervals."""
     result_fd: int = -1
-    """The file descriptor to answer on; set by `edge_af.bench.process.run_worker`."""
+    """File descriptor to answer on; set by `edge_af.bench.process.run_worker`."""
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Build a job from what `dataclasses.asdict` made of one."""
+        """Build a job from the output of `dataclasses.asdict`."""
         return cls(**{**value, "method": Method(**value["method"])})
 
     def as_json(self) -> str:
@@ -82,15 +82,15 @@ class Job:
 
 
 class DoesNotFit(Exception):
-    """There is less memory than the file must take."""
+    """The file needs more memory than is available."""
 
 
 def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Do the job; `tell` gets stages and fields of `Row` as they come.
+    """Do the job and pass stages and fields of `Row` to `tell` as they come.
 
     Raises:
-        EdgeAfError, MemoryError, DoesNotFit: the runtime is missing, the file cannot be loaded or run, or it is another one
-            than was planned, at the beginning or at the end.
+        EdgeAfError, MemoryError, DoesNotFit: the runtime is missing, the file cannot be loaded or run, or it differs from
+            the planned one before or after.
     """
     tell({"stage": "reading the file"})
     with unchanged(Path(job.path), job.sha256):
@@ -148,7 +148,7 @@ def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _score(job: Job, scorer: Scorer, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Score the evaluation set, leave the outcomes, and tell the metrics."""
+    """Score the evaluation set, save the outcomes, and report the metrics."""
     assert job.data is not None and job.outcomes is not None
     tell({"stage": "measuring accuracy"})
     dataset = open_dataset(job.data, verify=False)
@@ -157,13 +157,13 @@ def _score(job: Job, scorer: Scorer, tell: Callable[[dict[str, Any]], None]) -> 
 
 
 def check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Compare what the file must take at the very least with what there is, and tell both.
+    """Compare the least memory that the file needs with what is available, and report both.
 
-    At the least it is held once in memory: packed by the runtime, or mapped where it was packed before, and then too every
-    page is read in every inference. Twice is usual.
+    At the least, the file is in memory once: packed by the runtime, or packed beforehand and memory-mapped. Even then, every
+    inference reads every page. Twice is usual.
 
     Raises:
-        DoesNotFit: there is less.
+        DoesNotFit: less memory is available.
     """
     left = available_memory()
     if left is None:
@@ -176,10 +176,10 @@ def check_room(job: Job, held: MemoryReading | None, tell: Callable[[dict[str, A
 
 
 def _timed(scorer: Scorer, inputs: list[Features], *, count: int, seconds: float | None) -> NDArray[np.int64]:
-    """Nanoseconds of `count` inferences, or of as many as `seconds` allow, but at least one."""
+    """Time `count` inferences, or as many as `seconds` allow but at least one, in nanoseconds."""
     score, clock, taken = scorer.score, time.perf_counter_ns, []
     stop = clock() + int(seconds * 1e9) if seconds is not None else None
-    # A collection in the middle of an inference would be counted as the network's.
+    # A garbage collection during an inference would be timed with it.
     gc.disable()
     try:
         for index in range(count):
@@ -196,9 +196,9 @@ def _timed(scorer: Scorer, inputs: list[Features], *, count: int, seconds: float
 
 
 def inputs_of(data: str | None, batch: int, videos: int = INPUT_VIDEOS) -> list[Features]:
-    """Inputs of inferences: float32 features of `batch` videos each, owning their memory.
+    """Return inputs of inferences: float32 features of `batch` videos each, which own their memory.
 
-    They are the first `videos` of the dataset in the folder `data`, one batch at least, or random values without a folder.
+    They are the first `videos` of the dataset in the folder `data`, at least one batch, or random values without a folder.
     """
     videos = max(videos, batch)
     if data is None:
@@ -230,7 +230,7 @@ def main(
     kind: type[Job] = Job,
     action: Callable[[Any, Callable[[dict[str, Any]], None]], None] = measure,
 ) -> None:
-    """Read the job, do it, say how it ended. Exit status 0 even when the file cannot be run: that is a finding."""
+    """Read the job, do it, and report how it ended. The exit code is 0 even if the file cannot be run: that is a result."""
     die_with_parent()
     job = kind.from_dict(json.loads(sys.stdin.read()))
     with os.fdopen(job.result_fd, "w", encoding="utf-8") as out:
@@ -247,7 +247,7 @@ def main(
         except MissingRuntime as error:
             tell({"status": MISSING_RUNTIME, "reason": " ".join(str(error).splitlines())})
         except EdgeAfError as error:
-            # The row says which file it is; so the message need not repeat its path.
+            # The row names the file, so the message need not repeat its path.
             tell({"status": FAILED, "reason": " ".join(str(error).splitlines()).removeprefix(f"{Path(job.path)}: ")})
         except MemoryError as error:
             tell({"status": DOES_NOT_FIT, "reason": f"out of memory: {error}"})

@@ -1,9 +1,9 @@
-"""Agreement of base and candidate: a wrong network may be fast, so their scores are compared before their times.
+"""Agreement of base and candidate. A wrong network can be fast, so scores are compared before times.
 
-Both score the same videos. Scores become log-odds, log(p / (1 − p)), of which each class's mean over the videos is taken
-off: what classes are frequent is known without looking at a video. *Agreement* is the correlation (Pearson's r) of what is
-left, over all videos and classes: 1 for the same network, near 1 for a quantized one, near 0 for one that says the same
-of every video, or something else altogether.
+Both score the same videos. Scores become log-odds, log(p / (1 − p)), and each class's mean over the videos is subtracted:
+class frequencies are known without looking at a video. *Agreement* is the correlation (Pearson's r) of the remainders over
+all videos and classes. It is 1 for the same network and near 1 for a quantized one. It is near 0 for a network that scores
+all videos alike, or an unrelated one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_AGREEMENT = {"videos": 0.5, "random": 0.25}
-"""Below it the candidate is refused, by what was scored. Quantizing leaves 0.99 and more, another network trained on the
-same data some 0.6 to 0.8 on videos, and 0.35 on random values (docs/compare.md has the figures)."""
+"""Smallest agreement that passes, by kind of input. A quantized network reaches 0.99 and more. Another network trained on
+the same data reaches 0.6 to 0.8 on videos, and 0.35 on random values (docs/compare.md has the figures)."""
 SMALLEST = 1e-6
-"""Scores are taken as no smaller and their complements too: beyond, a float32's rounding and a saturated sigmoid decide."""
+"""Scores and their complements are clipped to at least this: below it, float32 rounding and a saturated sigmoid dominate."""
 
 
 def agreement(base: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Correlate scores (videos, classes); 0 where one of them does not depend on the video, or holds NaN."""
+    """Correlate scores (videos, classes); 0 if either does not depend on the video or holds NaN or infinity."""
     if base.shape != candidate.shape or not (np.isfinite(base).all() and np.isfinite(candidate).all()):
         return 0.0
     left, right = _centered(base), _centered(candidate)
@@ -43,5 +43,5 @@ def _centered(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     inside = np.clip(scores.astype(np.float64), SMALLEST, 1 - SMALLEST)
     odds = np.log(inside / (1 - inside))
     centered: NDArray[np.float64] = odds - odds.mean(axis=0)
-    # Rounding leaves something of what is the same for all videos.
+    # Rounding leaves small residues where all videos have the same score.
     return np.where(np.abs(centered) > 1e-9, centered, 0.0)

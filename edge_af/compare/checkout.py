@@ -1,4 +1,4 @@
-"""Builds base and candidate with the same command: the base in a checkout of its own of another commit, the candidate here."""
+"""Build base and candidate with the same command: the base in a checkout of another commit, the candidate here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edge_af.git import git, without_git
 
 OUT_VARIABLE = "EDGE_AF_OUT"
 OUT, REPOSITORY = "{out}", "{repository}"
-"""In the command: the folder that it is to write to, and the repository as it is here, with what git does not track."""
+"""Placeholders in the command: the folder to write to, and this repository, including files that git does not track."""
 
 
 @contextlib.contextmanager
 def built(ref: str, command: Sequence[str], repository: Path | None = None) -> Iterator[tuple[Path, Path]]:
-    """Folders of base and candidate, each as `command` wrote it; they and the checkout are gone when the block ends.
+    """Yield the folders of base and candidate that `command` wrote; they and the checkout are removed with the block.
 
-    The command runs twice: in a git worktree of `ref`, and in the repository as it is, each time in the same folder of it as
-    this process is in. It learns where to write from the environment variable `EDGE_AF_OUT` or from `{out}` in its words, and
-    its Python finds packages of its own tree first.
+    The command runs twice: in a git worktree of `ref`, and in the repository with its uncommitted changes. Its working
+    directory is the folder that corresponds to this process's. The environment variable `EDGE_AF_OUT`, or `{out}` in its
+    arguments, tells it where to write. Its Python finds packages of its own tree first.
 
     Args:
         ref: a commit, branch or tag.
-        command: words, not for a shell.
+        command: program and arguments, run without a shell.
         repository: a folder in the repository; the working directory when None.
 
     Raises:
@@ -41,7 +41,7 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
     except EdgeAfError:
         raise EdgeAfError(f"{ref}: no such commit in {root}.") from None
     if not command:
-        raise EdgeAfError("--base-ref needs a command behind `--` that exports to the folder $EDGE_AF_OUT.")
+        raise EdgeAfError("--base-ref needs a command after `--` that exports to the folder $EDGE_AF_OUT.")
     with tempfile.TemporaryDirectory(prefix="edge-af-compare-") as name:
         scratch = Path(name)
         checkout = scratch / "checkout"
@@ -49,7 +49,7 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
         try:
             outs = (scratch / "base", scratch / "candidate")
             for role, tree, out in (("base", checkout, outs[0]), ("candidate", root, outs[1])):
-                say(f"{role}: {' '.join(command)} ({commit[:12] if role == 'base' else 'as it is here'})")
+                say(f"{role}: {' '.join(command)} ({commit[:12] if role == 'base' else 'working tree'})")
                 _build(role, tree, here.relative_to(root), out, command, root)
             yield outs
         finally:
@@ -59,10 +59,10 @@ def built(ref: str, command: Sequence[str], repository: Path | None = None) -> I
 def _build(role: str, tree: Path, inner: Path, out: Path, command: Sequence[str], root: Path) -> None:
     folder = tree / inner
     if not folder.is_dir():
-        raise EdgeAfError(f"the {role} has no folder {folder.name}, in which this command was to run.")
+        raise EdgeAfError(f"the {role} has no folder {folder.name} to run the command in.")
     words = [word.replace(OUT, str(out)).replace(REPOSITORY, str(root)) for word in command]
     try:
-        # What it prints is for the person who waits; standard output is the comparison's alone.
+        # Its output goes to standard error; standard output is for the comparison only.
         done = subprocess.run(
             words,
             cwd=folder,
@@ -79,7 +79,7 @@ def _build(role: str, tree: Path, inner: Path, out: Path, command: Sequence[str]
 
 
 def _search_path(tree: Path, root: Path) -> str:
-    """Return the path that Python searches first: the tree itself, not an installation that leads to the repository."""
+    """Return a PYTHONPATH that starts with the tree and has entries in the repository moved into the tree."""
     given = [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     moved = [
         tree / entry.resolve().relative_to(root) if entry.resolve().is_relative_to(root) else entry for entry in given

@@ -1,8 +1,7 @@
-"""Facts that need no clock: a file's bytes, the weight bytes that an inference reads, its operators and MACs, and the peak
-memory of its process.
+"""Facts that need no clock: file bytes, weight bytes that an inference reads, operators, MACs and peak memory.
 
-All but the memory are exact. The high-water mark of a process is the kernel's own count, the lowest of `MEMORY_RUNS` fresh
-processes: what a runtime allocates beside the weights differs from one process to the next (see docs/compare.md).
+All but the memory are exact. Peak memory is the kernel's high-water mark of a process, the lowest of `MEMORY_RUNS` fresh
+processes: what a runtime allocates besides the weights differs per process (see docs/compare.md).
 """
 
 from __future__ import annotations
@@ -23,16 +22,18 @@ from edge_af.runtime.probe import weight_bytes
 
 MEMORY_RUNS = 2
 DEFAULT_F1_THRESHOLD = 0.5
-"""F1 threshold of a file without a manifest."""
+"""F1 threshold for files without a manifest."""
 
 
 def facts_of(
     side: Side, *, threads: int, timeout_seconds: float, data: Path | None, outcomes: Path | None
 ) -> FileFacts:
-    """Find out everything; with `data`, accuracy too, whose outcomes (see `edge_af.metrics.bootstrap`) are left in `outcomes`.
+    """Collect the facts of one file, with `outcomes` also its accuracy on `data`.
+
+    The outcomes (see `edge_af.metrics.bootstrap`) are written to `outcomes`.
 
     Raises:
-        BrokenFile: it cannot be loaded or run.
+        BrokenFile: the file cannot be loaded or run.
     """
     method = Method(inferences=32, seconds=2.0, warm_up=4, timeout_seconds=timeout_seconds)
     job = Job(

@@ -1,4 +1,4 @@
-"""Gates of a comparison: each gives a `Check` with figures and a short verdict."""
+"""Gates of a comparison: each returns a `Check` with figures and a short verdict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge_af.records.comparison import (
 from edge_af.records.results import Delta
 
 LEAST_SHARE_DROP = 0.005
-"""Smallest drop of the integer share that fails: a layer with half a percent of the weights counts."""
+"""Largest drop of the integer share that passes: a layer with more than half a percent of the weights counts."""
 
 _KILLED = 9
 _WORDS = {
@@ -38,10 +38,10 @@ _WORDS = {
 
 
 def broken(error: BrokenFile) -> Check:
-    """For a file that could not be measured.
+    """Return the check for a file that could not be measured.
 
-    A candidate that crashes, hangs or is refused fails; a base that does is the input's fault; and whom SIGKILL or too little
-    memory ended, the machine may have ended.
+    A candidate that crashes, hangs or is refused fails. If the base does, the input is invalid. SIGKILL and out-of-memory
+    can be the machine's fault, so they count as inconclusive.
     """
     starved = error.signal_number == _KILLED or error.kind == "does-not-fit" or "SIGKILL" in error.reason
     if error.kind == "missing-runtime":
@@ -58,9 +58,7 @@ def broken(error: BrokenFile) -> Check:
 
 
 def check_agreement(agreement: float, disorder: tuple[str, str] | None, inputs: str, relative: Relative) -> Check:
-    """Check that the candidate computes the same as the base; `disorder` is why it cannot (see
-    `edge_af.compare.agreement`).
-    """
+    """Check that the candidate computes the same as the base; `disorder` says why it cannot."""
     limit = relative.min_agreement if relative.min_agreement is not None else LEAST_AGREEMENT[inputs]
     if disorder is not None:
         role, what = disorder
@@ -73,7 +71,7 @@ def check_agreement(agreement: float, disorder: tuple[str, str] | None, inputs: 
 
 
 def check_time(timing: Timing) -> Check:
-    """The verdict of the clock."""
+    """Turn the timing's verdict into a check."""
     status = {SLOWER: FAILED, CANNOT_TELL: UNKNOWN}.get(timing.verdict, PASSED)
     verdict = f"{timing.verdict}: {timing.reason}" if timing.reason else timing.verdict
     candidate = timing.ratio.value if timing.ratio is not None else None
@@ -81,7 +79,7 @@ def check_time(timing: Timing) -> Check:
 
 
 def check_growth(base: FileFacts, candidate: FileFacts, relative: Relative) -> list[Check]:
-    """File bytes, weight bytes, multiply-adds, memory and integer share, as far as both are known."""
+    """Check file bytes, weight bytes, multiply-adds, memory and integer share, where known for both files."""
     found = []
     for name in ("size_bytes", "weight_bytes", "multiply_adds", "peak_memory_bytes"):
         before, after = getattr(base, name), getattr(candidate, name)
@@ -114,7 +112,7 @@ def check_growth(base: FileFacts, candidate: FileFacts, relative: Relative) -> l
 
 
 def check_gap(base: FileFacts, candidate: FileFacts, delta: Delta, relative: Relative) -> Check:
-    """GAP@20 on the same videos. It has no noise: the interval says how far it would hold on other videos."""
+    """Check GAP@20 on the same videos. It has no noise; the interval says how well it generalizes to other videos."""
     drop = -delta.value
     good = drop <= relative.max_gap_drop
     verdict = f"{delta.value:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
@@ -128,7 +126,7 @@ def check_limits(candidate: FileFacts, pattern: str, limits: Mapping[str, Any]) 
     """Check a candidate against the budget file."""
     found = []
     for name, limit in limits.items():
-        if name == INSTRUCTIONS:  # See `edge_af.compare.instructions`.
+        if name == INSTRUCTIONS:  # Checked in `edge_af.compare.instructions`.
             continue
         if name == OPERATORS:
             for op, most in limit.items():

@@ -1,4 +1,4 @@
-"""A gate without a clock: how many instructions of each class an inference takes on a board, counted under emulation."""
+"""Gate without a clock: the number of instructions per class that an inference executes on an emulated board."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from edge_af.errors import EdgeAfError
 from edge_af.records.comparison import FAILED, PASSED, UNKNOWN, Check
 
 AT_LEAST = ("dot_product", "dot_product_macs")
-"""Fewer of them: a layer left the kernels that it is quantized for."""
+"""Classes with a lower limit: fewer of them means that a layer no longer uses its quantized kernels."""
 
 
 def check_instructions(
     path: Path, pattern: str, limits: Mapping[str, Mapping[str, float]], timeout_seconds: float
 ) -> list[Check]:
-    """A check for each limit; without emulation set up, or where the file does not run on the board, one that could not tell.
+    """Return a check for each limit, or one inconclusive check per board where the file could not be counted.
 
     Args:
         path: the candidate.
-        pattern: what the limits are given for, to name them by.
+        pattern: file pattern of the limits; part of each check's name.
         limits: by board, then by field of `edge_af.records.results.Instructions`.
         timeout_seconds: for counting on one board.
     """

@@ -1,15 +1,15 @@
-"""Limits of a candidate: relative to its base, and absolute ones from a budget file that is kept in the repository.
+"""Limits of a candidate: relative to its base, and absolute ones from a budget file kept in the repository.
 
 YAML:
 
 ```yaml
-relative:                       # what is left out is as on the command line
+relative:                       # missing keys have the command line's defaults
   max_slowdown: 5%
   max_growth: 1%                # of file bytes, weight bytes and multiply-adds
   max_memory_growth: 10%
   max_gap_drop: 0.002
   min_agreement: 0.9
-limits:                         # by name of the candidate's file; every pattern that fits counts
+limits:                         # by the candidate's file name; every matching pattern counts
   "*": {gap_at_20: 0.65}
   "attend-fusion-int8.*":
     size_bytes: 12 MB           # at most
@@ -18,7 +18,7 @@ limits:                         # by name of the candidate's file; every pattern
     peak_memory_bytes: 110 MB
     integer_share: 99%          # at least
     operators: {Reshape: 14}    # at most, by type
-    instructions:               # of an inference on an emulated board: dot products at least, all else at most
+    instructions:               # per inference on an emulated board: dot products at least, all others at most
       pi5: {dot_product: 730000, integer_multiply: 15000}
 ```
 
@@ -54,29 +54,29 @@ class BudgetFile:
     relative: dict[str, float] = field(default_factory=dict)
     """Fields of `Relative`."""
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By file pattern: `AT_MOST` and `AT_LEAST` to a number, `OPERATORS` to a number by type,
-    `INSTRUCTIONS` to numbers by board and class."""
+    """Limits by file pattern: a number for names in `AT_MOST` and `AT_LEAST`, numbers by type for `OPERATORS`,
+    numbers by board and class for `INSTRUCTIONS`."""
 
     def limits_of(self, file: str) -> list[tuple[str, dict[str, Any]]]:
-        """Patterns that fit a file's name, and their limits."""
+        """Return the patterns that match a file name, with their limits."""
         return [(pattern, limits) for pattern, limits in self.limits.items() if fnmatchcase(file, pattern)]
 
     def check_use(self, files: Iterable[str], has_data: bool, where: Path) -> None:
-        """Refuse what could not be checked.
+        """Refuse limits that could not be checked.
 
         Raises:
-            EdgeAfError: a pattern fits no file, or accuracy is limited and there is no evaluation data.
+            EdgeAfError: a pattern matches no file, or accuracy is limited and there is no evaluation data.
         """
         names = list(files)
         for pattern, limits in self.limits.items():
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise EdgeAfError(f"{where}: limits of {pattern!r} fit none of the files: {', '.join(names)}.")
+                raise EdgeAfError(f"{where}: limits of {pattern!r} match none of the files: {', '.join(names)}.")
             if not has_data and (needing := [name for name in limits if name in NEEDS_DATA]):
                 raise EdgeAfError(f"{where}: limits {needing[0]}, which needs an evaluation set: pass --data.")
 
 
 def with_overrides(budget: BudgetFile | None, given: Mapping[str, float | None]) -> Relative:
-    """The defaults, with what the budget file says, with what the command line says (None: nothing)."""
+    """Return the defaults, overridden by the budget file, then by `given` (the command line; None: not given)."""
     found = replace(Relative(), **(budget.relative if budget is not None else {}))
     return replace(found, **{name: value for name, value in given.items() if value is not None})
 
@@ -85,8 +85,7 @@ def read_budget_file(path: Path) -> BudgetFile:
     """Read a budget file.
 
     Raises:
-        EdgeAfError: it is missing, no YAML, has a key that is not known (the nearest one is suggested), or a value of a wrong
-            kind.
+        EdgeAfError: it is missing, is not YAML, or has an unknown key or a value of the wrong type.
     """
     value = read_yaml(path, "budget file")
     top = _mapping(value, path, "the file", ("relative", "limits"))
@@ -110,12 +109,12 @@ def read_budget_file(path: Path) -> BudgetFile:
             else:
                 limits[pattern][name] = _number(limit, path, f"{place}.{name}", share=name in AT_LEAST)
     if not relative and not limits:
-        raise EdgeAfError(f"{path}: a budget file that limits nothing. Give it `relative:` or `limits:`.")
+        raise EdgeAfError(f"{path}: the budget file limits nothing. Add `relative:` or `limits:`.")
     return BudgetFile(relative, limits)
 
 
 def _instructions(value: Any, path: Path, place: str) -> dict[str, dict[str, float]]:
-    """By board, limits by class of instruction."""
+    """Read limits by board and instruction class."""
     from edge_af.emulation.boards import BOARDS
 
     classes = tuple(one.name for one in fields(Instructions))
@@ -129,10 +128,10 @@ def _instructions(value: Any, path: Path, place: str) -> dict[str, dict[str, flo
 
 
 def parse_share(text: str) -> float:
-    """`5%` or `0.05` as 0.05.
+    """Parse `5%` or `0.05` as 0.05.
 
     Raises:
-        ValueError: it is neither, or below 0; says why.
+        ValueError: it is neither, or below 0.
     """
     words = text.strip()
     try:
@@ -147,10 +146,10 @@ def parse_share(text: str) -> float:
 
 
 def parse_seconds(text: str) -> float:
-    """`120s`, `2m`, `1.5min` or `90` as seconds.
+    """Parse `120s`, `2m`, `1.5min` or `90` as seconds.
 
     Raises:
-        ValueError: it is not a duration above 0; says why.
+        ValueError: it is not a duration above 0.
     """
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|sec|m|min|h)?\s*", text)
     if found is None or float(found[1]) <= 0:
@@ -163,12 +162,12 @@ def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) 
         raise EdgeAfError(f"{path}: {place}: expected a mapping of keys to values, found {str(value)[:40]!r}.")
     for name in value:
         if not isinstance(name, str):
-            raise EdgeAfError(f"{path}: {place}: {name!r} is not text; a key must be.")
+            raise EdgeAfError(f"{path}: {place}: {name!r} is not text; keys must be.")
         if known is not None and name not in known:
             if "latency" in name or name.endswith(("_ms", "p50", "p90")):
                 raise EdgeAfError(
-                    f"{path}: {place}: {name!r}: times have no limits, as they depend on the machine and its load.\n"
-                    "max_slowdown compares with the base, measured beside the candidate."
+                    f"{path}: {place}: {name!r}: times have no limits because they depend on the machine and its load.\n"
+                    "max_slowdown compares with the base, which is measured beside the candidate."
                 )
             raise EdgeAfError(f"{path}: {place}: {unknown('key', name, known)}")
     return value
@@ -186,5 +185,5 @@ def _number(value: Any, path: Path, place: str, share: bool = False) -> float:
             raise EdgeAfError(f"{path}: {place}: {value!r} is not a number{'' if share else ' such as 12 MB'}.")
         return float(found[1].replace("_", "")) * _UNITS[found[2] or ""]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise EdgeAfError(f"{path}: {place}: {value!r} where a number of 0 or more is expected.")
+        raise EdgeAfError(f"{path}: {place}: {value!r}: expected a number of 0 or more.")
     return float(value)

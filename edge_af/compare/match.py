@@ -14,21 +14,21 @@ from edge_af.runtime import runtime_of
 
 @dataclass(frozen=True)
 class Side:
-    """One of a pair's files."""
+    """One file of a pair."""
 
     role: str
     """`base` or `candidate`."""
     path: Path
     runtime: str
     subject: Subject | None
-    """Its manifest's facts; None where no manifest lists it."""
+    """Facts from its manifest; None if no manifest lists it."""
     problem: str | None = None
-    """Reason why it is not a network that can run, where that is plain beforehand."""
+    """Reason why the file cannot run, if known beforehand."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A file and what it is to replace."""
+    """A candidate and the base it is to replace."""
 
     name: str
     base: Side
@@ -41,23 +41,23 @@ class Matched:
 
     pairs: list[Pair]
     only_base: list[str]
-    """Files of the base without a partner."""
+    """Base files without a partner."""
     only_candidate: list[str]
 
 
 def match(base: Path, candidate: Path, runtimes: tuple[str, ...] = ()) -> Matched:
     """Pair two files, or the files of two folders that `edge-af export` wrote (or of two folders of such folders).
 
-    Files of folders are partners if they have the same name (and the same folder's name, where there are several folders), or
-    else if each is the only one left of its network, runtime, precision and kind of processor.
+    Files in folders are partners if they have the same name (and the same folder name, if there are several folders).
+    The remaining files are partners if each is the only one left of its network, runtime, precision and processor.
 
     Args:
-        base: what is there now.
-        candidate: what is to replace it.
+        base: the current file or folder.
+        candidate: the file or folder that is to replace it.
         runtimes: only files that these open; all when empty.
 
     Raises:
-        EdgeAfError: one is a file and the other a folder, one is not there or no model, or no file has a partner.
+        EdgeAfError: one is a file and the other a folder, one is missing or not a model, or no file has a partner.
     """
     for path in (base, candidate):
         if not path.exists():
@@ -69,7 +69,7 @@ def match(base: Path, candidate: Path, runtimes: tuple[str, ...] = ()) -> Matche
     if not base.is_dir():
         sides = _file(base, "base"), _file(candidate, "candidate")
         if runtimes and any(side.runtime not in runtimes for side in sides):
-            raise EdgeAfError(f"{base} and {candidate}: do not both open in {' or '.join(runtimes)}.")
+            raise EdgeAfError(f"{base} and {candidate} do not both open in {' or '.join(runtimes)}.")
         name = base.name if base.name == candidate.name else f"{base.name} → {candidate.name}"
         return Matched([Pair(name, *sides)], [], [])
     left, right = subjects_of([base], runtimes), subjects_of([candidate], runtimes)
@@ -101,7 +101,7 @@ def match(base: Path, candidate: Path, runtimes: tuple[str, ...] = ()) -> Matche
 
 
 def version_changes(pairs: Sequence[Pair]) -> list[str]:
-    """Packages that, by the manifests, exported base and candidate in other versions: a sentence for each two folders."""
+    """Report packages whose versions differ between the exports, by the manifests: one sentence per pair of folders."""
     found = []
     for base, candidate in dict.fromkeys((pair.base.path.parent, pair.candidate.path.parent) for pair in pairs):
         if not all((folder / MANIFEST).is_file() for folder in (base, candidate)):
@@ -126,7 +126,7 @@ def _file(path: Path, role: str) -> Side:
     try:
         return Side(role, path, runtime, subject_of(path))
     except EdgeAfError as error:
-        # That it will not load is what the comparison found, and stands in what it writes.
+        # A file that will not load is a result of the comparison, not an error.
         return Side(role, path, runtime, None, " ".join(str(error).splitlines()))
 
 

@@ -1,4 +1,4 @@
-"""Starts a nursery (see `edge_af.compare.worker`), tells it what to do, and says in words what went wrong in it."""
+"""Start a nursery (see `edge_af.compare.worker`), send it commands, and describe its failures."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from edge_af.subprocesses import Running, running, signal_in_words
 WORKER = (sys.executable, "-P", "-m", "edge_af.compare.worker")
 """-P: a file in the working directory must not stand in for a package."""
 TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-"""glibc (2.35 and newer) asks the kernel for pages of 2 MB then. Pages of 4 KB lie all over the physical memory, and which
-of them share a place in the caches differs from load to load: that is most of what two loads of one file differ by."""
+"""Makes glibc (2.35 and newer) ask the kernel for pages of 2 MB. Pages of 4 KB are scattered over physical memory, and which
+of them compete for a place in the caches differs per load. This causes most of the difference between loads of one file."""
 
 HANGS, CRASHED, REFUSED, NO_WORKER = "hangs", "crashed", "refused", "no worker"
 
 
 class BrokenFile(Exception):
-    """A file that could not be measured: it would not load, its process died, or it ran for too long."""
+    """A file could not be measured: it would not load, its process died, or it timed out."""
 
     def __init__(self, which: str | None, kind: str, reason: str, signal_number: int | None = None) -> None:
         super().__init__(reason)
         self.which = which
-        """`base` or `candidate`; None where it was neither's doing."""
+        """`base` or `candidate`; None if neither is at fault."""
         self.kind = kind
         self.reason = reason
         self.signal_number = signal_number
 
 
 class Nursery:
-    """A nursery that waits for orders."""
+    """A running nursery."""
 
     def __init__(self, worker: Running, timeout_seconds: float, on_stage: Callable[[str], None]) -> None:
         self._worker, self._timeout, self._on_stage = worker, timeout_seconds, on_stage
 
     def order(self, order: dict[str, Any] | None) -> dict[str, Any]:
-        """Give an order, and wait for its answer.
+        """Send an order and wait for its answer.
 
         Raises:
-            BrokenFile: a child died, refused its file, or `timeout_seconds` passed without a word.
+            BrokenFile: a child died, refused its file, or sent nothing for `timeout_seconds`.
         """
         if order is not None:
             self._worker.send(json.dumps(order) + "\n")
@@ -75,13 +75,13 @@ def nursery(
     command: Sequence[str] = WORKER,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Iterator[Nursery]:
-    """A nursery for a pair of files; it and its children are gone when the block ends.
+    """Run a nursery for a pair of files; it and its children are ended with the block.
 
     Raises:
         BrokenFile: it does not start, or a runtime is missing.
     """
     tunables = ":".join(filter(None, (os.environ.get(TUNABLES), HUGE_PAGES)))
-    # numpy's libraries start no threads in it, so that forking is safe.
+    # `running` keeps numpy's libraries from starting threads, so forking is safe.
     with running(command, {"TF_CPP_MIN_LOG_LEVEL": "3", TUNABLES: tunables}) as worker:
         worker.send(dataclasses.replace(job, result_fd=worker.result_fd).as_json() + "\n")
         started = Nursery(worker, timeout_seconds, on_stage)

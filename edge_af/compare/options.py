@@ -17,7 +17,7 @@ class CompareOptions:
     """The options of `edge-af compare`."""
 
     base_ref: str | None = option(
-        "Commit in whose checkout COMMAND makes the base, into $EDGE_AF_OUT.",
+        "Commit to build the base from: COMMAND runs in its checkout, into $EDGE_AF_OUT.",
         default=None,
         metavar="COMMIT",
         group=HOW,
@@ -33,7 +33,7 @@ class CompareOptions:
         "Compare in this runtime only. Repeatable.", default=(), choices=("onnxruntime", "litert"), group=HOW
     )
     seed: int = option("Random seed for the order in which processes take turns.", default=0, group=HOW)
-    timeout: float = option("Seconds that a step of a process may take.", default=300.0, at_least=1, group=HOW)
+    timeout: float = option("Timeout of each step of a process, in seconds.", default=300.0, at_least=1, group=HOW)
     max_slowdown: float | None = option(
         "Largest slowdown allowed.", default=None, metavar="PERCENT", parse=parse_share, shown_default="5%", group=GATES
     )
@@ -65,7 +65,7 @@ class CompareOptions:
         group=GATES,
     )
     budget_file: Path | None = option(
-        "YAML file with absolute limits, and these options (see docs/compare.md).",
+        "YAML file with absolute limits and gate options (see docs/compare.md).",
         default=None,
         is_file=True,
         group=GATES,
@@ -89,6 +89,6 @@ class CompareOptions:
     json: bool = option("Print the comparison as JSON instead of the table.", default=False, group=OUTPUT)
 
     def relative(self, budget: BudgetFile | None) -> Relative:
-        """Join the gates of the command line with those of a budget file; the former win."""
+        """Merge the gates of the command line with a budget file's; the command line wins."""
         names = ("max_slowdown", "max_growth", "max_memory_growth", "max_gap_drop", "min_agreement")
         return with_overrides(budget, {name: getattr(self, name) for name in names})

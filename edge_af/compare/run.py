@@ -1,4 +1,4 @@
-"""Compares pair by pair: what needs no clock first, then the clock, for as long as the budget has."""
+"""Compare pair by pair: first the gates that need no clock, then the times within the budget."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from edge_af.records.comparison import PASSED, UNKNOWN, Check, Comparison, FileF
 from edge_af.records.results import Delta
 
 COPIES = 2
-"""Memory that a loaded file takes, in copies of the file: itself, and its weights as the kernels want them."""
+"""Memory of a loaded file, in copies of the file: the file itself and its weights in the kernels' layout."""
 
 SAME_BYTES = "base and candidate are the same, byte for byte."
-"""Said where it holds of every pair: that what was changed does not show in the files may be no surprise, or a mistake."""
+"""Warning for when all pairs are identical: the change had no effect on the files, which may be a mistake."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings:
 
     relative: Relative = field(default_factory=Relative)
     budget_seconds: float = 100.0
-    """For timing, over all pairs; a pair's share is an equal part of what is left when its turn comes."""
+    """Seconds for timing all pairs. Each pair gets an equal share of what is left when its turn comes."""
     threads: int = 1
     seed: int = 0
     timeout_seconds: float = 300.0
@@ -56,8 +56,8 @@ def compare(matched: Matched, dataset: Dataset | None, settings: Settings) -> Co
     """Compare the pairs.
 
     Raises:
-        EdgeAfError: before any measuring, the evaluation data has no labels, other classes than a file, or a feature that is no
-            number.
+        EdgeAfError: before any measuring, the evaluation data has no labels, classes that differ from a file's, or a feature
+            that is not a number.
     """
     sides = [side for pair in matched.pairs for side in (pair.base, pair.candidate)]
     check_data([side.subject for side in sides if side.subject is not None], dataset)
@@ -111,7 +111,7 @@ class _Session:
             ):
                 self._compare(result, Path(folder), budget_seconds, progress)
         except BrokenFile as error:
-            # What was found of it before does not make it run.
+            # An earlier "runs" check passed too soon.
             result.checks = [gates.broken(error), *(check for check in result.checks if check.name != "runs")]
         return result.done()
 
@@ -164,7 +164,7 @@ class _Session:
             result.checks.insert(1, gates.check_time(result.timing))
 
     def _same_bytes(self, result: _Building, outcomes: Path | None, progress: Progress) -> None:
-        """One file under two names: it is run once, and there is nothing to time."""
+        """Compare two identical files: run the file once and time nothing."""
         pair, settings = result.pair, self._settings
         side = pair.base
         if side.problem is not None:
@@ -219,7 +219,7 @@ class _Session:
 
 
 class _Building:
-    """A pair's result as far as it goes: what was found before something broke is kept."""
+    """A pair's partial result; keeps what was found before a failure."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -256,18 +256,18 @@ class _Building:
 
 
 def _sha256(side: Side) -> str:
-    """Return the SHA-256 of a file; a manifest's was verified when the file was found."""
+    """Return the SHA-256 of a file; one from a manifest was verified when the file was found."""
     known = side.subject.sha256 if side.subject is not None else None
     return known or sha256_file(side.path)
 
 
 def _gap_delta(base: FileFacts, candidate: FileFacts, base_outcomes: Path, candidate_outcomes: Path) -> Delta:
-    """Return the difference in GAP@20, candidate minus base, with a bootstrap over the videos that both scored."""
+    """Return the difference in GAP@20, candidate minus base, with a bootstrap interval over the common videos."""
     difference = resampled_gap(load_outcomes(candidate_outcomes)) - resampled_gap(load_outcomes(base_outcomes))
     low, high = interval(difference)
     return Delta((candidate.gap_at_20 or 0.0) - (base.gap_at_20 or 0.0), low, high)
 
 
 def _needed(base: FileFacts, candidate: FileFacts) -> int:
-    """Bytes that three loaded files take, about."""
+    """Estimate the bytes that three loaded files take."""
     return COPIES * (2 * base.size_bytes + candidate.size_bytes)

@@ -1,23 +1,21 @@
 """Statistics of a comparison: from nanoseconds to a ratio with an interval, and from an interval to a verdict.
 
-*A round* gives one figure a process: the fastest of its inferences in that round, in logarithms. Whatever disturbs an
-inference makes it slower, so that the fastest is the least disturbed (Chen & Revels 2016, "Robust benchmarking in noisy
-environments"); and as all processes of a round have had as many tries within a fraction of a second, a machine that
-is slower for a while is slower for all of them.
+*A round* gives one figure per process: the logarithm of its fastest inference in that round. Disturbances only make an
+inference slower, so the fastest is the least disturbed (Chen & Revels 2016, "Robust benchmarking in noisy environments").
+All processes of a round have equally many tries within a fraction of a second, so a slow phase of the machine slows all.
 
-*A generation* is one load of every file, and gives one figure: the median over its rounds of
+*A generation* is one load of every file. It gives one figure, the median over its rounds of
 
     log candidate − (log base + log base again) / 2
 
-with a standard error from how far its rounds are apart. Where a load's memory happens to lie makes it faster or slower by a
-percent or so for as long as it lives, however many rounds it has; so generations, and not rounds, are the independent
-observations.
+with a standard error from the spread of its rounds. The memory layout of a load makes it about a percent faster or slower
+for its whole life, however many rounds it has. So generations, not rounds, are the independent observations.
 
-*The ratio* is exp of the weighted mean m over the generations, with weights w ∝ 1 / (e² + `LAYOUT`²), e being a generation's
-own standard error: those that fell into a busy second count for little. Weights depend on how far rounds are apart and not on
-what they say, so that they favor neither side. How sure m is, is taken from the generations as they
-came, not from the e: the variance is Σ w² (y − m)² / (1 − w)² for Σ w = 1 (MacKinnon & White 1985, HC3), with Student's t of
-1 / Σ w² − 1 degrees of freedom (Kish's effective number of observations, less one).
+*The ratio* is exp of the weighted mean m over the generations, with weights w ∝ 1 / (e² + `LAYOUT`²), where e is a
+generation's standard error: generations from a busy second count for little. Weights depend only on the spread of the
+rounds, not on their values, so they favor neither side. The variance of m comes from the generations' figures y, not from
+the e: it is Σ w² (y − m)² / (1 − w)² for Σ w = 1 (MacKinnon & White 1985, HC3), with Student's t of 1 / Σ w² − 1 degrees
+of freedom (Kish's effective number of observations, less one).
 """
 
 from __future__ import annotations
@@ -31,24 +29,24 @@ from numpy.typing import NDArray
 from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER, Interval, LogRatio
 
 LOOKS = ((0.125, 0.05), (0.25, 0.1), (0.5, 0.15), (1.0, 0.7))
-"""Planned looks at the interval: shares of the budget, each with its share of `ERROR`. They are fixed beforehand: stopping
-whenever it suits would find a difference sooner or later where there is none. The shares add up to 1, so all looks
-together err no more often than `ERROR` (Bonferroni's inequality). The last one has the most, and the early ones stop
-only for what is plain (as in O'Brien & Fleming 1979).
+"""Planned looks at the interval: shares of the budget, each with its share of `ERROR`. They are fixed beforehand because
+optional stopping eventually finds a difference where there is none. The shares add up to 1, so all looks together err no
+more often than `ERROR` (Bonferroni's inequality). The last look has the largest share; early looks stop only for clear
+differences (as in O'Brien & Fleming 1979).
 """
 ERROR = 0.01
-"""Probability that a comparison decides wrongly in one direction, over all its looks together."""
+"""Probability of a wrong decision in one direction, over all looks together."""
 LEAST_GENERATIONS = 8
-"""Before which no interval is worth looking at."""
+"""Smallest number of generations for an interval."""
 LAYOUT = 0.01
-"""Change of a time by the load alone, about (docs/compare.md): no generation counts for more than this allows."""
+"""Approximate change of a time by the load alone (docs/compare.md); limits the weight of any generation."""
 
 _OF_MEAN_DEVIATION = math.sqrt(math.pi / 2)
-"""A normal distribution's standard deviation in mean absolute ones, and also the median's standard error in the mean's."""
+"""A normal distribution's ratio of standard to mean absolute deviation; also of the median's to the mean's standard error."""
 
 
 def round_levels(times: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logarithm of a round's fastest inference: (processes, blocks, inferences) nanoseconds to (processes, blocks / 2)."""
+    """Reduce (processes, blocks, inferences) nanoseconds to the log of each round's fastest: (processes, blocks / 2)."""
     processes, blocks, inferences = times.shape
     return np.log(times.reshape(processes, blocks // 2, 2 * inferences).min(axis=2))
 
@@ -57,7 +55,7 @@ def generation_figures(times: NDArray[np.int64]) -> tuple[LogRatio, LogRatio]:
     """Compute the figures of one generation.
 
     Args:
-        times: (3, blocks, inferences) nanoseconds of base, candidate and base again, two blocks a round, two rounds at least.
+        times: (3, blocks, inferences) nanoseconds of base, candidate and base again; two blocks per round, at least two rounds.
 
     Returns:
         Candidate against the mean of the bases, and the base's second process against its first.
@@ -73,7 +71,7 @@ def _figure(rounds: NDArray[np.float64]) -> LogRatio:
 
 
 def weighted_interval(figures: Sequence[LogRatio], error: float) -> Interval:
-    """The mean of two or more figures, and bounds that the true one passes with probability `error` on either side."""
+    """Return the mean of two or more figures, with bounds that the true mean exceeds with probability `error` on each side."""
     values = np.array([figure.value for figure in figures])
     weights = 1 / (np.array([figure.error for figure in figures]) ** 2 + LAYOUT**2)
     weights /= weights.sum()
@@ -85,7 +83,7 @@ def weighted_interval(figures: Sequence[LogRatio], error: float) -> Interval:
 
 
 def decide(ratio: Interval, max_slowdown: float) -> str:
-    """The verdict on candidate over base, `max_slowdown` being what is allowed: 0.05 for 5 %."""
+    """Return the verdict on candidate over base for an allowed slowdown of `max_slowdown` (0.05 is 5 %)."""
     if ratio.low > 1 + max_slowdown:
         return SLOWER
     if ratio.high > 1 + max_slowdown:
@@ -94,10 +92,10 @@ def decide(ratio: Interval, max_slowdown: float) -> str:
 
 
 def student_quantile(probability: float, freedom: float) -> float:
-    """The quantile of Student's t distribution for a probability above one half and at least 1 degree of freedom.
+    """Return the quantile of Student's t distribution for a probability above one half and at least 1 degree of freedom.
 
-    By bisection of its distribution function, which for whole degrees of freedom is a finite sum (Abramowitz & Stegun 26.7.3
-    and 26.7.4), and between them on the straight line, which lies a little above; scipy would be a package of 100 MB for this.
+    Bisects the distribution function, which is a finite sum for integer degrees of freedom (Abramowitz & Stegun 26.7.3 and
+    26.7.4). Between integers it interpolates linearly, which is slightly too high. scipy would add 100 MB for this.
     """
     whole = math.floor(freedom)
     beyond = freedom - whole

@@ -1,4 +1,4 @@
-"""Slowdown of a candidate against its base: generations of processes take turns until it is plain or time is up."""
+"""Slowdown of a candidate against its base: time generations of processes until the verdict is clear or time is up."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from edge_af.machine.device import core_count
 from edge_af.records.comparison import CANNOT_TELL, Interval, LogRatio, Look, Timing
 
 GENERATION_SECONDS = 0.05
-"""Shortest duration of the rounds in a generation; as long as its loading took, if that is longer."""
+"""Shortest duration of the rounds in a generation; the duration of loading, if that is longer."""
 WAITS = 1.05
-"""A file that takes this many times its processor time on the clock, in blocks that nobody interrupted, waits for something."""
+"""Ratio of wall-clock to processor time, in uninterrupted blocks, above which a file is waiting for something."""
 
 BUSY = 0.7
-"""Share of a core below which a process is reported as held up."""
+"""Share of a core up to which a reason mentions other processes."""
 
 
 class _Times:
-    """Times of the generations so far, by both clocks."""
+    """Times of the generations so far, on both clocks."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -59,7 +59,7 @@ class _Times:
 
     @property
     def clock(self) -> str:
-        """Processor time is blind to whatever makes a process sleep; then the clock on the wall must do."""
+        """`wall` with several threads or if a file waits, because processor time does not count sleep; else `cpu`."""
         if self._threads > 1:
             return "wall"
         for which in (BASE, CANDIDATE, BASE_AGAIN):
@@ -73,7 +73,7 @@ class _Times:
         return "cpu"
 
     def figures(self, clock: str) -> tuple[list[LogRatio], list[LogRatio]]:
-        """Return each generation's figures, candidate to base and base to itself."""
+        """Return each generation's figures: candidate to base, and base to itself."""
         found = [generation_figures(times) for times in (self._cpu if clock == "cpu" else self._wall)]
         return [ratio for ratio, _ in found], [noise for _, noise in found]
 
@@ -97,15 +97,15 @@ def measure_pair(
     """Time a pair until one of the planned looks decides, or the budget is spent.
 
     Args:
-        nursery: of the pair.
-        threads: that each file is loaded with.
-        max_slowdown: what is allowed: 0.05 for 5 %.
-        budget_seconds: for loading and timing together.
-        seed: of the orders in which the processes take turns.
-        on_generation: told how many generations there are, after each.
+        nursery: running nursery of the pair.
+        threads: threads of each runtime.
+        max_slowdown: allowed slowdown; 0.05 is 5 %.
+        budget_seconds: time for loading and timing together.
+        seed: random seed for the order in which processes take turns.
+        on_generation: called with the number of generations after each one.
 
     Raises:
-        BrokenFile: a process died, or ran for too long.
+        BrokenFile: a process died or timed out.
     """
     began = Activity.now()
     times, looks = _Times(threads), []
@@ -115,7 +115,7 @@ def measure_pair(
     error = 0.0
     while planned:
         before = time.monotonic() - start
-        # One that would most likely pass the end is not begun.
+        # Do not start a generation that would probably exceed the budget.
         if not took or before + float(np.median(took)) <= budget_seconds:
             times.add(
                 nursery.order(
@@ -134,8 +134,8 @@ def measure_pair(
         on_generation(times.generations)
         if passed < planned[0][0] * budget_seconds:
             continue
-        # Several looks whose time has come are one look, which may err as much as they together. What a look may err passes
-        # on to the next one if there are too few generations for it, which does not depend on what they say.
+        # Looks that are due together become one look with the sum of their errors. If there are too few generations, the
+        # error passes on to the next look; this depends only on the number of generations, not on their values.
         while planned and passed >= planned[0][0] * budget_seconds:
             error += planned.pop(0)[1] * ERROR
         if times.generations < LEAST_GENERATIONS:
@@ -194,26 +194,26 @@ def _timing(
 
 
 def _needed(generations: int, seconds: float) -> str:
-    """About how long the fewest loads that decide take, from those that there were."""
+    """Estimate the time of `LEAST_GENERATIONS` loads from the loads so far."""
     if generations == 0:
         return f"enough for {LEAST_GENERATIONS} loads of three copies"
     return f"about {math.ceil(1.2 * LEAST_GENERATIONS * seconds / generations)} s"
 
 
 def _busy(core_share: float | None) -> str:
-    """Say that the machine was too busy, if it was."""
+    """Return a remark if the machine was too busy."""
     if core_share is None or core_share > BUSY:
         return ""
     return f"; other processes left it {core_share:.0%} of a core"
 
 
 def _is_within(noise: Interval, max_slowdown: float) -> bool:
-    """Return True if the base may well be as fast as itself. Otherwise, what disturbs it disturbs the candidate too."""
+    """Return True if the base's interval against itself overlaps the allowed range; otherwise the noise is too large."""
     return noise.low <= 1 + max_slowdown and noise.high >= 1 / (1 + max_slowdown)
 
 
 def _disturbances(began: Activity) -> list[str]:
-    # What the nursery's children took is not known to be theirs until they are waited for by it.
+    # The children's processor time counts as other processes' until the nursery has waited for them.
     found = remarks(began, Activity.now(), core_count())
     return [
         (text.format(amount) if "{" in text else text) + "."

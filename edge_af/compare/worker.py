@@ -1,15 +1,15 @@
-"""Times base and candidate in turns, each in a process of its own: the nursery, and the children it forks.
+"""Time base and candidate in turns, each in its own process: the nursery and the children it forks.
 
-`python -m edge_af.compare.worker` is the nursery. It imports the runtimes, loads nothing, and forks a child for each file:
-all children then stand at the same addresses, with the same inputs and libraries in the same memory, and differ in the file
-alone. A child loads its file and runs a block of inferences whenever it is told to. A generation of children times some
-rounds and is ended; the next one loads again, so that the random effects of loading (its pages of memory, their places in
-the caches) are drawn again. Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to
-start none, and a runtime starts its own when it loads a file.
+`python -m edge_af.compare.worker` is the nursery. It imports the runtimes, loads no file, and forks a child for each one.
+All children therefore have the same address layout and share the memory of inputs and libraries; only the file differs.
+A child loads its file and runs a block of inferences on each command. A generation of children times a few rounds and is
+ended. The next one loads again, which redraws the random effects of loading (memory pages and their places in the caches).
+Forking is safe here because no thread has been started yet: OpenBLAS and OpenMP are told to start none, and a runtime
+starts its own when it loads a file.
 
-The nursery reads a `PairJob`, one line of JSON, from standard input, then one command a line, and answers each to the file
-descriptor that the job names: lines `{"stage": …}` as it goes, and one last line with the answer, `{"failed": …}` if a
-child died or refused its file.
+The nursery reads a `PairJob`, one line of JSON, from standard input, then one command per line. It answers on the file
+descriptor named in the job: `{"stage": …}` lines for progress, then one line with the answer, which is `{"failed": …}` if
+a child died or refused its file.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ from edge_af.runtime import MissingRuntime, import_runtime, load, score_all
 from edge_af.subprocesses import die_with_parent
 
 BASE, CANDIDATE, BASE_AGAIN = 0, 1, 2
-"""The children of a generation, by their place in every list."""
+"""Indexes of a generation's children in every list."""
 NAMES = ("the base", "the candidate", "the base's second process")
 
 FIRST_INFERENCES = 3
-"""After loading, not timed: a runtime puts work off until then."""
+"""Number of untimed inferences after loading: a runtime defers work until then."""
 LEAST_ROUNDS, MOST_ROUNDS = 3, 32
-"""Number of rounds in a generation, at least and at most."""
+"""Smallest and largest number of rounds in a generation."""
 LEAST_BLOCK, MOST_BLOCK, BLOCK_SECONDS = 3, 8, 0.04
-"""Inferences of a block: as many as fit the time. Of eight the first two are not counted: after another process had the
-core it takes some inferences until the weights are back in the caches."""
+"""Inferences in a block, as many as fit the time. The first quarter, two of eight, is not counted: after another process
+had the core, it takes a few inferences until the weights are back in the caches."""
 PROBE_SECONDS, MOST_PROBED = 0.006, 4
-"""For how long a core is tried before a generation, and how many are."""
+"""Seconds for which each core is probed before a generation, and the number of cores probed."""
 INPUT_VIDEOS = 64
-"""Different videos that are timed."""
+"""Number of different videos in timing."""
 AGREEMENT_VIDEOS = 256
-"""Different videos that both score, to see whether they do the same thing."""
+"""Number of different videos that both score for the agreement check."""
 
 
 @dataclass(frozen=True)
 class PairJob:
-    """Pair of files of one nursery."""
+    """The pair of files of one nursery."""
 
     base: str
     candidate: str
     runtimes: tuple[str, str]
     threads: int
     cores: list[int]
-    """Numbers of the cores that the children may run on, those of a generation on the same; empty for any."""
+    """Cores that the children may run on, the same for all children of a generation; empty for any."""
     data: str | None
-    """A dataset's folder to take the videos from; random values without it."""
+    """Folder of the dataset that provides the videos; None for random values."""
     result_fd: int
 
     @staticmethod
@@ -79,7 +79,7 @@ class PairJob:
 
 
 class _Failed(Exception):
-    """A child died or refused its file; holds the answer that says so."""
+    """A child died or refused its file; holds the nursery's answer."""
 
     def __init__(self, which: int, *, reason: str = "", signal_number: int | None = None, died: bool = False) -> None:
         super().__init__(reason)
@@ -138,7 +138,7 @@ def _fork(which: int, job: PairJob, inputs: Inputs) -> _Child:
 
 
 def _live(job: PairJob, which: int, inputs: Inputs, orders: IO[bytes], answer_to: int) -> NoReturn:
-    """A child's life: load, then do what is ordered until the nursery goes."""
+    """Run as a child: load, then follow commands until the nursery exits."""
 
     def tell(answer: dict[str, Any]) -> None:
         os.write(answer_to, json.dumps(answer).encode() + b"\n")
@@ -185,7 +185,7 @@ def _block(
     warm_up: int,
     inferences: int,
 ) -> dict[str, Any]:
-    """Nanoseconds of each inference of a block: wall-clock time, and processor time of the process."""
+    """Run a block and return each inference's nanoseconds: wall-clock time and processor time of the process."""
     videos = min(INPUT_VIDEOS, len(inputs))
     chosen = [inputs[at % videos] for at in range(begin, begin + warm_up + inferences)]
     wall_clock, cpu_clock = time.perf_counter_ns, time.process_time_ns
@@ -205,11 +205,11 @@ def _block(
 
 
 def time_generation(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Fork three children, time rounds of them in turns, and end them.
+    """Fork three children, time them in turns, and end them.
 
-    A round is each child once in an order drawn at random and once more in the reverse order, so that a machine that slows
-    down evenly in between slows all alike. Rounds continue for as long as loading took and for `seconds` at least, but end
-    with `at_most` seconds if there have been three. `block` sets the inferences of a block, counted and not, for experiments.
+    A round runs each child once in random order and once in the reverse order, so that a machine that slows down steadily
+    slows all children alike. Rounds continue for as long as loading took, and for at least `seconds`. They end after
+    `at_most` seconds once there have been three. `block` sets the numbers of inferences in a block, for experiments.
 
     Returns:
         `load_ms` (3,), `wall` and `cpu` (3, blocks, inferences) in nanoseconds, `preempted` (3, blocks), `rounds`.
@@ -221,7 +221,7 @@ def time_generation(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: T
         _choose_cores(job, random)
         load_ms = [0.0] * len(NAMES)
         slowest = 1e-9
-        # One after the other: loading disturbs, and whoever comes first may find a colder machine.
+        # One at a time, in random order: loading disturbs the others, and the first may find a colder machine.
         for which in random.permutation(len(NAMES)).tolist():
             tell({"stage": f"loading {NAMES[which]}"})
             children.append(_fork(which, job, inputs))
@@ -252,9 +252,9 @@ def time_generation(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: T
 
 
 def _choose_cores(job: PairJob, random: np.random.Generator) -> None:
-    """Pin this process, and so the children that it forks next, to as many cores as threads: to those that give it the most.
+    """Pin this process and its future children to as many cores as threads, choosing the least busy ones.
 
-    A core that somebody else loads gives a part of its time, and its caches are somebody else's too.
+    On a core that runs other work, time and caches are shared with that work.
     """
     if not job.cores:
         return
@@ -267,7 +267,7 @@ def _choose_cores(job: PairJob, random: np.random.Generator) -> None:
 
 
 def _share_of(core: int) -> float:
-    """The share of its time that a core gives this process."""
+    """Measure the share of a core's time that this process gets."""
     os.sched_setaffinity(0, [core])
     wall, cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < PROBE_SECONDS:
@@ -276,7 +276,7 @@ def _share_of(core: int) -> float:
 
 
 def score_both(job: PairJob, inputs: Inputs, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Let base and candidate score the same videos and save the scores, (videos, classes) float32 each, where told."""
+    """Score the same videos with base and candidate and save the scores, (videos, classes) float32 each."""
     for which, target in ((BASE, order["base_to"]), (CANDIDATE, order["candidate_to"])):
         tell({"stage": f"loading {NAMES[which]}"})
         child = _fork(which, job, inputs)
@@ -309,7 +309,7 @@ def main() -> None:
                 {"failed": {"which": None, "reason": " ".join(str(error).splitlines()), "signal": None, "died": False}}
             )
             return
-        # A collection in the middle of an inference would be counted as the network's; and the children share these pages.
+        # A garbage collection during an inference would be timed with it, and it would write to pages the children share.
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -1,7 +1,7 @@
-"""The backend of an emulated board: accuracy and instruction counts as on the board, and a modeled latency.
+"""Backend for an emulated board: accuracy and instruction counts as on the board, and a modeled latency.
 
-Scoring goes in parts of a minute, each in a process of its own whose scores are kept, and so are counts: an interrupted
-bench continues where it stopped.
+Scoring runs in parts of a minute, each in its own process. Their scores and the counts are saved, so an interrupted bench
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EmulatedBackend:
 
     def __enter__(self) -> Self:
         self._system = find_system()
-        build_plugin()  # Before anything is scored.
+        build_plugin()  # Fail early, before scoring.
         return self
 
     def __exit__(
@@ -114,7 +114,7 @@ class EmulatedBackend:
         return accuracy_fields(scores, dataset.labels(slice(None)), subject.f1_threshold, outcomes)
 
     def _place(self, subject: Subject) -> Path:
-        """Return the folder of what is kept for a file: of these bytes, this board, these packages and this plugin."""
+        """Return the folder for a file's saved results, which depends on its bytes, the board, the packages and the plugin."""
         key = f"{subject.artifact}/{subject.path.name}"
         about = [key, subject.sha256, self._board.label, self._board.cpu, self._system.folder.name, build_plugin().stem]
         folder = self._scratch / sha256_json(about)[:16]
@@ -124,7 +124,7 @@ class EmulatedBackend:
     def _scores(
         self, subject: Subject, dataset: Dataset, on_stage: OnStage, on_scored: OnScored
     ) -> NDArray[np.float32] | str:
-        """Score part by part: (videos, classes); or the reason why a part ended otherwise."""
+        """Score part by part; return scores (videos, classes), or the reason why a part failed."""
         folder = self._place(subject) / dataset.fingerprint()[:16]
         folder.mkdir(exist_ok=True)
         command = self._system.command(self._board, GUEST)

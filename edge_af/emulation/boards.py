@@ -1,15 +1,15 @@
-"""Boards that are not there: the real aarch64 wheels under qemu-user, as the board's processor.
+"""Emulated boards: the real aarch64 wheels under qemu-user, which emulates the board's processor.
 
 Scores and instruction counts are those of the board. Time is not: nothing measured here is a latency.
 
-| file | what |
+| file | contents |
 |---|---|
-| `setup.py` | gets qemu, an arm64 Debian and the wheels, once |
-| `counts.py` | builds the plugin, and counts an inference's instructions |
-| `guest.py` | what runs under qemu to be counted |
+| `setup.py` | downloads QEMU, an arm64 Debian and the wheels, once |
+| `counts.py` | builds the plugin, and counts the instructions of an inference |
+| `guest.py` | the program under QEMU |
 | `plugin.c` | counts instructions and memory accesses |
-| `model.py` | latency from counts, published throughput and bandwidth |
-| `bench.py` | `edge-af bench --target emulated:BOARD` |
+| `latency_model.py` | latency from counts, published latencies and bandwidth |
+| `backend.py` | `edge-af bench --target emulated:BOARD` |
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ BOARDS = {
     "pi3": "raspberry-pi-3b-plus",
     "zero2w": "raspberry-pi-zero-2-w",
 }
-"""Short names, and the profiles of `benchmarks/devices` that they stand for."""
+"""Short names of the profiles in `benchmarks/devices`."""
 
 SCHEME = "emulated:"
 FORM = f"{SCHEME}{'|'.join(BOARDS)}[:MEMORY]"
 
-# As MIDR_EL1 has them: implementer, part, variant and revision of each core.
+# Part, variant and revision of each core, as in MIDR_EL1.
 _PARTS = {"Cortex-A53": (0xD03, 0, 4), "Cortex-A72": (0xD08, 0, 3), "Cortex-A76": (0xD0B, 4, 1)}
 _FEATURES = {
     "asimd": "fp asimd evtstrm crc32 cpuid",
@@ -43,7 +43,7 @@ _UNITS = {"mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 
 @dataclass(frozen=True)
 class Profile:
-    """Published facts of a board, from `benchmarks/devices`. Ranges run from the lowest to the highest figure."""
+    """Published facts about a board, from `benchmarks/devices`. Ranges go from the lowest to the highest figure."""
 
     name: str
     cores: int
@@ -57,29 +57,29 @@ class Profile:
 
 @dataclass(frozen=True)
 class Board:
-    """A board to be emulated."""
+    """A board to emulate."""
 
     key: str
-    """The name on the command line: `pi5`."""
+    """Name on the command line: `pi5`."""
     memory_bytes: int
-    """A ceiling on the guest's address space."""
+    """Limit on the guest's address space."""
     profile: Profile
     processor: str | None = None
-    """Another processor than the board's, as QEMU names it: what such a mismatch ends in is tested."""
+    """A processor other than the board's, by QEMU's name, for tests of a mismatch."""
 
     @property
     def cpu(self) -> str:
-        """QEMU's name of the processor."""
+        """QEMU's name for the processor."""
         return self.processor or self.profile.core.lower()
 
     @property
     def label(self) -> str:
-        """Name in messages: `emulated:pi5`, or `emulated:pi5:512MiB` where it is not the largest that is sold."""
+        """Name in messages: `emulated:pi5`, or `emulated:pi5:512MiB` with less memory than the largest model."""
         less = "" if self.memory_bytes == max(self.profile.memory_bytes) else f":{self.memory_bytes / 2**20:g}MiB"
         return f"{SCHEME}{self.key}{less}"
 
     def cpuinfo(self) -> str:
-        """The text of `/proc/cpuinfo` on it, by which the runtimes choose their kernels."""
+        """Return the text of `/proc/cpuinfo` on the board, from which the runtimes choose their kernels."""
         part, variant, revision = _PARTS[self.profile.core]
         features = _FEATURES["asimddp" if "asimddp" in self.profile.features else "asimd"]
         blocks = [
@@ -91,14 +91,14 @@ class Board:
 
 
 def parse_emulated(text: str) -> Board:
-    """The board that `emulated:BOARD[:MEMORY]` names; without MEMORY it has as much as the largest that is sold.
+    """Parse `emulated:BOARD[:MEMORY]`; without MEMORY, the board has as much as its largest model.
 
     Raises:
-        EdgeAfError: it is nothing of that form.
+        EdgeAfError: it has another form.
     """
     key, _, memory = text.removeprefix(SCHEME).partition(":")
     if not text.startswith(SCHEME) or key not in BOARDS:
-        raise EdgeAfError(f"--target {text!r}: a board is {FORM}.")
+        raise EdgeAfError(f"--target {text!r}: expected {FORM}.")
     profile = read_profile(BOARDS[key])
     found = re.fullmatch(r"(\d{1,6})(MiB|GiB|MB|GB)", memory, re.IGNORECASE)
     if memory and (found is None or int(found[1]) == 0):
@@ -114,7 +114,7 @@ LEAST_MEMORY = 128 * 2**20
 
 
 def read_profile(name: str) -> Profile:
-    """The profile of that name, from the package or, in the repository, from beside it."""
+    """Read a profile from the package data or, in the repository, from `benchmarks/devices`."""
     fields = Profile.__dataclass_fields__
     value: dict[str, Any] = read_yaml(package_data("devices", f"{name}.yaml"), "device profile")
     return Profile(**{field: value[field] for field in fields})

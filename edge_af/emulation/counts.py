@@ -1,4 +1,4 @@
-"""Instruction counts of an inference on a board, by class: counted by a QEMU plugin that is built on first use."""
+"""Instruction counts of an inference on a board, by class, from a QEMU plugin that is built on first use."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def instruction_counts(path: str | Path, cpu: str = "pi5", *, timeout_seconds: f
     Args:
         path: an ONNX or TFLite file.
         cpu: a board: `pi5`, `pi4`, `pi3` or `zero2w`.
-        timeout_seconds: after which it is given up.
+        timeout_seconds: timeout for counting.
 
     Raises:
-        EdgeAfError: emulation is not set up, the plugin cannot be built, or the file does not run; says what to do.
+        EdgeAfError: emulation is not set up, the plugin cannot be built, or the file does not run.
     """
     path, board = Path(path), parse_emulated(f"emulated:{cpu}")
     job = guest_job(path, runtime_of(path), timeout_seconds)
@@ -44,7 +44,7 @@ def instruction_counts(path: str | Path, cpu: str = "pi5", *, timeout_seconds: f
 
 
 def guest_job(path: Path, runtime: str, timeout_seconds: float, **more: Any) -> GuestJob:
-    """A job for the guest; without `more`, to count."""
+    """Create a job for the guest; without `more`, it counts."""
     method = Method(inferences=COUNTED, seconds=None, timeout_seconds=timeout_seconds)
     settings = {"data": None, "f1_threshold": 0.5, **more}
     return GuestJob(path=str(path.resolve()), runtime=runtime, threads=1, method=method, **settings)
@@ -53,7 +53,7 @@ def guest_job(path: Path, runtime: str, timeout_seconds: float, **more: Any) -> 
 def count(
     job: GuestJob, board: Board, system: System, on_stage: Callable[[str], None] = lambda stage: None
 ) -> dict[str, Any]:
-    """Fields of `Row`: `status` and `reason`, and if all went well `instructions` as a dictionary.
+    """Count and return fields of `Row`: `status` and `reason`, and on success `instructions` as a dictionary.
 
     Raises:
         EdgeAfError: the plugin cannot be built, or counted nothing.
@@ -71,7 +71,7 @@ def count(
 
 
 def parse_counts(text: str) -> list[dict[str, int]]:
-    """Compute each counted inference's differences between marks from the plugin's lines.
+    """Compute the counts of each counted inference, the differences between marks, from the plugin's output.
 
     Raises:
         EdgeAfError: marks are missing.
@@ -83,15 +83,15 @@ def parse_counts(text: str) -> list[dict[str, int]]:
         return [{name: after[name] - before[name] for name in names} for before, after in pairs]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise EdgeAfError(
-            f"QEMU's plugin did not count what it should ({error!r}); is this QEMU built without plugins?"
+            f"QEMU's plugin did not write the expected counts ({error!r}); is this QEMU built without plugins?"
         ) from None
 
 
 def build_plugin() -> Path:
-    """The plugin, compiled from its source unless it is there.
+    """Return the plugin, compiled from its source on first use.
 
     Raises:
-        EdgeAfError: there is no C compiler, or it cannot compile it.
+        EdgeAfError: there is no C compiler, or it fails.
     """
     source = package_data("emulation", "plugin.c").read_text(encoding="utf-8")
     library = cache_folder() / "plugins" / f"{sha256_json(source)[:16]}.so"
@@ -100,7 +100,7 @@ def build_plugin() -> Path:
     compiler = next(filter(None, map(shutil.which, [os.environ.get("CC") or "cc", "gcc", "clang"])), None)
     if compiler is None:
         raise EdgeAfError(
-            "counting instructions needs a C compiler, once, to build QEMU's plugin: sudo apt install gcc libc6-dev"
+            "counting instructions needs a C compiler once, to build QEMU's plugin: sudo apt install gcc libc6-dev"
         )
     with atomic_path(library) as path, tempfile.TemporaryDirectory(prefix="edge-af-plugin-") as folder:
         given = Path(folder) / "plugin.c"

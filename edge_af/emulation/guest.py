@@ -1,6 +1,6 @@
-"""Program under QEMU: scores videos, or runs a few inferences between marks that the plugin counts from.
+"""Program under QEMU: score videos, or run a few inferences between marks at which the plugin writes its counts.
 
-`python -m edge_af.emulation.guest` reads a `GuestJob` as `edge_af.bench.worker` reads its job, and answers as that does.
+`python -m edge_af.emulation.guest` reads a `GuestJob` and answers like `edge_af.bench.worker`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from edge_af.machine.memory import read_memory
 from edge_af.runtime import import_runtime, load
 
 MARK = 0x0ED6E000
-"""getpgid of this number and a small one more: a system call without effect that the plugin knows."""
+"""Base of the argument of `getpgid`, a system call without effect that the plugin recognizes; the mark is added to it."""
 WARM_UP = 2
 COUNTED = 2
-"""Inferences counted one by one; the second is reported."""
+"""Inferences counted separately; the last one is reported."""
 
 
 @dataclass(frozen=True)
 class GuestJob(Job):
-    """Without `scores`: count. With it: score videos from `start` on, as many as `seconds` allow, at least one."""
+    """Count instructions; with `scores`, score videos from `start` on instead: as many as `seconds` allow, at least one."""
 
     start: int = 0
     seconds: float = 60.0
@@ -76,7 +76,7 @@ def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:
 
 
 def mark(number: int) -> None:
-    """Have the plugin write down its counts."""
+    """Make the plugin write its counts."""
     with contextlib.suppress(ProcessLookupError):
         os.getpgid(MARK | number)
 

@@ -1,20 +1,20 @@
 """Latency from counts: a model, never a measurement.
 
-For one inference with counts n on a board of clock f, bytes B from memory and read bandwidth b:
+For one inference with counts n on a board with clock f, B bytes from memory and read bandwidth b:
 
-    cycles  = max over classes c of n_c / (instructions of that class a cycle), and of all instructions / (issue width)
+    cycles  = max over classes c of n_c / (instructions of that class per cycle), and of all instructions / (issue width)
     compute = cycles / (e · f)          memory = B / b
     low  = max(compute / r, B / highest b)          computing and reading overlap
     high = compute · r + B / lowest b               one after the other
     value = sqrt(low · high)
 
-e, the share of that bound that real programs reach, comes from published single-thread latencies of known networks on the
-same board in the same number format (`published.yaml`): their geometric mean over every second network by name. r is two
-standard deviations of what is left, over all boards of that format. The other networks are not looked at in fitting and show
-the error (`python -m edge_af.emulation.latency_model`).
+The efficiency e is the share of that bound that real programs reach. It is fitted on published single-thread latencies of
+known networks on the same board in the same number format (`published.yaml`), as the geometric mean over every second network
+by name. The spread r is two standard deviations of the residuals over all boards with that format. The other networks are
+held out and show the error (`python -m edge_af.emulation.latency_model`).
 
-Those networks ran in ncnn, whose binaries were not counted: of them the multiply-adds of the published architecture are taken.
-So e also holds what ncnn saves by fast convolutions, and what it loses in layers that are no products.
+Those networks ran in ncnn, whose instructions were not counted; the multiply-adds of the published architectures are used
+instead. So e also includes ncnn's savings from fast convolutions and its time in layers without products.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from edge_af.records.results import Instructions, Modeled
 
 @dataclass(frozen=True)
 class Core:
-    """Instructions a cycle, on vectors of 128 bits: assumed from the cores' widths, and not measured."""
+    """Instructions per cycle on 128-bit vectors, assumed from the cores' widths and not measured."""
 
     issue: int
     vector: int
@@ -56,13 +56,13 @@ class Fit:
 
     efficiency: float
     spread: float
-    """A factor of 1 at least."""
+    """A factor of at least 1."""
     figures: int
-    """Number of figures that the efficiency was fitted on."""
+    """Number of figures that the efficiency is fitted on."""
 
 
 def bound_cycles(counts: Instructions, core: Core) -> float:
-    """Cycles that the busiest part of a core needs."""
+    """Return the cycles that the busiest part of a core needs."""
     parts = [
         counts.instructions / core.issue,
         counts.vector / core.vector,
@@ -77,7 +77,7 @@ def bound_cycles(counts: Instructions, core: Core) -> float:
 
 
 def modeled_latency(counts: Instructions, profile: Profile) -> Modeled | None:
-    """Milliseconds of one inference, with its band; None for a board that there are no published figures of."""
+    """Model the latency of one inference, with its band; None for a board without published figures."""
     board = next((key for key, name in BOARDS.items() if read_profile(name).name == profile.name), None)
     kind = "fp32" if counts.float_multiply_add > counts.dot_product + counts.integer_multiply else "int8"
     if board is None or profile.core not in CORES:
@@ -88,7 +88,7 @@ def modeled_latency(counts: Instructions, profile: Profile) -> Modeled | None:
 
 
 def modeled(cycles: float, memory_bytes: float, profile: Profile, fit: Fit) -> Modeled:
-    """The model's arithmetic, in milliseconds, at the board's highest clock."""
+    """Evaluate the model, in milliseconds, at the board's highest clock."""
     compute = cycles / (fit.efficiency * max(profile.clock_ghz) * 1e6)
     slowest, fastest = (memory_bytes / (speed * 1e6) for speed in profile.read_gb_per_s_one_core)
     low, high = max(compute / fit.spread, fastest), compute * fit.spread + slowest
@@ -97,7 +97,7 @@ def modeled(cycles: float, memory_bytes: float, profile: Profile, fit: Fit) -> M
 
 @cache
 def fits() -> dict[tuple[str, str], Fit]:
-    """By board and number format."""
+    """Fit the model for each board and number format."""
     logs = {
         (board, kind): [
             math.log(_cycles(network, board, kind) / (latency * 1e6 * max(read_profile(BOARDS[board]).clock_ghz)))
@@ -116,13 +116,13 @@ def fits() -> dict[tuple[str, str], Fit]:
 
 
 def is_fitted(network: str) -> bool:
-    """Return True if the model is fitted on a network: every second one by name is."""
+    """Return True if the model is fitted on a network, which is every second one by name."""
     return sorted(_published()["networks"]).index(network) % 2 == 0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The model on a published figure."""
+    """The model compared with a published figure."""
 
     board: str
     kind: str
@@ -133,7 +133,7 @@ class Trial:
 
     @property
     def error(self) -> float:
-        """Relative: +0.2 is 20 % too slow."""
+        """Relative error: +0.2 is 20 % too slow."""
         return self.modeled_ms.value / self.published_ms - 1
 
     @property
@@ -142,7 +142,7 @@ class Trial:
 
 
 def trials() -> list[Trial]:
-    """The model on every published figure, those it was fitted on first."""
+    """Compare the model with every published figure, those it was fitted on first."""
     found = []
     for (board, kind), figures in _figures().items():
         profile = read_profile(BOARDS[board])
@@ -155,9 +155,7 @@ def trials() -> list[Trial]:
 
 
 def _cycles(network: str, board: str, kind: str) -> float:
-    """Return the cycles of the MACs alone: a vector does as many floats as it holds, eight integers, or sixteen by dot
-    product.
-    """
+    """Return the cycles of the MACs alone. A vector holds as many floats as fit, eight integers, or sixteen in dot products."""
     core = CORES[read_profile(BOARDS[board]).core]
     integer = 16 * core.dot_product if core.dot_product else 8 * core.integer_multiply
     lanes = 16 // _published()["float_bytes"][board]
@@ -183,7 +181,7 @@ def _figures() -> dict[tuple[str, str], dict[str, float]]:
 
 
 def main() -> None:
-    """Print the fits and the error, as Markdown."""
+    """Print the fits and the errors as Markdown."""
     lines = ["| board | format | figures | e | r |", "|---|---|---:|---:|---:|"]
     lines += [
         f"| {b} | {k} | {fit.figures} | {fit.efficiency:.2f} | {fit.spread:.2f} |" for (b, k), fit in fits().items()

@@ -1,13 +1,13 @@
-/* Counts what a guest of qemu-user executes, by class of instruction, and what its memory accesses ask of a cache.
+/* Counts the instructions that a guest of qemu-user executes, by class, and the memory traffic behind a simulated cache.
  *
- * A plugin of QEMU's TCG, for AArch64 guests with one thread. No package ships QEMU's header, so the few prototypes of its plugin
- * interface (version 1) stand here. Counting is per translated block: the block's sums are added when it is entered.
+ * A plugin for QEMU's TCG and AArch64 guests with one thread. No package ships QEMU's header, so the few prototypes of its
+ * plugin interface (version 1) are declared here. Counting is per translated block: its sums are added when it is entered.
  *
- * The guest marks a moment by a system call without effect, getpgid(0x0ED6E000 | n). At each mark a line of JSON with the counts
- * so far is written to the file that EDGE_AF_COUNTS names; the first mark also starts the cache, which costs time.
+ * The guest sets a mark with a system call without effect, getpgid(0x0ED6E000 | n). At each mark, a JSON line with the counts
+ * so far is written to the file named in EDGE_AF_COUNTS. The first mark also starts the cache simulation, which is slow.
  *
- * The cache is one level, EDGE_AF_CACHE_BYTES large, 16 ways of lines of 64 bytes, least recently used out first, written
- * back. What it fetches and writes back is counted as bytes from and to memory; a prefetcher would not change their sum.
+ * The cache has one level of EDGE_AF_CACHE_BYTES, 16 ways and lines of 64 bytes. It is write-back and evicts the least recently
+ * used line. Fetches and write-backs are counted as bytes from and to memory; a prefetcher would not change their sum.
  *
  * Encodings: Arm Architecture Reference Manual for A-profile, C4 "A64 instruction set encoding".
  */
@@ -46,11 +46,11 @@ static const char *const NAMES[CLASSES] = {
 };
 static uint64_t counts[CLASSES];
 
-/* -- what an instruction is ------------------------------------------------------------------------------------------ */
+/* -- classes of instructions ----------------------------------------------------------------------------------------- */
 
 static uint32_t bits(uint32_t word, unsigned high, unsigned low) { return word >> low & ((2u << (high - low)) - 1); }
 
-/* Adds one instruction to the sums of its block. MACS: multiplications, with an addition behind them or not. */
+/* Adds one instruction to the sums of its block. MACS: multiplications, with or without an addition. */
 static void classify(uint32_t w, uint64_t sums[CLASSES]) {
     uint32_t group = bits(w, 28, 25), wide = bits(w, 30, 30), u = bits(w, 29, 29), size = bits(w, 23, 22);
     uint64_t bytes = wide ? 16 : 8;
@@ -58,20 +58,20 @@ static void classify(uint32_t w, uint64_t sums[CLASSES]) {
     if ((group & 5) == 4) { /* loads and stores */
         uint32_t kind = bits(w, 29, 28), store;
         if (kind == 1 && !bits(w, 24, 24))
-            store = 0; /* a literal */
-        else if (kind == 3) /* one register: the size of vectors has a bit more */
+            store = 0; /* literal */
+        else if (kind == 3) /* one register: the size of vectors has one more bit */
             store = size == 0 || (bits(w, 26, 26) && size == 2);
         else
             store = !bits(w, 22, 22);
         if (kind == 3 && !bits(w, 26, 26) && bits(w, 31, 30) == 3 && size == 2)
-            return; /* a prefetch reads nothing */
+            return; /* prefetch: reads nothing */
         sums[store ? STORE : LOAD]++;
         return;
     }
     if ((group & 7) != 7)
         return;
     sums[SIMD]++;
-    if (bits(w, 31, 29) == 0 && bits(w, 28, 24) == 0x1f) { /* FMADD and its kin, scalar */
+    if (bits(w, 31, 29) == 0 && bits(w, 28, 24) == 0x1f) { /* scalar FMADD and relatives */
         sums[FLOAT]++;
         sums[FLOAT_MACS]++;
         return;
@@ -88,7 +88,7 @@ static void classify(uint32_t w, uint64_t sums[CLASSES]) {
             what = REAL; /* FMLA FMLS */
         else if ((op == 0x1d && !u && !bits(w, 22, 22)) || (op == 0x19 && u && !bits(w, 22, 22)))
             what = HALF; /* FMLAL FMLSL, as many products as the shape has single-precision lanes */
-    } else if (form == 0x0e && !bits(w, 21, 21) && bits(w, 15, 15) && bits(w, 10, 10)) { /* the later ones */
+    } else if (form == 0x0e && !bits(w, 21, 21) && bits(w, 15, 15) && bits(w, 10, 10)) { /* later extensions */
         uint32_t op = bits(w, 14, 11);
         what = op == 2 || op == 3 ? DOT4 : op == 4 || op == 5 ? MATRIX : op < 2 ? INT_SAME : NONE;
     } else if (form == 0x0e && bits(w, 22, 21) == 2 && bits(w, 15, 14) == 0 && bits(w, 10, 10)) { /* half precision */
@@ -97,7 +97,7 @@ static void classify(uint32_t w, uint64_t sums[CLASSES]) {
             sums[FLOAT_MACS] += bytes / 2;
         }
         return;
-    } else if (form == 0x0e && bits(w, 21, 21) && bits(w, 11, 10) == 0) { /* three registers, the result wider */
+    } else if (form == 0x0e && bits(w, 21, 21) && bits(w, 11, 10) == 0) { /* three registers, wider result */
         uint32_t op = bits(w, 15, 12);
         what = op >= 8 && op <= 14 ? INT_LONG : NONE; /* SMLAL SQDMLAL SMLSL SQDMLSL SMULL SQDMULL PMULL */
     } else if (form == 0x0f && !bits(w, 10, 10)) { /* by element */

@@ -1,12 +1,12 @@
-"""Gets what emulation needs, once, into `~/.cache/edge-af/emulated`: QEMU, an arm64 Debian for libraries and Python, and the
-aarch64 wheels that a plain install of edge-af gets on a Raspberry Pi.
+"""Set up emulation once in `~/.cache/edge-af/emulated`: QEMU, Python and libraries of an arm64 Debian, and aarch64 wheels.
 
-apt gets the packages from the machine's own mirror, with a state of its own in the folder that is made, and the packages are
-unpacked, not installed: no root is needed, nothing of the system changes, and nothing is emulated to make it. QEMU is that of
-Debian 12 on every system: later ones are built without plugins, and the counts of one version can be compared.
+The wheels are those of a plain install of edge-af on a Raspberry Pi. apt downloads the packages from the machine's configured
+mirror, with its state in the new folder, and they are unpacked, not installed. So no root is needed, the system does not
+change, and the setup needs no emulation. QEMU comes from Debian 12 on every system: later builds have no plugins, and
+counts are comparable within one version.
 
-The folder `systems/KEY` is made beside its place and renamed when it is whole and has run: one that was stopped in the middle
-is not there. KEY depends on what is asked for, so that another version of a runtime makes another one.
+The folder `systems/KEY` is built under a temporary name and renamed once it is complete and has been tested, so an interrupted
+setup leaves none. KEY depends on the requested packages, so another version of a runtime gets another folder.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "tar": "tar", "setarch": "util-li
 DEBIAN_OF_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}
 SETUP = "edge-af targets setup emulated"
 
-# What runs has these variables and no others: the counts of a process depend a little on where its stack begins.
+# The guest gets only these variables, because the counts of a process depend slightly on where its stack begins.
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -68,11 +68,11 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class System:
-    """An emulated system that was set up."""
+    """An installed emulated system."""
 
     folder: Path
     qemu: str
-    """Its version, such as `7.2.22`."""
+    """Version of QEMU, such as `7.2.22`."""
     python: str
     versions: dict[str, str]
     """Versions of the packages in the guest."""
@@ -85,9 +85,9 @@ class System:
         plugin: Path | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """The command line that runs the guest's Python as the board's processor, in this package and the guest's wheels.
+        """Return the command that runs the guest's Python on the board's processor, with this package and the guest's wheels.
 
-        Addresses are the same in every process (`setarch -R`), where the system allows to ask for that.
+        Addresses are the same in every process (`setarch -R`), if the system permits it.
         """
         package = str(package_data().parent)
         environment = {**_ENVIRONMENT, "PYTHONPATH": f"{package}:{self.folder / 'packages'}", **(variables or {})}
@@ -105,31 +105,31 @@ def cache_folder() -> Path:
 
 
 def find_system() -> System:
-    """Find the system that was set up earlier.
+    """Find the installed emulated system.
 
     Raises:
-        EdgeAfError: nothing was, or not for the versions that are installed here now; says what to do.
+        EdgeAfError: there is none for the versions that are installed here.
     """
     folder = _folder(_identity())
     marker = folder / "system.json"
     if not marker.is_file():
         older = any((cache_folder() / "systems").glob("*/system.json"))
-        why = "is set up for other versions than are installed here" if older else "is not set up"
-        raise EdgeAfError(f"emulation {why}. Once, without root: {SETUP}")
+        why = "is set up for other versions than those installed here" if older else "is not set up"
+        raise EdgeAfError(f"emulation {why}. Set it up once, without root: {SETUP}")
     return _read(folder)
 
 
 def setup_emulated(mirror: str | None = None) -> tuple[System, bool]:
-    """Set emulation up unless it is.
+    """Set up emulation unless it is installed.
 
     Args:
-        mirror: address of a Debian mirror; that of this machine's apt when None.
+        mirror: URL of a Debian mirror; the one of this machine's apt when None.
 
     Returns:
-        what was set up, and whether it was there already.
+        the system, and whether it was already installed.
 
     Raises:
-        EdgeAfError: it cannot be; says what is missing and how to get it.
+        EdgeAfError: it cannot be set up; says what is missing and how to get it.
     """
     identity = _identity()
     folder = _folder(identity)
@@ -137,8 +137,8 @@ def setup_emulated(mirror: str | None = None) -> tuple[System, bool]:
         return _read(folder), True
     machine = _check_tools()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.parent / ".lock", "another process sets emulation up; waiting for it …", wait=True):
-        if (folder / "system.json").is_file():  # Another process made it meanwhile.
+    with locked(folder.parent / ".lock", "another process is setting up emulation; waiting for it …", wait=True):
+        if (folder / "system.json").is_file():  # Set up by another process meanwhile.
             return _read(folder), True
         for leftover in folder.parent.glob(".*.stage"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -156,24 +156,24 @@ def _make(stage: Path, identity: dict[str, Any], machine: str, mirror: str | Non
     source = mirror or own_mirror()
     if not KEYRING.is_file():
         raise EdgeAfError(
-            f"{KEYRING} is missing, by which Debian's packages are checked: sudo apt install debian-archive-keyring"
+            f"{KEYRING} is missing; it verifies Debian's packages: sudo apt install debian-archive-keyring"
         )
     stage.mkdir(parents=True)
-    say("getting an arm64 Debian for the guest …")
+    say("downloading an arm64 Debian for the guest …")
     _unpack("arm64", GUEST_PACKAGES, source, stage / "root", stage / "apt")
-    say("getting QEMU …")
+    say("downloading QEMU …")
     _unpack(machine, HOST_PACKAGES, source, stage / "qemu", stage / "apt")
     shutil.rmtree(stage / "apt")
     _install_wheels(identity["requirements"], stage / "packages")
     version = re.search(r"version ([\d.]+)", _output([*qemu_command(stage), "--version"], "QEMU does not start"))
     system = System(stage, version[1] if version else "unknown", "", {})
-    # Also compiles the packages' modules, so that the first run need not.
+    # This also compiles the packages' modules before the first run.
     code = (
         "import json, platform, numpy, onnxruntime, ai_edge_litert.interpreter, click, yaml\n"
         "from importlib.metadata import version\n"
         f"print(json.dumps([platform.python_version(), {{name: version(name) for name in {PINNED!r}}}]))"
     )
-    say("trying it …")
+    say("testing it …")
     board = parse_emulated("emulated:pi4")
     line = system.command(board, ["-c", code])
     python, versions = json.loads(_output(line, "the guest does not run").splitlines()[-1])
@@ -183,22 +183,22 @@ def _make(stage: Path, identity: dict[str, Any], machine: str, mirror: str | Non
 
 
 def own_mirror() -> str:
-    """The Debian mirror that this machine's apt is set up for.
+    """Return the Debian mirror that this machine's apt is configured for.
 
     Raises:
-        EdgeAfError: it is set up for none.
+        EdgeAfError: there is none.
     """
     with contextlib.suppress(OSError):
         system = platform.freedesktop_os_release()
     if system.get("ID") != "debian":
         raise EdgeAfError(
-            f"the guest's packages come from a Debian mirror, and this is {system.get('PRETTY_NAME', platform.system())}.\n"
+            f"the guest's packages come from a Debian mirror, but this is {system.get('PRETTY_NAME', platform.system())}.\n"
             f"Name one: {SETUP} --mirror URL (and: sudo apt install debian-archive-keyring)"
         )
     state = cache_folder() / "apt"
     (state / "lists/partial").mkdir(parents=True, exist_ok=True)
     said = _output(
-        ["apt-get", "-o", f"Dir::State={state}", "--print-uris", "update"], "apt-get cannot be asked for its mirror"
+        ["apt-get", "-o", f"Dir::State={state}", "--print-uris", "update"], "cannot get the mirror from apt-get"
     )
     suites = (system.get("VERSION_CODENAME", SUITE), SUITE, "stable", "oldstable", "testing", "unstable", "sid")
     for address, suite in re.findall(r"^'([^']+?)/dists/([^/']+)/InRelease'", said, re.MULTILINE):
@@ -208,7 +208,7 @@ def own_mirror() -> str:
 
 
 def _unpack(architecture: str, packages: Sequence[str], mirror: str, root: Path, apt: Path) -> None:
-    """Get packages with all that they need, and unpack them to `root`, whose directories are merged as Debian's are."""
+    """Download packages with their dependencies and unpack them to `root`, which has a merged `/usr` as in Debian."""
     folder = apt / architecture
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
@@ -224,7 +224,7 @@ def _unpack(architecture: str, packages: Sequence[str], mirror: str, root: Path,
         "Dir::Etc::SourceParts": "/dev/null",
         "APT::Architecture": architecture,
         "APT::Architectures": architecture,
-        # Root would read as another user, who may not read here.
+        # As root, apt would switch to a user who may not read this folder.
         "APT::Sandbox::User": "",
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
@@ -273,14 +273,14 @@ def _install_wheels(groups: dict[str, list[str]], folder: Path) -> None:
 
 
 def qemu_command(folder: Path) -> list[str]:
-    """QEMU by its own loader and libraries, so that it runs on any Linux; by its real path, which links may not have."""
+    """Return the command for QEMU with its own loader and libraries, so that it runs on any Linux."""
     library = next((folder / "qemu/usr/lib").glob("*-linux-gnu"))
     loader = next(iter(sorted(library.glob("ld-linux-*.so.*"))))
     return [str(loader), "--library-path", str(library), str(folder / "qemu/usr/bin/qemu-aarch64")]
 
 
 def board_folder(system: Path, board: Board) -> Path:
-    """The root that the guest sees as this board: links to the common one, and what the board's kernel would say."""
+    """Return the guest's root folder for a board: links to the common one, and the board's `/proc` and `/sys` files."""
     left = board.memory_bytes - LEAST_MEMORY
     files = {
         "proc/cpuinfo": board.cpuinfo(),
@@ -304,7 +304,7 @@ def board_folder(system: Path, board: Board) -> Path:
 
 
 def _identity() -> dict[str, Any]:
-    """List all that the folder's contents depend on."""
+    """List everything that the folder's contents depend on."""
     return {
         "layout": 1,
         "suite": SUITE,
@@ -330,7 +330,7 @@ def _read(folder: Path) -> System:
 
 @dataclass(frozen=True)
 class _Mark:
-    """Record of a system that was set up, as in `system.json`."""
+    """Record of an installed system, as in `system.json`."""
 
     qemu: str
     python: str
@@ -338,17 +338,17 @@ class _Mark:
 
 
 def _check_tools() -> str:
-    """Debian's name of this machine's architecture, once it is known that all programs are there."""
+    """Check for the needed programs and return Debian's name for this machine's architecture."""
     machine = DEBIAN_OF_MACHINE.get(platform.machine())
     if platform.system() != "Linux" or machine is None:
         raise EdgeAfError(
-            f"emulation runs on Linux on x86-64 or 64-bit ARM, and this is {platform.system()} on {platform.machine()}."
+            f"emulation needs Linux on x86-64 or 64-bit ARM, but this is {platform.system()} on {platform.machine()}."
         )
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if {"apt-get", "dpkg-deb"} & set(missing):
         raise EdgeAfError(
-            f"this machine has no {' and no '.join(missing)}, by which the guest's packages are got: it needs Debian, or a "
-            "system made from it.\nIn a container: Debian 12, with apt, python3-venv and gcc."
+            f"this machine has no {' and no '.join(missing)} to get the guest's packages with: it needs Debian or a "
+            "derived system.\nIn a container: Debian 12, with apt, python3-venv and gcc."
         )
     if missing:
         raise EdgeAfError(f"this machine has no {missing[0]}: sudo apt install {TOOLS[missing[0]]}")
@@ -356,15 +356,15 @@ def _check_tools() -> str:
 
 
 def _can_fix_addresses() -> bool:
-    """Containers may forbid it; instructions for vectors are the same without it."""
+    """Return True if `setarch -R` works. Containers may forbid it; counts of vector instructions do not depend on it."""
     return subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0
 
 
 def _output(command: list[str], failure: str) -> str:
-    """Return what a command prints.
+    """Return the output of a command.
 
     Raises:
-        EdgeAfError: it fails; `failure` says of what that is the end, and its last line why.
+        EdgeAfError: it fails; the message is `failure` and its error line.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(

@@ -1,1 +1,1 @@
-"""This machine and its state: device, conditions, memory."""
+"""This machine: description, conditions, memory."""

@@ -1,7 +1,7 @@
-"""The state the machine is in while it measures: how busy, how hot, slowed down or not, and what is to be said of it.
+"""Conditions of the machine during measurements: load, temperature, throttling and other disturbances.
 
-Everything is read from the kernel's own files; a Raspberry Pi's firmware tells of under-voltage and throttling through
-`/sys` or, where that is not there, through its `vcgencmd`.
+Everything is read from the kernel's files. A Raspberry Pi's firmware reports under-voltage and throttling through `/sys` or,
+on systems without that, through its `vcgencmd`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 MEMORY_INFO = Path("/proc/meminfo")
 PLATFORM = Path("/sys/devices/platform")
 PI_THROTTLED = "soc*/*firmware/get_throttled"
-"""Below `PLATFORM`: a hexadecimal number, as `vcgencmd get_throttled` gives it."""
+"""File below `PLATFORM` with a hexadecimal number like that of `vcgencmd get_throttled`."""
 
 _PI_FLAGS = {
     0: "under-voltage",
@@ -37,32 +37,32 @@ _PI_FLAGS = {
     18: "throttled since boot",
     19: "slowed down by the soft temperature limit since boot",
 }
-"""Bits of the Raspberry Pi firmware's word, from its documentation of `vcgencmd get_throttled`."""
+"""Bits of the number from Raspberry Pi firmware, as documented for `vcgencmd get_throttled`."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The state of the machine at one moment. None is what it does not tell."""
+    """Conditions of the machine at one moment. None means unknown."""
 
     load_average: float | None
-    """Over the last minute: how many processes ran or wanted to."""
+    """Average number of runnable processes over the last minute."""
     temperature_c: float | None
     """Temperature of the hottest sensor."""
     throttled: list[str]
-    """Reasons why the processor is slowed down, or was since boot (`… since boot`), in plain words."""
+    """Reasons why the processor is throttled, or was since boot (`… since boot`)."""
     frequency_mhz: float | None
-    """Clock of the first core."""
+    """Clock frequency of the first core."""
     governor: str | None
-    """Governor of the first core's clock."""
+    """Frequency governor of the first core."""
     swap_used_bytes: Count | None
     processor_quota: Amount | None = None
-    """Processors that the control groups around this process (such as a container's) allow it; None for no limit."""
+    """Number of processors that control groups (such as a container's) allow this process; None for no limit."""
     thermal_status: str | None = None
-    """Android's own word: `none`, or from `light` to `shutdown` how far it slows itself down."""
+    """Android's thermal status: `none`, or from `light` to `shutdown`, which is how much it throttles."""
 
 
 def conditions() -> Conditions:
-    """The state of this machine now."""
+    """Return the current conditions of this machine."""
     try:
         load_average = round(os.getloadavg()[0], 2)
     except OSError:
@@ -79,15 +79,13 @@ def conditions() -> Conditions:
 
 
 def decode_throttled(word: int) -> list[str]:
-    """A Raspberry Pi firmware's word in plain words; `… since boot` only for what is not the case now."""
+    """Explain the number from Raspberry Pi firmware; `… since boot` only for conditions that are over."""
     held = [bit for bit in _PI_FLAGS if word >> bit & 1]
     return [_PI_FLAGS[bit] for bit in held if bit < 16 or bit - 16 not in held]
 
 
 def throttled() -> list[str]:
-    """Return why this processor is slowed down, or was since boot, as a Raspberry Pi's firmware reports it; empty
-    elsewhere.
-    """
+    """Return why this processor is throttled, or was since boot, from Raspberry Pi firmware; empty elsewhere."""
     text = next(filter(None, map(_text, PLATFORM.glob(PI_THROTTLED))), "")
     if not text and (tool := shutil.which("vcgencmd")):
         try:
@@ -110,7 +108,7 @@ def _temperature() -> float | None:
             found.append(int(_text(sensor)) / 1000)
         except ValueError:
             continue
-    # Sensors that are not wired up report 0 or less.
+    # Unconnected sensors report 0 or less.
     return max((value for value in found if value > 0), default=None)
 
 
@@ -135,7 +133,7 @@ def _swap_used() -> int | None:
 
 
 def meminfo() -> dict[str, int]:
-    """The machine's memory in bytes, by the kernel's names (`MemAvailable`, `SwapFree` and others)."""
+    """Return the machine's memory figures in bytes, by the kernel's names (`MemAvailable`, `SwapFree` and others)."""
     found = {}
     for line in _text(MEMORY_INFO).splitlines():
         name, _, rest = line.partition(":")
@@ -153,7 +151,7 @@ def _text(path: Path) -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process could still get: what the machine has free, within the limits set on it; None if not known."""
+    """Return the bytes that this process can still allocate, from free memory and limits; None if unknown."""
     held = meminfo()
     bounds = list(memory_limits().values())
     if "MemAvailable" in held:
@@ -162,9 +160,9 @@ def available_memory() -> int | None:
 
 
 def memory_limits() -> dict[str, int]:
-    """Return the bytes that each limit on this process leaves it, by the limit's name; empty where there are none.
+    """Return the bytes that each memory limit leaves this process, by the limit's name.
 
-    Limits are the process's address space and data (`ulimit -v`, `-d`) and its control group's memory.
+    Limits apply to its address space and data (`ulimit -v`, `-d`) and to its control group's memory.
     """
     found = {}
     status = {}
@@ -185,10 +183,10 @@ def memory_limits() -> dict[str, int]:
 
 
 def _groups(controller: str) -> Iterator[tuple[Path, bool]]:
-    """The control groups that this process is in, itself first and then its parents, and whether each is of version 2.
+    """Yield this process's control groups, from its own to the root, each with True if it is of version 2.
 
     Args:
-        controller: of version 1, such as `memory`; version 2 has one tree for all.
+        controller: version 1 controller, such as `memory`; version 2 has one tree for all.
     """
     for line in _text(OWN_GROUPS).splitlines():
         number, kinds, path = [*line.split(":", 2), "", ""][:3]
@@ -196,7 +194,7 @@ def _groups(controller: str) -> Iterator[tuple[Path, bool]]:
         if not unified and controller not in kinds.split(","):
             continue
         base = CGROUPS if unified else CGROUPS / controller
-        # In a container the path may be the host's, of which nothing but the last folder is to be seen: as `base`.
+        # In a container, the path may be the host's, of which only the last folder is visible, as `base`.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for count in range(len(parts), -1, -1):
             folder = base.joinpath(*parts[:count])
@@ -205,21 +203,21 @@ def _groups(controller: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _left_in_group() -> int | None:
-    """The least that the memory limit of a control group around this process leaves it; None if there is none."""
+    """Return the bytes that the memory limits of this process's control groups leave it; None for no limit."""
     found = []
     for folder, unified in _groups("memory"):
         limit, usage = (
             ("memory.max", "memory.current") if unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         )
         most, now = _text(folder / limit), _text(folder / usage)
-        # Version 1 writes a number near 2^63 for no limit.
+        # Version 1 reports a number near 2^63 for no limit.
         if most.isdigit() and now.isdigit() and int(most) < 2**60:
             found.append(int(most) - int(now) + _counts(folder / "memory.stat").get("inactive_file", 0))
     return min(found, default=None)
 
 
 def processor_quota() -> float | None:
-    """Return the processors that the control groups around this process allow it, the fewest; None for no limit."""
+    """Return the number of processors that this process's control groups allow; None for no limit."""
     found = []
     for folder, unified in _groups("cpu"):
         if unified:
@@ -232,33 +230,33 @@ def processor_quota() -> float | None:
 
 
 def _quota_periods() -> int:
-    """In how many periods so far a control group around this process had used up its quota and stood still."""
+    """Count the periods so far in which this process's control groups were throttled by their processor quota."""
     return sum(_counts(folder / "cpu.stat").get("nr_throttled", 0) for folder, _ in _groups("cpu"))
 
 
 def _counts(path: Path) -> dict[str, int]:
-    """A file of lines with a name and a number."""
+    """Read a file of lines with a name and a number."""
     lines = (line.split() for line in _text(path).splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Counters of the machine's activity at one moment; they only grow."""
+    """Monotonic counters of the machine's activity at one moment."""
 
     seconds: float
     busy: float
-    """Seconds of all cores together, whoever used them."""
+    """Busy seconds, summed over all cores and processes."""
     stolen: float
-    """Seconds in which a virtual machine's cores stood still for others."""
+    """Seconds that the host took from a virtual machine's cores."""
     own: float
-    """Seconds of this process and those it started and waited for."""
+    """Processor seconds of this process and of the children it has waited for."""
     swapped: int
-    """Pages in and out."""
+    """Pages swapped in and out."""
     killed: int
-    """Processes that the kernel ended for lack of memory."""
+    """Number of processes that the kernel's out-of-memory killer ended."""
     quota_periods: int = 0
-    """Periods in which the control groups around this process had used up their processor quota."""
+    """Periods in which this process's control groups were throttled by their processor quota."""
 
     @staticmethod
     def now() -> Activity:
@@ -278,12 +276,12 @@ class Activity:
 
 
 def remarks(before: Activity, after: Activity, cores: int) -> dict[str, float]:
-    """Return the disturbances of a measurement between two moments, in plain words, each with its amount."""
+    """Return the disturbances of a measurement between two moments, each with its amount."""
     took = max(after.seconds - before.seconds, 1e-3)
     others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / took
     stolen = (after.stolen - before.stolen) / (took * cores)
     found = {}
-    # A tenth of a core is what a quiet machine's services take at times.
+    # Services on a quiet machine sometimes use a tenth of a core.
     if others > 0.15:
         found["The machine was busy: other processes used up to {:.1f} of its cores"] = others
     if stolen > 0.03:

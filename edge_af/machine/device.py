@@ -1,4 +1,4 @@
-"""Description of the measured machine: nothing here names its owner or its network."""
+"""Description of the measured machine, without anything that identifies its owner or network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FEATURES = frozenset(
         ),
     )
 )
-"""Instruction sets for arithmetic on vectors, as the kernel names them on x86-64 and on ARM."""
+"""Instruction sets for vector arithmetic on x86-64 and ARM, by the kernel's names."""
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "tflite-runtime")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -46,37 +46,35 @@ class Device:
     """A machine and the packages on it."""
 
     machine: str
-    """The architecture, e.g. `x86_64` or `aarch64`."""
+    """Architecture, such as `x86_64` or `aarch64`."""
     cpu: str
-    """The board's name (`Raspberry Pi 5 Model B Rev 1.0`) where the firmware gives one, else the processor's."""
+    """Name of the board (`Raspberry Pi 5 Model B Rev 1.0`) if the firmware has one, else of the processor."""
     cores: Positive
     """Number of cores that this process may use."""
     memory_bytes: Count | None
     kernel: str
     python: str | None
-    """None where there is none, as on a phone."""
+    """Version of Python; None if there is none, as on a phone."""
     governor: str | None
-    """Governor of the first core's clock; None where the kernel does not say (most virtual machines)."""
+    """Frequency governor of the first core; None if the kernel does not report it (most virtual machines)."""
     versions: dict[str, str] = field(default_factory=dict)
     features: list[str] | None = None
-    """The processor's instruction sets that matter to inference, as the kernel names them."""
+    """Instruction sets of the processor that matter for inference, by the kernel's names."""
     affinity: list[int] | None = None
     """Numbers of the cores that this process, and so the measured ones, may use."""
     last_level_cache_bytes: Count | None = None
     system: str | None = None
-    """System of a phone, as in `Android 16, API 36`."""
+    """Operating system of a phone, such as `Android 16, API 36`."""
     soc: str | None = None
-    """Processor of a phone, as in `Google Tensor G3`."""
+    """Processor of a phone, such as `Google Tensor G3`."""
     core_max_mhz: list[float | None] | None = None
-    """Highest clock of each core of a phone, by number, which tells its big cores from its small ones."""
+    """Maximum frequency of each core of a phone, by number, which distinguishes big cores from small ones."""
     emulator: str | None = None
-    """Emulator that stands in for the machine, `qemu-user 7.2.22 as cortex-a76`; None for a real one. Then nothing was
-    timed.
-    """
+    """Emulator, such as `qemu-user 7.2.22 as cortex-a76`, under which nothing is timed; None for a real machine."""
 
     @property
     def label(self) -> str:
-        """A short name to tell devices apart in a table."""
+        """A short name to distinguish devices in a table."""
         memory = ""
         if self.memory_bytes:
             small = self.memory_bytes < 2**30
@@ -85,7 +83,7 @@ class Device:
 
 
 def this_device() -> Device:
-    """The machine that this process runs on."""
+    """Describe the machine that this process runs on."""
     return Device(
         machine=platform.machine(),
         cpu=_text(BOARD) or _cpu_name() or platform.processor() or platform.machine(),
@@ -102,7 +100,7 @@ def this_device() -> Device:
 
 
 def allowed_cores() -> list[int]:
-    """Numbers of the cores that this process may use; empty where the system does not say."""
+    """Return the numbers of the cores that this process may use; empty if unknown."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -112,14 +110,14 @@ def core_count() -> int:
 
 
 def project_commit() -> str | None:
-    """The commit that edge-af runs from, `-changed` at its end if files differ from it; None where that is not known."""
+    """Return the commit that edge-af runs from, with the suffix `-changed` if files differ; None if unknown."""
     root = package_data().parent
-    # An installed package may lie in somebody else's repository, whose commit says nothing of it.
+    # An installed package may be inside another project's repository.
     return commit_at(root, trusted=True) if (root / ".git").exists() else None
 
 
 def cpu_features() -> list[str] | None:
-    """This processor's instruction sets that matter to inference, as the kernel names them; None where it does not say."""
+    """Return this processor's instruction sets that matter for inference, by the kernel's names; None if unknown."""
     for line in _text(CPU_INFO).splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):

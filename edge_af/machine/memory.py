@@ -1,4 +1,4 @@
-"""A process's memory as the kernel keeps it: the high-water mark, and what is mapped from files apart from what is not."""
+"""Memory of this process, as counted by the kernel: high-water mark, file-backed and anonymous memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Bytes of this process that are in physical memory. None is what this kernel does not tell."""
+    """Bytes of this process in physical memory. None if the kernel does not report it."""
 
     peak: int | None
-    """The most there ever were at once since the start or the last `reset_peak` (VmHWM)."""
+    """Largest amount since the start or the last `reset_peak` (VmHWM)."""
     resident: int | None
-    """Now (VmRSS)."""
+    """Current amount (VmRSS)."""
     file_backed: int | None
-    """Part of `resident` that is mapped from files; the kernel can drop and read it again (RssFile)."""
+    """Part of `resident` that is mapped from files, which the kernel can drop and read again (RssFile)."""
     anonymous: int | None
-    """Part of `resident` that is allocated; the kernel cannot drop it (RssAnon)."""
+    """Part of `resident` that is allocated, which the kernel cannot drop (RssAnon)."""
 
 
 def read_memory() -> MemoryReading | None:
-    """This process's memory now; None on a system without Linux's `/proc`."""
+    """Return this process's current memory; None on a system without Linux's `/proc`."""
     try:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    # Kernels before 4.5 lack RssFile and RssAnon, and some sandboxes VmHWM.
+    # Kernels before 4.5 lack RssFile and RssAnon, and some sandboxes lack VmHWM.
     held = {
         name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
     }
@@ -42,7 +42,7 @@ def read_memory() -> MemoryReading | None:
 
 
 def reset_peak() -> bool:
-    """Set the high-water mark back to what is resident now; False where the kernel does not allow it."""
+    """Reset the high-water mark to the resident memory; return False if the kernel does not allow it."""
     try:
         CLEAR_REFS.write_text("5", encoding="ascii")
     except OSError:

@@ -1,6 +1,6 @@
-"""One way to score videos, whatever the file: a checkpoint in torch, an ONNX file, a TFLite file.
+"""One interface to score videos with any kind of file: a run folder in torch, an ONNX file, a TFLite file.
 
-Every exported graph has inputs `visual` (n, 1024) and `audio` (n, 128) float32, and the output `scores` (n, classes) float32.
+Every exported graph has float32 inputs `visual` (n, 1024) and `audio` (n, 128), and a float32 output `scores` (n, classes).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import check_utf8_name
 
 RUNTIME_OF_SUFFIX = {".onnx": "onnxruntime", ".tflite": "litert"}
-"""The runtime that opens a file unless another is asked for. A run folder opens in `torch`."""
+"""Runtime that opens a file, by suffix. A run folder opens in `torch`."""
 
 
 class MissingRuntime(EdgeAfError):
@@ -33,10 +33,10 @@ class Scorer(Protocol):
     classes: int
 
     max_batch: int | None
-    """The most videos to score at a time for scores that are each video's own; None where the others make no difference."""
+    """Largest batch in which videos do not influence each other's scores; None for no limit."""
 
     def score(self, features: Features) -> NDArray[np.float32]:
-        """Probabilities (n, classes) float32 from float32 features of n videos."""
+        """Compute probabilities (n, classes) float32 from float32 features of n videos."""
         ...
 
 
@@ -44,12 +44,12 @@ def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, pack
     """Open a run folder, an ONNX file or a TFLite file.
 
     Args:
-        path: what to open.
-        runtime: `torch`, `onnxruntime` or `litert`; the one that fits the file when None.
+        path: the folder or file.
+        runtime: `torch`, `onnxruntime` or `litert`; the one that opens the file when None.
         threads: threads of the runtime's own pool.
-        packed: an exported file's folder of weights as the runtime wants them for this processor, made by the first load
-            that names it. Later ones map them from there, and need less memory and time: no second copy is made. It
-            belongs to this file, this runtime's version and this kind of processor.
+        packed: folder for an exported file's weights in the runtime's layout for this processor, created by the first load.
+            Later loads memory-map them without a second copy, which takes less memory and time. The folder is valid for
+            this file, this version of the runtime and this type of processor.
 
     Raises:
         EdgeAfError: the file is missing or not an edge-af network, or `runtime` cannot open it.
@@ -82,17 +82,17 @@ def load_safely(
     packed: str | Path | None = None,
     confirmed: bool | None = None,
 ) -> Scorer:
-    """As `load`, but a model file that no manifest confirms is loaded in a process of its own: it may crash its runtime.
+    """Like `load`, but load a model file in a separate process unless a manifest confirms it: it may crash its runtime.
 
     Args:
-        path: what to open.
+        path: the folder or file.
         runtime: see `load`.
         threads: see `load`.
         packed: see `load`.
-        confirmed: whether the file's SHA-256 is known to be its manifest's; looked up when None.
+        confirmed: True if the file's SHA-256 is known to match its manifest; looked up when None.
 
     Raises:
-        EdgeAfError: as `load`, or the file crashes its runtime, or is not the one that its manifest names.
+        EdgeAfError: see `load`; also, the file crashes its runtime or differs from its manifest.
         MissingRuntime: the runtime cannot be imported here.
     """
     from edge_af.artifacts import checked_files
@@ -109,7 +109,7 @@ def load_safely(
 
 
 def runtime_of(path: Path) -> str:
-    """The runtime that opens `path`.
+    """Return the runtime that opens `path`.
 
     Raises:
         EdgeAfError: the file is missing, its name is not UTF-8, or no runtime opens its format.
@@ -127,10 +127,10 @@ def runtime_of(path: Path) -> str:
 
 
 def import_runtime(runtime: str) -> None:
-    """Import a runtime and nothing else, so that its own cost can be told from a network's.
+    """Import a runtime and nothing else, so that its cost can be separated from a network's.
 
     Raises:
-        MissingRuntime: it cannot be imported here; says why and what to install.
+        MissingRuntime: it cannot be imported; says why and what to install.
     """
     if runtime == "onnxruntime":
         from edge_af.runtime.ort import onnxruntime_module
@@ -146,9 +146,9 @@ def import_runtime(runtime: str) -> None:
 
 
 def score_all(scorer: Scorer, features: Features, batch: int = 256) -> NDArray[np.float32]:
-    """Scores (videos, classes) of features of any float dtype.
+    """Compute scores (videos, classes) from features of any float dtype.
 
-    `batch` videos are scored at a time, or fewer where a video's scores would depend on the others' (`Scorer.max_batch`).
+    `batch` videos are scored at a time, or fewer if the scores would depend on the batch (`Scorer.max_batch`).
     """
     batch = min(batch, scorer.max_batch or batch)
     scores = np.empty((features.videos, scorer.classes), np.float32)
@@ -162,13 +162,13 @@ def check_features(features: Features, where: str, rows: Sequence[int] | None = 
     """Refuse features that cannot be scored. Memory-mapped arrays are read in parts.
 
     Args:
-        features: of any float dtype.
+        features: features of any float dtype.
         where: their file or folder, for the message.
-        rows: their rows there, for the message; None: 0, 1, 2, …
+        rows: their row numbers there, for the message; None for 0, 1, 2, …
 
     Raises:
-        EdgeAfError: an array is not of floats or not of that shape, there are no videos or not as many of each, or a value
-            is NaN, infinite or none that a feature has, as in YouTube-8M's 8-bit codes; the message names array and row.
+        EdgeAfError: an array does not hold floats or has the wrong shape, there are no videos, or the arrays differ in
+            length. Also if a value is NaN, infinite or out of range, such as YouTube-8M's 8-bit codes; names array and row.
     """
     arrays = features._asdict()
     for (name, array), width in zip(arrays.items(), (VISUAL_FEATURES, AUDIO_FEATURES), strict=True):
@@ -193,7 +193,7 @@ def check_features(features: Features, where: str, rows: Sequence[int] | None = 
                 bad = start + int(np.argmin(good))
                 at = f"{where}: array {name!r}, row {bad if rows is None else rows[bad]}"
                 if not np.isfinite(block[bad - start]).all():
-                    raise EdgeAfError(f"{at}: NaN or infinite. Leave that video out, or prepare the data again.")
+                    raise EdgeAfError(f"{at}: NaN or infinite. Leave out that video, or prepare the data again.")
                 worst = block[bad - start][np.abs(block[bad - start]).argmax()]
                 raise EdgeAfError(f"{at}: holds {worst:g}; {NO_FEATURE}.")
             if start == 0 and (block == np.rint(block)).all() and block.max() > 2:

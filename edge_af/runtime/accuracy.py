@@ -1,4 +1,4 @@
-"""The accuracy of a loaded network on a dataset: the one way that `eval` and the bench measure it."""
+"""Accuracy of a loaded network on a dataset, as measured by `eval` and the bench."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def accuracy(
     """Score every video of a dataset and compare with its labels.
 
     Args:
-        scorer: of as many classes as the dataset.
-        path: what it was loaded from, for messages.
-        dataset: its features are known to be numbers, see `check_features`.
-        f1_threshold: chosen on other videos.
-        batch: videos scored at a time, or fewer, see `score_all`.
-        on_scored: told after each part how many videos it held.
+        scorer: the network, with as many classes as the dataset.
+        path: its file or folder, for messages.
+        dataset: the videos; their features must have passed `check_features`.
+        f1_threshold: F1 threshold, chosen on other videos.
+        batch: largest number of videos scored at a time, see `score_all`.
+        on_scored: called after each part with its number of videos.
 
     Raises:
         EdgeAfError: the dataset has no labels, or a score is NaN.
@@ -48,7 +48,7 @@ def score_dataset(
     batch: int = 256,
     on_scored: Callable[[int], None] = lambda videos: None,
 ) -> NDArray[np.float32]:
-    """Scores (videos, classes) of every video of a dataset; arguments and errors as of `accuracy`."""
+    """Compute scores (videos, classes) of every video of a dataset; arguments and errors as for `accuracy`."""
     check_labels(dataset)
     scores = np.empty((dataset.videos, scorer.classes), np.float32)
     step = 4 * batch
@@ -62,7 +62,7 @@ def score_dataset(
 
 
 def check_labels(dataset: Dataset) -> None:
-    """Refuse to measure accuracy on videos without labels: every figure would be 0, as if the network were at fault.
+    """Refuse to measure accuracy on videos without labels, where every figure would be 0.
 
     Raises:
         EdgeAfError: no video of the dataset has a label.
@@ -70,5 +70,5 @@ def check_labels(dataset: Dataset) -> None:
     if len(dataset.label_values) == 0:
         raise EdgeAfError(
             f"{dataset.folder}: none of its {dataset.videos:,} videos has a label, so there is no accuracy to measure.\n"
-            "Use labeled videos, such as YouTube-8M's validation partition: its test partition is published without."
+            "Use labeled videos, such as YouTube-8M's validation partition; its test partition has no labels."
         )

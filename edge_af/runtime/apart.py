@@ -1,7 +1,7 @@
-"""Score with a model file in a process of its own: what no manifest vouches for may crash its runtime, and nothing else.
+"""Score with a model file in a separate process, so that a file without a manifest can only crash its own runtime.
 
-One flipped byte in a TFLite file can make LiteRT read or write anywhere. No check of the file's structure rules that out, so
-such a file is never loaded in the process that the user started. The child gets features and answers with scores:
+One flipped byte in a TFLite file can make LiteRT read or write anywhere. No check of the file's structure prevents that, so
+such a file is never loaded in the user's process. A child process gets features and answers with scores:
 
     to the child:    a JSON line {"videos": n}, then visual and audio as float32
     from the child:  a JSON line {"runtime": …} or {"videos": n} or {"error": …}, then, with "videos", the scores as float32
@@ -34,9 +34,9 @@ from edge_af.subprocesses import die_with_parent, environment
 from edge_af.typed import built
 
 SECONDS = 120.0
-"""Longest silence of the child: a damaged file may also make a runtime run on forever."""
+"""Timeout of each answer: a damaged file may also make a runtime run forever."""
 SLOWEST_READ = 5e6
-"""Bytes a second that a file is read with on the slowest card, for the time that loading may take."""
+"""Bytes per second that the slowest memory card reads, which extends the timeout of loading."""
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class _Refused:
 
 
 class ApartScorer:
-    """A model file, ready to score in a process of its own. See `edge_af.runtime.Scorer`."""
+    """A model file, ready to score in a separate process. See `edge_af.runtime.Scorer`."""
 
     def __init__(self, path: Path, threads: int, packed: Path | None = None) -> None:
         self._path = path
@@ -84,12 +84,12 @@ class ApartScorer:
             self._process.stdin.flush()
         deadline = time.monotonic() + SECONDS
         if self._answer(_Scored, SECONDS).videos != features.videos:
-            raise EdgeAfError(f"{self._path}: answers with other videos than it was given. Export it again.")
+            raise EdgeAfError(f"{self._path}: returns scores of a different number of videos. Export it again.")
         data = self._read(4 * features.videos * self.classes, deadline)
         return np.frombuffer(data, np.float32).reshape(features.videos, self.classes).copy()
 
     def _answer(self, kind: type[T], seconds: float) -> T:
-        """The child's next line, of this kind."""
+        """Return the child's next line, which must be of this kind."""
         deadline = time.monotonic() + seconds
         line = b""
         while not line.endswith(b"\n") and len(line) < 1 << 16:
@@ -102,7 +102,7 @@ class ApartScorer:
             return built(kind, value)
         except ValueError as error:
             raise EdgeAfError(
-                f"{self._path}: {self._step} it garbled its process ({error}). Export it again."
+                f"{self._path}: {self._step} it returned a garbled answer ({error}). Export it again."
             ) from None
 
     def _read(self, count: int, deadline: float) -> bytes:
@@ -112,7 +112,7 @@ class ApartScorer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([stream], [], [], left)[0]:
                 self._end()
-                raise EdgeAfError(f"{self._path}: {self._step} it does not come to an end. Export it again.")
+                raise EdgeAfError(f"{self._path}: {self._step} it timed out. Export it again.")
             part = os.read(stream, min(count - len(found), 1 << 20))
             if not part:
                 raise self._died()
@@ -125,7 +125,7 @@ class ApartScorer:
         how = f"by {named.get(-status, f'signal {-status}')}" if status < 0 else f"with status {status}"
         if status == -signal.SIGKILL:
             return EdgeAfError(
-                f"{self._path}: its process was killed while {self._step} it: out of memory, or by somebody. "
+                f"{self._path}: its process was killed while {self._step} it, by the user or because it ran out of memory. "
                 "Free some memory, or choose a smaller file."
             )
         self._chatter.seek(0)
@@ -143,7 +143,7 @@ def _start(arguments: list[str], chatter: IO[bytes]) -> subprocess.Popen[bytes]:
             command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=chatter, bufsize=0
         )
     except OSError as error:
-        raise EdgeAfError(f"no process can be started to load a file in ({error.strerror}).") from None
+        raise EdgeAfError(f"cannot start a process to load a file in ({error.strerror}).") from None
 
 
 def _stop(process: subprocess.Popen[bytes], chatter: IO[bytes]) -> None:
@@ -156,13 +156,13 @@ def _stop(process: subprocess.Popen[bytes], chatter: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Load the file that the command line names, and score what comes until the input ends."""
+    """Load the file named on the command line and score videos until the input ends."""
     from edge_af.runtime import load
 
     die_with_parent()
-    # Ctrl-C reaches this process too, and its parent ends it.
+    # Ctrl-C also reaches this process; its parent ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What a library prints does not get between the answers.
+    # Keep libraries' output separate from the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     features = sys.stdin.buffer
@@ -184,19 +184,19 @@ def main() -> None:
             scores = np.ascontiguousarray(scorer.score(Features(*arrays)), np.float32)
             if scores.shape != (videos, scorer.classes):
                 raise EdgeAfError(
-                    f"{path}: gives scores of the shape {scores.shape} for {videos} videos. Export it again."
+                    f"{path}: returns scores of the shape {scores.shape} for {videos} videos. Export it again."
                 )
             tell(videos=videos)
             answers.write(scores.data)
             answers.flush()
     except EdgeAfError as error:
         tell(error=str(error), missing=isinstance(error, MissingRuntime))
-    except Exception as error:  # A damaged file makes a runtime's Python half raise anything.
+    except Exception as error:  # With a damaged file, a runtime's Python code can raise any exception.
         reason = " ".join(str(error).split())[:200]
         tell(error=f"{sys.argv[1]}: cannot be run ({type(error).__name__}: {reason}). Export it again.")
     with contextlib.suppress(BrokenPipeError):
         answers.flush()
-    # No destructor of a runtime that a damaged file has confused gets to run.
+    # Skip the destructors of a runtime that a damaged file may have corrupted.
     os._exit(0)
 
 

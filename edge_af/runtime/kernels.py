@@ -1,4 +1,4 @@
-"""Names of the kernels that a runtime picks for a file on this processor."""
+"""Names of the kernels that a runtime uses for a file on a processor."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ def kernels(
     features: Iterable[str] | None,
     unsigned_weights: bool = False,
 ) -> str | None:
-    """Name the kernels that a runtime uses, for the reader of a table: types of activations and weights, then the
-    instructions.
+    """Name the kernels that a runtime uses, for tables: types of activations and weights, then the instructions.
 
     Args:
         runtime: `onnxruntime` or `litert`.
-        precision: of the weights, as a manifest has it.
-        integer: whether the file's layers are multiplied in integers.
-        features: the processor's instruction sets, as Linux names them.
-        unsigned_weights: whether ONNX Runtime was told to make INT8 weights unsigned.
+        precision: precision of the weights, as in a manifest.
+        integer: True if the file's layers are multiplied in integers.
+        features: instruction sets of the processor, by Linux's names.
+        unsigned_weights: True if ONNX Runtime makes INT8 weights unsigned.
 
     Returns:
-        such as `U8S8 AVX-512 VNNI`; None where the instruction sets are not known.
+        for example `U8S8 AVX-512 VNNI`; None if the instruction sets are unknown.
     """
     known = set(features or ())
     instructions = integer_instructions(known)
@@ -51,7 +50,7 @@ def kernels(
 
 
 def integer_instructions(features: Iterable[str] | None) -> str | None:
-    """The best of a processor's instructions for integer products, as in `AVX-512 VNNI`; None where they are not known."""
+    """Name a processor's best instructions for integer products, such as `AVX-512 VNNI`; None if they are unknown."""
     known = set(features or ())
     if "asimd" in known:
         return _first(_ARM, known, "NEON")

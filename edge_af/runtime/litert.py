@@ -1,4 +1,4 @@
-"""TFLite files in LiteRT (or tflite-runtime, where only that is installed), on the CPU with XNNPACK."""
+"""TFLite files in LiteRT (or tflite-runtime if only that is installed), on the CPU with XNNPACK."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_af.runtime.probe import OUTPUT, check_names
 
 
 def interpreter_class() -> Any:
-    """LiteRT's `Interpreter`, or that of its predecessor.
+    """Return LiteRT's `Interpreter`, or its predecessor's.
 
     Raises:
         MissingRuntime: neither package can be imported.
@@ -37,10 +37,10 @@ def interpreter_class() -> Any:
 
 
 def _check_numpy() -> None:
-    """Say what tflite-runtime would say in forty lines: its last release, 2.14, was built for numpy 1.
+    """Explain an import failure of tflite-runtime in one line: its last release, 2.14, was built for numpy 1.
 
     Raises:
-        MissingRuntime: it is installed beside a newer numpy.
+        MissingRuntime: it is installed with a newer numpy.
     """
     try:
         version = metadata.version("tflite-runtime")
@@ -65,7 +65,7 @@ class LiteRtScorer:
         self._path = path
         try:
             with without_chatter("INFO: "):
-                # Loading by path maps the file, so that its weights are shared and not copied.
+                # Loading by path memory-maps the file, so its weights are shared, not copied.
                 self._interpreter = interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -74,7 +74,7 @@ class LiteRtScorer:
             iter(self._interpreter.get_signature_list().values()), {"inputs": [], "outputs": []}
         )
         check_names(path, names["inputs"], names["outputs"])
-        # A signature runner finds its tensors by name at each call; by index an inference is two calls less.
+        # A signature runner looks up its tensors by name on each call; with indexes, an inference saves two calls.
         runner = self._interpreter.get_signature_runner()
         self._inputs = runner.get_input_details()
         self._output = output = runner.get_output_details()[OUTPUT]
@@ -97,10 +97,10 @@ class LiteRtScorer:
 
 
 def tensor_details(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return LiteRT's facts about a file's inputs, by name, and about its output `scores`: `name`, `dtype`, `quantization`.
+    """Return LiteRT's details (`name`, `dtype`, `quantization`) of a file's inputs, by name, and of its output `scores`.
 
     Raises:
-        EdgeAfError: it cannot be loaded, or has other inputs and outputs.
+        EdgeAfError: it cannot be loaded, or its inputs and outputs differ from edge-af's.
     """
     try:
         runner = interpreter_class()(model_path=str(path)).get_signature_runner()
@@ -112,7 +112,7 @@ def tensor_details(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any
 
 
 def held_features(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[Any]:
-    """Features as a file's input takes them: float32, or INT8 on the input's scale."""
+    """Convert features to a file's input type: float32, or INT8 with the input's scale."""
     if input["dtype"] != np.int8:
         return array
     scale, zero_point = input["quantization"]
@@ -120,7 +120,7 @@ def held_features(array: NDArray[np.float32], input: dict[str, Any]) -> NDArray[
 
 
 def float_scores(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.float32]:
-    """The float32 scores that a file's output stands for: itself, or INT8 on the output's scale."""
+    """Convert a file's output to float32 scores, from float32 or from INT8 with the output's scale."""
     if output["dtype"] != np.int8:
         return array
     scale, zero_point = output["quantization"]
@@ -128,7 +128,7 @@ def float_scores(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.floa
 
 
 PACKED = "weights.xnnpack"
-"""In the folder of packed weights: XNNPACK's own cache file."""
+"""XNNPACK's own cache file in the folder of packed weights."""
 
 
 def maps_weights() -> bool:
@@ -141,7 +141,7 @@ def maps_weights() -> bool:
 
 
 class MappedLiteRtScorer:
-    """A TFLite file whose packed weights are mapped from a file beside it. See `edge_af.runtime.load`."""
+    """A TFLite file with packed weights that are memory-mapped from another file. See `edge_af.runtime.load`."""
 
     runtime = "litert"
     max_batch: int | None = None
@@ -165,7 +165,7 @@ class MappedLiteRtScorer:
             self._key, names = next(iter(self._model.get_signature_list().items()))
             check_names(path, names["inputs"], names["outputs"])
             self._names = names["inputs"]
-            # The compiled model does not tell its tensors' scales, which files with integer inputs and outputs need.
+            # The compiled model lacks its tensors' scales, which files with integer inputs and outputs need.
             interpreter = interpreter_class()(model_path=str(path))
             details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
             inputs, outputs = (

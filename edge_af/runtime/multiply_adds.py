@@ -1,7 +1,7 @@
 """Multiply-accumulates (MACs) of a model file.
 
-The shapes in a TFLite file are enough to count them. An ONNX file's depend on shapes that only its runtime knows, so a process
-of its own profiles one inference: `python -m edge_af.runtime.multiply_adds FILE.onnx` prints the count.
+For a TFLite file they follow from the shapes in it. For an ONNX file they depend on shapes that only its runtime knows, so a
+separate process profiles one inference: `python -m edge_af.runtime.multiply_adds FILE.onnx` prints the count.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def multiply_adds(path: Path, timeout_seconds: float = 600.0) -> int | None:
 
     Args:
         path: an ONNX or TFLite file.
-        timeout_seconds: for the process that profiles an ONNX file.
+        timeout_seconds: timeout of the process that profiles an ONNX file.
 
     Returns:
-        the count; None where ONNX Runtime does not tell the shapes.
+        the count; None if an ONNX file cannot be profiled.
 
     Raises:
         EdgeAfError: a TFLite file is damaged.

@@ -30,14 +30,14 @@ _BUILTIN = {
     76: "RSQRT", 83: "PACK", 88: "UNPACK", 92: "SQUARE", 99: "SQUARED_DIFFERENCE", 102: "SPLIT_V", 114: "QUANTIZE",
     117: "HARD_SWISH", 126: "BATCH_MATMUL", 130: "BROADCAST_TO", 150: "GELU",
 }  # fmt: skip
-"""TFLite's operators by their number in LiteRT's schema, as far as networks like these use them."""
+"""TFLite operators by number in LiteRT's schema, limited to those common in such networks."""
 
 
 def operator_counts(path: Path) -> dict[str, int]:
     """Count the operators of each type in an ONNX or TFLite file, most frequent first.
 
     Raises:
-        EdgeAfError: it is not a model, or cut short.
+        EdgeAfError: the file is not a model or is cut short.
     """
     counts = Counter(_onnx_operators(path) if path.suffix == ".onnx" else (op for op, _, _ in tflite_operators(path)))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -60,7 +60,7 @@ Shapes = list[list[int]]
 
 
 def tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
-    """Type, shapes of the inputs and shapes of the outputs of each operator; an input that is left out has none."""
+    """Return type, input shapes and output shapes of each operator, without omitted inputs."""
     found = []
     with _explained(path), _mapped(path) as data:
         model = root(data)
@@ -77,7 +77,7 @@ def tflite_operators(path: Path) -> list[tuple[str, Shapes, Shapes]]:
 
 
 def _code(table: Table) -> str:
-    # Files from before the 128th operator have the one-byte field alone.
+    # Files written before the 128th operator have only the one-byte field.
     code = max(number(table, _CODE_OLD, UINT8), number(table, _CODE, UINT32))
     name = _BUILTIN.get(code, f"operator {code}")
     return f"{name} {string(table, _CODE_CUSTOM)}" if name == "CUSTOM" else name
@@ -90,7 +90,7 @@ def _mapped(path: Path) -> mmap.mmap:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into our error."""
+    """Convert exceptions from a damaged file to `EdgeAfError`."""
     try:
         yield
     except DAMAGE as error:

@@ -2,8 +2,9 @@
 
 On x86-64 without VNNI, ONNX Runtime multiplies unsigned activations by signed weights (U8S8) with an instruction that
 adds pairs of products in 16 bits and saturates. Weights within ±`PAIR_LIMIT` cannot saturate, and edge-af writes no others
-for x86-64. For larger weights ONNX Runtime offers `session.x64quantprecision`, which makes the weights unsigned too (U8U8):
-exact, but slower. `session_options` sets it if the file has such weights and a test product saturates on this processor.
+for x86-64. For larger weights, ONNX Runtime has the setting `session.x64quantprecision`, which also makes the weights
+unsigned (U8U8): exact, but slower. `session_options` sets it if the file has such weights and a test product saturates on
+this processor.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from edge_af.runtime.probe import OUTPUT, check_names, has_operator, may_hold_we
 
 
 def onnxruntime_module() -> Any:
-    """The package `onnxruntime`, imported with its telemetry off.
+    """Import the package `onnxruntime` with its telemetry off.
 
     Raises:
         MissingRuntime: it cannot be imported.
     """
-    # The Linux wheels of 1.31 collect telemetry unless told not to, before the import.
+    # The Linux wheels of 1.31 collect telemetry unless it is disabled before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -44,15 +45,15 @@ def onnxruntime_module() -> Any:
 PAIR_LIMIT = (2**15 - 1) // (2 * 255)
 """Largest INT8 weight for which the sum of two products with unsigned bytes fits into 16 bits: 64."""
 EXACT = "session.x64quantprecision"
-"""The setting by which ONNX Runtime multiplies INT8 exactly on every x86-64 processor."""
+"""Setting that makes ONNX Runtime multiply INT8 exactly on every x86-64 processor."""
 
 
 def session_options(path: Path, threads: int | None = None) -> Any:
-    """Options of an ONNX Runtime session: quiet, and exact in integer products on every processor.
+    """Create session options that log only errors and make integer products exact on every processor.
 
     Args:
         path: the ONNX file.
-        threads: of the session's own pool; as many as it likes when None.
+        threads: threads of the session's own pool; ONNX Runtime's default when None.
     """
     options = quiet_options()
     if threads is not None:
@@ -64,33 +65,33 @@ def session_options(path: Path, threads: int | None = None) -> Any:
 
 
 def unsigned_weights(path: Path) -> bool:
-    """Return True if this processor multiplies the ONNX file's INT8 weights exactly only once they are unsigned."""
+    """Return True if the file's INT8 weights must be made unsigned for exact products on this processor."""
     return u8s8_saturates() and may_hold_weights_beyond(path, PAIR_LIMIT)
 
 
 @cache
 def u8s8_saturates() -> bool:
-    """Return True if ONNX Runtime's U8S8 products are wrong on this processor: tried, since no list of instructions tells."""
+    """Return True if ONNX Runtime's U8S8 products saturate on this processor. The instruction sets do not tell, so test it."""
     model = package_data("runtime", "saturation.onnx").read_bytes()
     options = quiet_options()
     options.intra_op_num_threads = 1
     session = onnxruntime_module().InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    # 64 products of 255 and 127 a sum; two of them already pass 16 bits.
+    # Each sum has 64 products of 255 and 127, two of which already exceed 16 bits.
     (sums,) = session.run(None, {"activations": np.full((1, 64), 255, np.uint8)})
     return bool((sums != 64 * 255 * 127).any())
 
 
 def quiet_options() -> Any:
-    """Session options that log errors only. For float graphs; `session_options` is for files."""
+    """Create session options that log only errors. For float graphs; `session_options` is for files."""
     options = onnxruntime_module().SessionOptions()
     options.log_severity_level = 3
     return options
 
 
 PACKED = "packed.onnx"
-"""In the folder of packed weights: the graph as onnxruntime optimized it, its weights in a file beside it."""
+"""The graph optimized by onnxruntime in the folder of packed weights; its weights are in another file there."""
 SAME_SCORES = 1e-5
-"""Largest difference of scores from packed weights to the file's: another order of the same sums."""
+"""Largest allowed difference of scores with packed weights, caused by another order of the sums."""
 
 
 class OnnxScorer:
@@ -106,13 +107,13 @@ class OnnxScorer:
             if packed is not None:
                 if not (packed / PACKED).exists():
                     _pack(onnxruntime, path, packed)
-                # The arena takes memory in ever larger pieces, for a few tensors of a few kilobytes.
+                # The arena allocates ever larger blocks for a few tensors of a few kilobytes.
                 options.enable_cpu_mem_arena = False
             file = path if packed is None else packed / PACKED
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except EdgeAfError:
             raise
-        except Exception as error:  # onnxruntime has no common base for what a damaged file raises
+        except Exception as error:  # onnxruntime's exceptions for damaged files have no common base class
             raise EdgeAfError(f"{path}: onnxruntime cannot load this file: {_first_line(error)}") from None
         outputs = {value.name: value.shape for value in self._session.get_outputs()}
         check_names(path, [value.name for value in self._session.get_inputs()], list(outputs))
@@ -120,7 +121,7 @@ class OnnxScorer:
         if len(shape) != 2 or not isinstance(shape[1], int):
             raise EdgeAfError(f"{path}: output {OUTPUT} has the shape {shape}; expected (videos, number of classes).")
         self.classes = shape[1]
-        # It takes one range for the whole batch, so that a video's scores would depend on those it is scored with.
+        # It uses one range for the whole batch, so a video's scores would depend on the other videos.
         self.max_batch = 1 if has_operator(path, "DynamicQuantizeLinear") else None
 
     def score(self, features: Features) -> NDArray[np.float32]:
@@ -134,10 +135,10 @@ class OnnxScorer:
 
 
 def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
-    """Write the optimized graph to `folder`, its weights beside it both as they were and as the kernels want them.
+    """Write the optimized graph to `folder`, with its weights both unpacked and in the kernels' layout.
 
     Raises:
-        EdgeAfError: scores from the packed weights are not those of the file.
+        EdgeAfError: scores with the packed weights differ from those of the file.
     """
     options = session_options(path)
     with staged_folder(folder, (PACKED, f"{PACKED}.data")) as stage:
@@ -161,7 +162,7 @@ def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
             one, two = (each.run([OUTPUT], features.take(slice(videos))._asdict())[0] for each in (session, packed))
             if not np.allclose(one, two, rtol=0, atol=SAME_SCORES):
                 raise EdgeAfError(
-                    f"{path}: this onnxruntime scores differently from packed weights; load it without them."
+                    f"{path}: this onnxruntime scores differently with packed weights; load it without them."
                 )
 
 

@@ -1,9 +1,9 @@
-"""Rewrites the packed weights that onnxruntime wrote, so that each piece starts where its kernels need it.
+"""Rewrite packed weights from onnxruntime so that each buffer has the alignment that the kernels need.
 
-onnxruntime 1.31 starts tensors of over a megabyte at a page and puts all else right behind what came before. Its kernels
-take packed weights for aligned to a cache line: from elsewhere they read a vector with an aligned load (SIGSEGV), or
-compute the place of the scales from the address and find other bytes there (wrong scores, no word). Widths that are no
-multiple of 64, such as the attention's 244 and a head of 3,862 classes, come to that.
+onnxruntime 1.31 aligns tensors of over a megabyte to pages and writes all others without alignment. Its kernels assume that
+packed weights are aligned to a cache line. With unaligned weights, they read a vector with an aligned load (SIGSEGV), or
+compute a wrong address for the scales and silently return wrong scores. This happens for widths that are not a multiple
+of 64, such as the attention's 244 and a head of 3,862 classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_af.protobuf import field, whole_fields
 
 LINE, PAGE = 64, 4096
 LARGE = 1 << 20
-"""From so many bytes on a tensor starts at a page."""
+"""Smallest size of a tensor that is aligned to a page, in bytes."""
 # Field numbers in onnx.proto: ModelProto, GraphProto, TensorProto, StringStringEntryProto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_EXTERNAL, _ENTRY_KEY, _ENTRY_VALUE = 7, 5, 13, 1, 2
 _PREPACKED = "prepacked_"
@@ -24,11 +24,11 @@ _CHUNK = 1 << 24
 
 
 def align_packed(model: Path, data: Path) -> None:
-    """Rewrite an optimized ONNX file and the file of its weights with every tensor and packed weight aligned.
+    """Rewrite an optimized ONNX file and its file of weights with every tensor and packed buffer aligned.
 
     Args:
-        model: the ONNX file; all its initializers outside it lie in `data`.
-        data: the file of weights. Both are replaced.
+        model: the ONNX file; all its external initializers are in `data`.
+        data: the file of weights. Both files are replaced.
     """
     aligned = data.with_name(f"{data.name}.aligned")
     with data.open("rb") as source, aligned.open("wb") as target:
@@ -43,7 +43,7 @@ def align_packed(model: Path, data: Path) -> None:
 
 
 def _mover(source: IO[bytes], target: IO[bytes]) -> Callable[[int, int, int], int]:
-    """A function that copies `length` bytes at `offset` to the next place of an alignment, and returns where that is."""
+    """Return a function that copies `length` bytes at `offset` to the next aligned position, and returns that position."""
 
     def move(offset: int, length: int, alignment: int) -> int:
         place = -(-target.tell() // alignment) * alignment
@@ -62,7 +62,7 @@ def _mover(source: IO[bytes], target: IO[bytes]) -> Callable[[int, int, int], in
 
 
 def _moved_tensor(tensor: bytes, move: Callable[[int, int, int], int]) -> bytes:
-    """A TensorProto whose data, if it lies outside, was moved, with what kernels packed of it."""
+    """Return a TensorProto after moving its external data, if any, and its packed buffers."""
     entries: dict[str, str] = {}
     for number, _, inner in _fields(tensor):
         if number == _TENSOR_EXTERNAL:
@@ -74,7 +74,7 @@ def _moved_tensor(tensor: bytes, move: Callable[[int, int, int], int]) -> bytes:
     entries["offset"] = str(move(int(entries["offset"]), length, PAGE if length >= LARGE else LINE))
     for key in entries:
         if key.startswith(_PREPACKED):
-            # The kernel's key, then offset;length;checksum of each of its buffers, all parted by bars.
+            # The kernel's key, then offset;length;checksum of each of its buffers, separated by vertical bars.
             name, *buffers = entries[key].split("|")
             for at, buffer in enumerate(buffers):
                 start, size, rest = buffer.split(";", 2)
@@ -88,13 +88,13 @@ def _moved_tensor(tensor: bytes, move: Callable[[int, int, int], int]) -> bytes:
 
 
 def _changed(message: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
-    """A message in which every field of that number holds what `change` makes of it."""
+    """Return a message with `change` applied to every field of this number."""
     return b"".join(
         field(number, change(inner)) if found == number else whole for found, whole, inner in _fields(message)
     )
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, all bytes, and content of each protobuf field; the content of one that is a number alone is empty."""
+    """Yield number, all bytes and content of each protobuf field; numeric fields have empty content."""
     for number, content, whole in whole_fields(message, 0, len(message)):
         yield number, message[slice(*whole)], b"" if isinstance(content, int) else message[slice(*content)]

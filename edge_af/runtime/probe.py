@@ -1,7 +1,7 @@
-"""Probe of a model file without its runtime: is it a model at all, and are its inputs and outputs ours?
+"""Checks of a model file without its runtime: the file format, and the names of inputs and outputs.
 
-These functions walk the containers only: protobuf fields of an ONNX file, tables of a FlatBuffer. They take milliseconds on
-a file of a gigabyte and need neither onnx nor a runtime. `may_hold_weights_beyond` alone reads the weights.
+These functions read only the containers: protobuf fields of an ONNX file, tables of a FlatBuffer. They take milliseconds on
+a file of a gigabyte and need neither onnx nor a runtime. Only `may_hold_weights_beyond` reads the weights.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
 
 
 def check_model_file(path: Path) -> None:
-    """Refuse a file that is not a model, is cut short, or has other inputs and outputs than edge-af's networks.
+    """Refuse a file that is not a model, is cut short, or does not have the inputs and outputs of edge-af's networks.
 
     Raises:
-        EdgeAfError: naming the file and what is wrong with it.
+        EdgeAfError: the file is refused; says why.
     """
     kind, reader = {".onnx": ("an ONNX", _onnx_names), ".tflite": ("a TFLite", _tflite_names)}[path.suffix]
     try:
@@ -62,13 +62,13 @@ def check_model_file(path: Path) -> None:
     check_names(path, inputs, outputs)
     if outside:
         raise EdgeAfError(
-            f"{path}: keeps weights in other files, whose bytes no manifest vouches for. Save it with all of them inside "
+            f"{path}: keeps weights in other files, which no manifest verifies. Save it with all weights inside "
             "(onnx.save_model without save_as_external_data), or export it with edge-af."
         )
 
 
 def has_operator(path: Path, op: str) -> bool:
-    """Return True if the graph of an ONNX file, one that its runtime has loaded, holds an operator such as `Gemm`."""
+    """Return True if the graph of an ONNX file, which must be valid, contains an operator such as `Gemm`."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return any(
             inner == _NODE_OP and not isinstance(name, int) and data[slice(*name)] == op.encode()
@@ -79,9 +79,9 @@ def has_operator(path: Path, op: str) -> bool:
 
 
 def may_hold_weights_beyond(path: Path, limit: int) -> bool:
-    """Return False if every INT8 constant of an ONNX file lies within ±limit.
+    """Return False if every INT8 constant of an ONNX file is within ±limit.
 
-    True also stands for constants that this function cannot read: in other files, in Constant nodes, not as raw bytes.
+    Return True if this function cannot read all constants: in other files, in Constant nodes, or not stored as raw bytes.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -100,7 +100,7 @@ def _passes(file: BinaryIO, data: mmap.mmap, tensor: tuple[int, int], limit: int
     raw = found.get(_TENSOR_RAW)
     if raw is None or isinstance(raw, int):
         return True
-    # Read, not mapped: mapped weights would count as memory that loading takes.
+    # Read without mapping: mapped weights would count in the memory measured for loading.
     for start in range(*raw, CHUNK):
         file.seek(start)
         integers = np.frombuffer(file.read(min(CHUNK, raw[1] - start)), np.int8)
@@ -110,9 +110,7 @@ def _passes(file: BinaryIO, data: mmap.mmap, tensor: tuple[int, int], limit: int
 
 
 def weight_bytes(path: Path) -> int | None:
-    """Bytes of the constants in a model file, or beside it where an ONNX file points there; None where the file is of a form
-    that this does not understand.
-    """
+    """Return the bytes of the constants of a model file, including external data of an ONNX file; None if unreadable."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _onnx_weights(data) if path.suffix == ".onnx" else _tflite_weights(data)
@@ -137,7 +135,7 @@ def _onnx_weights(data: mmap.mmap) -> int:
 
 
 def _has_external(data: mmap.mmap) -> bool:
-    """Return True if an initializer's values lie in another file."""
+    """Return True if an initializer's values are in another file."""
     for number, tensor in fields(data, *onnx_graph(data)):
         if number == _GRAPH_INITIALIZER and not isinstance(tensor, int):
             for field, value in fields(data, *tensor):
@@ -151,14 +149,14 @@ def _tflite_weights(data: mmap.mmap) -> int:
 
 
 def onnx_graph(data: mmap.mmap) -> tuple[int, int]:
-    """Return where the graph of an ONNX file begins and ends.
+    """Return start and end of the graph in an ONNX file.
 
     Raises:
-        ValueError: it holds none, or is not protobuf.
+        ValueError: there is no graph, or the file is not protobuf.
     """
     graphs = [value for number, value in fields(data, 0, len(data)) if number == _MODEL_GRAPH]
     if len(graphs) != 1 or isinstance(graphs[0], int):
-        raise ValueError("it holds no graph")
+        raise ValueError("it has no graph")
     return graphs[0]
 
 
@@ -174,7 +172,7 @@ def _onnx_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
 
 def _tflite_names(data: mmap.mmap) -> tuple[list[str], list[str]]:
     if data[4:8] != b"TFL3":
-        raise ValueError("it does not carry the TFL3 mark")
+        raise ValueError("it lacks the TFL3 identifier")
     signatures = tables(root(data), _MODEL_SIGNATURES)
     if not signatures:
         raise ValueError("it has no signature")

@@ -1,4 +1,4 @@
-"""Run folders in PyTorch: the float network as it was trained."""
+"""Run folders in PyTorch: the trained float network."""
 
 from __future__ import annotations
 

@@ -12,19 +12,19 @@ BACKENDS = {
     "adb": "edge_af.targets.adb_backend",
     "emulated": "edge_af.emulation.backend",
 }
-"""The module of each kind of target, by what its address begins with. It has a function `open_backend`, as below."""
+"""Module of each kind of target, by the scheme of its address. Each has a function `open_backend` like the one below."""
 
 FORMS = "ssh://[user@]host[:port], adb[:SERIAL] or emulated:BOARD[:MEMORY]"
 
 
 def open_backend(address: str, options: TargetOptions) -> Backend:
-    """Make the backend of a target's address; nothing is connected yet.
+    """Create the backend for a target's address, without connecting.
 
     Raises:
         EdgeAfError: the address is malformed, or an option does not apply to this kind of target.
     """
     module = BACKENDS.get(address.partition(":")[0])
     if module is None:
-        raise EdgeAfError(f"--target {address!r}: a target is {FORMS}.")
+        raise EdgeAfError(f"--target {address!r}: expected {FORMS}.")
     backend: Backend = importlib.import_module(module).open_backend(address, options)
     return backend

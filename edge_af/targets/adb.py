@@ -1,7 +1,7 @@
-"""The `adb` binary and one phone at the other end of it.
+"""The `adb` binary and the phone it is connected to.
 
-`adb shell` hands what it is given to the phone's shell as one text. So each script here is one fixed text, and the words that
-it works on follow it, each quoted, as its positional parameters.
+`adb shell` passes its arguments to the phone's shell as one string. So each script here is a constant string, and its
+arguments follow it, each quoted, as positional parameters.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import locked, sha256_file
 
 FOLDER = "/data/local/tmp/edge-af"
-"""On the phone: the one place where its shell may both write and run programs."""
+"""Folder on the phone, in the only place where its shell may both write and run programs."""
 KEEP_DAYS = 30
 SETTLE_SECONDS = 5.0
-"""A phone that was just plugged in says `offline` or `authorizing` for a moment, and a server just started sees none."""
+"""Time for a phone to be ready after plugging in, when it reports `offline` or `authorizing`, or the adb server started."""
 SHORT_SECONDS = 60.0
-"""For what takes the phone no time."""
+"""Timeout for quick commands."""
 LONG_SECONDS = 1800.0
-"""For copying and hashing files."""
+"""Timeout for copying and hashing files."""
 
 _ENDED = "edge-af-ended"
 _STATES = {
-    "unauthorized": "it has not allowed this computer. Unlock it and confirm `Allow USB debugging`; where it does not ask,\n"
-    "take back the authorizations in its developer options, and plug it in again",
+    "unauthorized": "it has not allowed this computer. Unlock it and confirm `Allow USB debugging`; if it does not ask,\n"
+    "revoke the USB debugging authorizations in its developer options, and plug it in again",
     "authorizing": "it is asking whether to allow this computer. Unlock it and confirm `Allow USB debugging`",
-    "offline": "adb sees it, and it does not answer (offline). Plug it in again, or: adb reconnect offline",
+    "offline": "adb sees it, but it does not answer (offline). Plug it in again, or: adb reconnect offline",
     "no permissions": "this account may not use its USB port. On Debian: apt install android-sdk-platform-tools-common,\n"
     "and log in again with the group plugdev; then plug it in again",
-    "bootloader": "it is in its boot loader. Start Android: fastboot reboot",
-    "recovery": "it is in its recovery system. Start Android: adb reboot",
-    "sideload": "it is in its recovery system. Start Android: adb reboot",
+    "bootloader": "it is in its bootloader. Start Android: fastboot reboot",
+    "recovery": "it is in recovery mode. Start Android: adb reboot",
+    "sideload": "it is in recovery mode. Start Android: adb reboot",
 }
 _NONE = (
     "adb sees no phone. In the phone's settings, tap its build number seven times, switch on USB debugging in the\n"
     "developer options, plug it in, and confirm `Allow USB debugging`; `adb devices` then lists it."
 )
 
-# The last words of a measurement that was cut off may still run: only what was started here is ended.
+# The program of an interrupted measurement may still run. End it only if it was started by edge-af.
 _STOP = (
     f"p=$(cat {FOLDER}/run.pid 2>/dev/null) && grep -qF {FOLDER}/files/ /proc/$p/cmdline 2>/dev/null && kill -9 $p; "
     f"rm -f {FOLDER}/run.pid"
@@ -67,8 +67,8 @@ _TAKE = (
 
 
 FORM = "adb[:SERIAL]"
-# As `adb devices` prints it: letters and digits over USB, an address and a port or a service's name over the network. Over
-# Wi-Fi it may hold a space: `adb-13e7-Up (2)._adb-tls-connect._tcp`.
+# As `adb devices` prints it: letters and digits over USB, address and port or a service name over the network. Over Wi-Fi it
+# may contain a space: `adb-13e7-Up (2)._adb-tls-connect._tcp`.
 _SERIAL = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]() -]*(?<! )")
 
 
@@ -77,7 +77,7 @@ class AdbTarget:
     """An Android phone."""
 
     serial: str | None = None
-    """As `adb devices` prints it; None for the only one there is."""
+    """Serial number as printed by `adb devices`; None for the only phone."""
 
     @property
     def label(self) -> str:
@@ -86,7 +86,7 @@ class AdbTarget:
 
 
 def parse_adb(text: str) -> AdbTarget:
-    """Read an address `adb[:SERIAL]`.
+    """Parse an address `adb[:SERIAL]`.
 
     Raises:
         EdgeAfError: it has another form.
@@ -96,18 +96,18 @@ def parse_adb(text: str) -> AdbTarget:
     serial = text.removeprefix("adb:")
     if not text.startswith("adb:") or not _SERIAL.fullmatch(serial):
         raise EdgeAfError(
-            f"--target {text!r}: {serial!r} is not a serial number as `adb devices` prints it; this target is {FORM}."
+            f"--target {text!r}: {serial!r} is not a serial number as printed by `adb devices`; expected {FORM}."
         )
     return AdbTarget(serial)
 
 
 class Gone(EdgeAfError):
-    """The phone does not answer any more."""
+    """The phone no longer responds."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """End of a script on the phone, and its output. `status` is None when it was stopped for taking too long."""
+    """Exit code and output of a script on the phone. `status` is None if it timed out and was stopped."""
 
     status: int | None
     out: str
@@ -116,7 +116,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class File:
-    """A file to be on the phone, known by its hash."""
+    """A file for the phone, identified by its hash."""
 
     path: Path
     sha256: str
@@ -129,10 +129,10 @@ class File:
 
 
 def find_phone(target: AdbTarget) -> Phone:
-    """The phone that `target` names.
+    """Find the phone of a target.
 
     Raises:
-        EdgeAfError: there is no adb, no such phone, more than one where none is named, or it cannot be used; says what to do.
+        EdgeAfError: there is no adb or no such phone, several phones but no serial number, or the phone cannot be used.
     """
     adb = shutil.which("adb")
     if adb is None:
@@ -140,7 +140,7 @@ def find_phone(target: AdbTarget) -> Phone:
             "--target adb needs the program `adb`, which is not installed here (Debian: apt install adb; elsewhere:\n"
             "Android's SDK Platform Tools)."
         )
-    # What adb itself goes by when it is not told.
+    # adb's own default.
     serial = target.serial or os.environ.get("ANDROID_SERIAL") or None
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
@@ -166,17 +166,17 @@ def find_phone(target: AdbTarget) -> Phone:
 
 
 def _devices(adb: str) -> dict[str, str]:
-    """The state of each phone that adb sees, by serial number."""
+    """Return the state of each phone that adb sees, by serial number."""
     done = _call([adb, "devices"], SHORT_SECONDS)
     if done is None or done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] if done is not None else ["it does not end"]
+        said = done.stderr.strip().splitlines()[-1:] if done is not None else ["it timed out"]
         raise EdgeAfError(f"`adb devices` fails: {(said or ['no message'])[0]}")
     rows = [line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line]
     return {row[0].strip(): row[1].strip() for row in rows}
 
 
 def _call(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
-    """Run `adb`; None if it did not end in time. Ctrl-C does not reach it, nor the server that it may start."""
+    """Run `adb`; None if it timed out. Ctrl-C does not reach it or the server that it may start."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -200,7 +200,7 @@ def _call(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess
 
 
 class Phone:
-    """A phone that answers."""
+    """A connected phone."""
 
     def __init__(self, adb: str, serial: str) -> None:
         self._adb, self.serial = adb, serial
@@ -211,12 +211,12 @@ class Phone:
         return AdbTarget(self.serial).label
 
     def shell(self, script: str, *words: str, seconds: float = SHORT_SECONDS) -> Ended:
-        """Run a script in the phone's shell; `words` are its positional parameters, whatever they hold.
+        """Run a script in the phone's shell, with `words` as positional parameters, which may contain any characters.
 
         Raises:
-            Gone: the phone went away meanwhile.
+            Gone: the phone no longer responds.
         """
-        # In a shell of its own, whose last word is told apart from the connection's end. Old phones tell no status.
+        # A marker line with the exit code shows that the script ended rather than the connection. Old phones return no status.
         line = f"{shlex.join(['sh', '-c', script, 'sh', *words])}; s=$?; echo; echo {_ENDED} $s"
         done = _call([self._adb, "-s", self.serial, "shell", "-T", line], seconds)
         if done is None:
@@ -229,10 +229,10 @@ class Phone:
         return Ended(int(status), out, done.stderr)
 
     def run(self, command: Sequence[str], seconds: float) -> Ended:
-        """Run a program on the phone. It has ended when this returns or raises, unless the phone is gone.
+        """Run a program on the phone. It has ended when this returns or raises, unless the phone no longer responds.
 
         Raises:
-            Gone: the phone went away meanwhile.
+            Gone: the phone no longer responds.
         """
         try:
             ended = self.shell(_RUN, *command, seconds=seconds)
@@ -245,15 +245,15 @@ class Phone:
         return ended
 
     def stop(self) -> None:
-        """End what `run` left behind: of an earlier bench too, whose connection broke."""
+        """End a program left by `run`, possibly from an earlier bench with a broken connection."""
         self.shell(_STOP)
 
     def lacking(self, files: Sequence[File]) -> list[File]:
-        """List the files that the phone does not hold, each once. Files there are read again: storage loses bits.
+        """List the files that the phone lacks, each once. Existing files are hashed again: storage loses bits.
 
         Raises:
-            Gone: the phone went away meanwhile.
-            EdgeAfError: it has no room for them.
+            Gone: the phone no longer responds.
+            EdgeAfError: they do not fit into its storage.
         """
         held = self.shell(_HELD, *(file.sha256 for file in files), seconds=LONG_SECONDS)
         said, _, room = held.out.partition("room\n")
@@ -267,17 +267,17 @@ class Phone:
         return lacking
 
     def push(self, file: File) -> None:
-        """Copy a file. It is whole and where it belongs when this returns; else nothing is left of it.
+        """Copy a file to the phone and verify it; on an error, nothing is left of it.
 
         Raises:
-            Gone: the phone went away meanwhile.
-            EdgeAfError: it has no room, or the file does not arrive.
+            Gone: the phone no longer responds.
+            EdgeAfError: its storage is full, or the file does not arrive intact.
         """
         part = f"{file.place}.part"
         done = _call([self._adb, "-s", self.serial, "push", str(file.path), part], LONG_SECONDS)
         if done is None or done.returncode:
             self._check_there()
-            text = f"{done.stdout}\n{done.stderr}" if done is not None else "it does not end"
+            text = f"{done.stdout}\n{done.stderr}" if done is not None else "it timed out"
             self.shell('rm -f "$1"', part)
             if "No space left" in text:
                 raise self._full(file.size, None)
@@ -287,11 +287,11 @@ class Phone:
             raise EdgeAfError(f"{self.label}: {file.path.name} arrived damaged: {_last(took)}")
 
     def pull(self, place: str, path: Path) -> None:
-        """Copy a file from the phone to `path`. It is whole when this returns.
+        """Copy a file from the phone to `path` and verify it.
 
         Raises:
-            Gone: the phone went away meanwhile.
-            EdgeAfError: there is no such file, or it does not arrive.
+            Gone: the phone no longer responds.
+            EdgeAfError: there is no such file, or it does not arrive intact.
         """
         told = self.shell('sha256sum <"$1"', place)
         if told.status != 0:
@@ -299,7 +299,7 @@ class Phone:
         done = _call([self._adb, "-s", self.serial, "pull", place, str(path)], LONG_SECONDS)
         if done is None or done.returncode:
             self._check_there()
-            text = f"{done.stdout}\n{done.stderr}" if done is not None else "it does not end"
+            text = f"{done.stdout}\n{done.stderr}" if done is not None else "it timed out"
             raise EdgeAfError(f"{self.label}: cannot copy {place} from there: {text.strip().splitlines()[-1]}")
         if sha256_file(path) != told.out.split()[0]:
             raise EdgeAfError(f"{self.label}: {place} arrived damaged. Try another cable or port.")
@@ -307,18 +307,18 @@ class Phone:
     def _full(self, needed: int, free: int | None) -> EdgeAfError:
         room = f"{free / 1e6:,.0f} MB are free there" if free is not None else "its storage is full"
         return EdgeAfError(
-            f"{self.label}: {needed / 1e6:,.1f} MB are to be copied to {FOLDER}, and {room}.\n"
-            f"Free some; what earlier benches left is removed by: adb shell rm -r {FOLDER}"
+            f"{self.label}: {needed / 1e6:,.1f} MB do not fit into {FOLDER}: {room}.\n"
+            f"Free some space. To remove files of earlier benches: adb shell rm -r {FOLDER}"
         )
 
     def _check_there(self) -> None:
         state = _devices(self._adb).get(self.serial)
         if state != "device":
-            raise self._gone(f"its state is {state!r}" if state else "adb does not see it any more")
+            raise self._gone(f"its state is {state!r}" if state else "adb no longer sees it")
 
     def _gone(self, why: str) -> Gone:
         return Gone(
-            f"{self.label}: it does not answer any more: unplugged, switched off or restarted ({why}).\n"
+            f"{self.label}: it no longer responds: unplugged, switched off or restarted ({why}).\n"
             "Once it is back, the same command continues from there."
         )
 
@@ -330,16 +330,16 @@ def _last(ended: Ended) -> str:
 
 @contextlib.contextmanager
 def alone(phone: Phone) -> Iterator[None]:
-    """Hold the phone for one bench of this account.
+    """Lock the phone for one bench of this account.
 
     Raises:
-        EdgeAfError: another bench holds it.
+        EdgeAfError: another bench holds the lock.
     """
-    # The number itself stays on this machine alone, and may hold what no file's name may.
+    # Hash the serial number: it is private, and may contain characters that file names may not.
     name = hashlib.sha256(phone.serial.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"edge-af-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise EdgeAfError(f"{folder}: is not this account's folder. Remove it, or point TMPDIR to another place.")
-    with locked(folder / f"adb-{name}.lock", f"{phone.label}: another bench measures on it. Wait for it, or end it."):
+        raise EdgeAfError(f"{folder}: not owned by this account. Remove it, or set TMPDIR to another folder.")
+    with locked(folder / f"adb-{name}.lock", f"{phone.label}: another bench is using it. Wait for it, or stop it."):
         yield

@@ -1,6 +1,6 @@
-"""The backend of an Android phone: LiteRT's `benchmark_model` is copied there and run over adb, and its output is parsed.
+"""Backend for an Android phone: copy LiteRT's `benchmark_model` there, run it over adb, and parse its output.
 
-A phone has no Python, so .onnx files have nothing to run in. Scoring comes last, because it makes a phone hot.
+A phone has no Python, so .onnx files cannot run there. Scoring comes last because it heats the phone.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from edge_af.targets.phone import PhoneFacts, chosen_cores, facts, state
 from edge_af.targets.phone_scorer import VIDEOS, PhoneScorer
 
 _ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
-"""`e_machine` of the programs that a phone of this kind runs."""
+"""ELF `e_machine` of programs for each type of phone."""
 _SPARE_SECONDS = 60.0
-"""Time for loading the file, beyond the most that `benchmark_model` is told to take."""
+"""Time for loading the file, in addition to the limits passed to `benchmark_model`."""
 
 
 class AdbBackend:
@@ -135,7 +135,7 @@ class AdbBackend:
                 copied += file.size
 
     def _run(self, place: str, threads: int, arguments: Sequence[str], seconds: float) -> dict[str, Any]:
-        """Run `benchmark_model`, for so many seconds at most, and return what it found."""
+        """Run `benchmark_model` for at most `seconds` and return its fields of `Row`."""
         command = [self._program.place, f"--graph={place}", f"--num_threads={threads}", *arguments]
         if self._pinned is not None:
             command = ["taskset", f"{sum(1 << core for core in self._pinned):x}", *command]
@@ -146,17 +146,17 @@ class AdbBackend:
         return min(method.timeout_seconds, 2 * most_seconds(method) + _SPARE_SECONDS)
 
     def _bare_memory(self, threads: int, method: Method) -> int | None:
-        """Measure the peak memory with an empty model. Where not even that runs, nothing will.
+        """Measure the peak memory with an empty model.
 
         Raises:
-            EdgeAfError: it does not run.
+            EdgeAfError: it does not run, so no model will.
         """
         method = dataclasses.replace(method, inferences=50, seconds=1.0)
         found = self._run(self._empty.place, threads, options(method), self._most_seconds(method))
         if found["status"] != OK:
             raise EdgeAfError(
                 f"{self._phone.label}: {NAME} does not run there, not even on an empty model: {found['reason']}\n"
-                f"Take the build for {self.machine} (docs/android.md)."
+                f"Use the build for {self.machine} (docs/android.md)."
             )
         peak: int | None = found["peak_memory_bytes"]
         return peak
@@ -174,7 +174,7 @@ def _program(path: Path | None) -> File:
         if on_path is None:
             raise EdgeAfError(
                 f"--target adb needs LiteRT's {NAME} for Android: name it with --benchmark-model FILE, or put it on the PATH.\n"
-                "docs/android.md says where Google publishes it."
+                "See docs/android.md for the download."
             )
         path = Path(on_path)
     if not path.is_file():
@@ -184,7 +184,7 @@ def _program(path: Path | None) -> File:
 
 
 def _check_machine(path: Path, machine: str, label: str) -> None:
-    """Refuse a program for another kind of processor before it is copied. A 64-bit phone may run a 32-bit ARM program."""
+    """Refuse a program for another processor before copying it. A 64-bit ARM phone may run a 32-bit ARM program."""
     with path.open("rb") as file:
         head = file.read(20)
     wanted = _ELF_MACHINES.get(machine)
@@ -193,8 +193,8 @@ def _check_machine(path: Path, machine: str, label: str) -> None:
     if head[18] != wanted:
         names = {number: name for name, number in _ELF_MACHINES.items()}
         raise EdgeAfError(
-            f"{path}: a {NAME} for {names.get(head[18], f'machine {head[18]}')}, and {label} is {machine}.\n"
-            f"Take the build for {machine} (docs/android.md)."
+            f"{path}: a {NAME} for {names.get(head[18], f'machine {head[18]}')}, but {label} is {machine}.\n"
+            f"Use the build for {machine} (docs/android.md)."
         )
 
 

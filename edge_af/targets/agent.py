@@ -1,20 +1,20 @@
-"""First program on the board: sent there for each connection, and needing nothing but Python 3.11.
+"""First program on the board: sent there for each connection, and only needs Python 3.11.
 
-It reads requests, one JSON object per line, from standard input, and answers on standard output, one JSON object per line:
-`{"say": …}` for the person at the workstation, and last `{"done": …}` or `{"error": …, "message": …}`. Empty lines are signs of
-life. No text of the user's ever passes through a shell.
+It reads requests from standard input and answers on standard output, one JSON object per line. Answers are any number of
+`{"say": …}` messages for the user, then `{"done": …}` or `{"error": …, "message": …}`. Empty lines are keepalives. User input
+never passes through a shell.
 
-Everything lies in one folder, `~/.cache/edge-af`:
+All files are in one folder, `~/.cache/edge-af`:
 
-| in it | what |
+| path | contents |
 |---|---|
-| `files/SHA256` | exported files, data and wheels, by content; `.part` while on the way |
-| `environments/KEY` | a virtual environment with the packages that a plain install of edge-af needs |
+| `files/SHA256` | exported files, data and wheels, by content; `.part` during transfer |
+| `environments/KEY` | a virtual environment with the packages of a plain install of edge-af |
 | `apps/SHA256` | edge-af itself, unpacked from its archive |
-| `sessions/KEY` | a bench under way: its files by name, and its packed weights |
-| `lock` | held while a bench runs or an environment is made |
+| `sessions/KEY` | a running bench: its files by name, and its packed weights |
+| `lock` | held while a bench runs or an environment is created |
 
-What has not been used for 30 days is removed.
+Entries that have not been used for 30 days are removed.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_af.cache import home  # `edge_af.targets.ssh` sends it along.
+from edge_af.cache import home  # `edge_af.targets.ssh` also sends this module.
 
 MARK = "edge-af agent"
-"""Our first line on standard output; what stands before it is the login shell's."""
+"""First line of this program on standard output; the login shell may print lines before it."""
 
 SILENCE_SECONDS = 60.0
-"""The workstation gives a sign of life every few seconds; without one for this long, work is stopped."""
+"""Work stops after this long without a keepalive; the workstation sends one every few seconds."""
 
 KEEP_SECONDS = 30 * 86400
 BLOCK = 1 << 20
 
 
 class Refused(Exception):
-    """The request cannot be met: `kind` is for the program, the text for the user."""
+    """The request cannot be fulfilled. `kind` is for programs, the text for the user."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -61,7 +61,7 @@ class Refused(Exception):
 
 
 def emit(value: dict[str, Any]) -> None:
-    """One JSON object to the workstation."""
+    """Send one JSON object to the workstation."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
@@ -89,14 +89,14 @@ def has_module(name: str) -> bool:
     """Return True if Python finds a module, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
-    except ImportError:  # Finders may raise what they do not find.
+    except ImportError:  # Some finders raise for a missing module.
         return False
 
 
 def missing(request: dict[str, Any]) -> dict[str, Any]:
-    """List the files, by SHA-256, that are not here, with how many bytes of each are.
+    """List missing files by SHA-256, each with the number of bytes that are already here.
 
-    What is here is read again: a worn memory card loses bits.
+    Existing files are hashed again, because a worn memory card loses bits.
     """
     folder = home() / "files"
     prune()
@@ -113,14 +113,14 @@ def missing(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def put(request: dict[str, Any]) -> dict[str, Any]:
-    """Take files, given as [SHA-256, size, bytes that are here already], whose bytes follow one another on standard input."""
+    """Receive files, given as [SHA-256, size, bytes already here], from standard input, one after the other."""
     folder = home() / "files"
     folder.mkdir(exist_ok=True)
     needed = sum(size - offset for _, size, offset in request["files"])
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise Refused(
-            "disk-full", f"{needed / 1e6:,.0f} MB are to be copied to {folder}, and {free / 1e6:,.0f} MB are free there"
+            "disk-full", f"{needed / 1e6:,.0f} MB do not fit into {folder}: {free / 1e6:,.0f} MB are free there"
         )
     for sha256, size, offset in request["files"]:
         part = folder / f"{sha256}.part"
@@ -142,10 +142,10 @@ def put(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(request: dict[str, Any]) -> dict[str, Any]:
-    """The environment with the packages asked for, made if it is not there.
+    """Return the environment with the requested packages, and create it if needed.
 
-    `requirements` has a group `base`, which must be installed, and one for each runtime, of which one at least must.
-    `wheels` is None (only look), `"pip"` (this machine's own pip gets them), or [[name, SHA-256], …] of files that are here.
+    `requirements` has a group `base`, which must be installed, and one per runtime, of which at least one must be.
+    `wheels` is None (only look), `"pip"` (install with this machine's pip), or [[name, SHA-256], …] of files that are here.
     """
     groups, wheels = request["requirements"], request["wheels"]
     folder = environment_folder(groups)
@@ -170,14 +170,14 @@ def environment(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment_folder(groups: dict[str, list[str]]) -> Path:
-    """Return the folder of the environment with these packages; another for another Python."""
+    """Return the folder of the environment with these packages, which also depends on the Python."""
     identity = [groups, os.path.realpath(sys.executable), list(sys.version_info[:2])]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return home() / "environments" / key
 
 
 def make_environment(folder: Path, groups: dict[str, list[str]], wheels: Any) -> list[str]:
-    """Make the environment; returns the runtimes for which there is no package."""
+    """Create the environment; return the runtimes for which there is no package."""
     offline = wheels != "pip"
     command = [sys.executable, "-m", "venv", *(["--without-pip"] if offline else []), str(folder)]
     status, last = told(command, "")
@@ -190,7 +190,7 @@ def make_environment(folder: Path, groups: dict[str, list[str]], wheels: Any) ->
         for name, sha256 in wheels:
             link(home() / "files" / sha256, store / name)
         pip = next(name for name, _ in wheels if name.startswith("pip-"))
-        # A wheel is an archive that Python runs from: pip need not be installed to install.
+        # Python can run pip directly from its wheel, so pip need not be installed.
         install = [python, str(store / pip / "pip"), "install", "--no-index", "--find-links", str(store)]
     else:
         install = [python, "-m", "pip", "install"]
@@ -213,7 +213,7 @@ def make_environment(folder: Path, groups: dict[str, list[str]], wheels: Any) ->
 
 
 def told(command: list[str], label: str) -> tuple[int, str]:
-    """Run a command, hand on what it says, and return its status and the last line that it said, of errors if there are any."""
+    """Run a command, relay its output, and return its exit code and its last error line, or else its last line."""
     environment = {**os.environ, "PYTHONUTF8": "1"}
     process = subprocess.Popen(
         command,
@@ -239,7 +239,7 @@ def told(command: list[str], label: str) -> tuple[int, str]:
 
 
 def unpacked(sha256: str) -> Path:
-    """The folder that edge-af's archive is unpacked in."""
+    """Return the folder with edge-af's unpacked archive; unpack it if needed."""
     folder = home() / "apps" / sha256
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
@@ -255,7 +255,7 @@ def unpacked(sha256: str) -> Path:
 
 
 def relayed(process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """The lines that a process says, for as long as the workstation is there. Raises EOFError when it is not."""
+    """Yield the output lines of a process while the workstation is connected; raise EOFError once it is not."""
     stream = process.stderr or process.stdout
     assert stream is not None
     heard, rest, said = time.monotonic(), b"", stream.fileno()
@@ -280,7 +280,7 @@ def relayed(process: subprocess.Popen[bytes]) -> Iterator[str]:
 
 
 def end_with_parent() -> None:
-    """In a child of this process: end when it ends, and hear an interruption even if this process does not."""
+    """Set up a child process: end it with its parent, and let it receive SIGINT even if the parent ignores it."""
     import ctypes
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -290,7 +290,7 @@ def end_with_parent() -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process, so that it can put away what it has, and end it and its children if it takes its time."""
+    """Interrupt a process so that it can clean up; kill it and its children if it takes too long."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -301,13 +301,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def take_lock(client: str) -> int:
-    """Hold the board for one client, as long as this process lives. A leftover of the same client is ended.
+    """Lock the board for one client while this process lives. End a leftover process of the same client.
 
     Returns:
         the lock file's descriptor.
 
     Raises:
-        Refused: another client holds it.
+        Refused: another client holds the lock.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(home() / "lock", flags, 0o600)
@@ -320,10 +320,10 @@ def take_lock(client: str) -> int:
             with contextlib.suppress(ValueError, ProcessLookupError):
                 holder = json.loads(os.pread(descriptor, 1 << 12, 0))
                 if holder["client"] != client or time.monotonic() > deadline:
-                    raise Refused("busy", f"a bench runs here since {holder['since']} (UTC)") from None
+                    raise Refused("busy", f"a bench has been running here since {holder['since']} (UTC)") from None
                 os.kill(holder["pid"], signal.SIGTERM)
             if time.monotonic() > deadline:
-                raise Refused("busy", "a bench runs here already") from None
+                raise Refused("busy", "a bench is already running here") from None
             time.sleep(0.5)
     since = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     os.ftruncate(descriptor, 0)
@@ -332,7 +332,7 @@ def take_lock(client: str) -> int:
 
 
 def prune() -> None:
-    """Remove what has not been used for a month."""
+    """Remove entries that have not been used for a month."""
     for kind in ("files", "environments", "apps", "sessions"):
         folder = home() / kind
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -341,7 +341,7 @@ def prune() -> None:
 
 
 def link(source: Path, place: Path) -> None:
-    """The same file under another name; a copy where the file system cannot."""
+    """Create a hard link, or a copy where the file system does not support links."""
     try:
         os.link(source, place)
     except OSError as error:
@@ -351,13 +351,13 @@ def link(source: Path, place: Path) -> None:
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def doctor(request: dict[str, Any]) -> dict[str, Any]:
-    """Run `edge_af doctor`, and return its exit code and what it prints."""
+    """Run `edge_af doctor` and return its exit code and output."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [request["python"], "-P", "-m", "edge_af", "doctor", *request["arguments"]],
@@ -380,9 +380,9 @@ def doctor(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(request: dict[str, Any]) -> NoReturn:
-    """Lay the files of a bench out by name, and have edge-af itself take this process over; see `edge_af.targets.board`.
+    """Link the files of a bench by name and replace this process with edge-af itself; see `edge_af.targets.board`.
 
-    The session is the same for the same files, so that a bench that was interrupted finds its packed weights again.
+    The same files give the same session, so an interrupted bench finds its packed weights again.
     """
     descriptor = take_lock(request["client"])
     session = home() / "sessions" / request["session"]
@@ -400,13 +400,13 @@ def serve(request: dict[str, Any]) -> NoReturn:
 
 
 def app_environment(sha256: str) -> dict[str, str]:
-    """Return the variables with which this Python finds edge-af, and none that would have it find something else."""
+    """Return environment variables with which Python finds edge-af, without other `PYTHON*` variables."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return {**variables, "PYTHONPATH": str(unpacked(sha256)), "PYTHONUTF8": "1"}
 
 
 def main() -> None:
-    """Do what the requests say, and answer how each ended."""
+    """Serve requests until standard input ends."""
     operations = {operation.__name__: operation for operation in (probe, missing, put, environment, doctor, serve)}
     sys.stdout.write(f"\n{MARK}\n")
     sys.stdout.flush()

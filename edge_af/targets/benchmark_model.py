@@ -1,8 +1,8 @@
-"""LiteRT's `benchmark_model`: its options, and what it prints.
+"""LiteRT's `benchmark_model`: its options and its output.
 
 Source: google-ai-edge/LiteRT, `tflite/tools/benchmark` (`benchmark_model.cc`, `README.md`), and `litert/tools`
-(`benchmark_litert_model.h`), whose program of the same name prints the same statistics and says the rest in other words.
-Older and newer builds put `INFO: ` before each line or leave it out. Neither has an option to print each inference's time.
+(`benchmark_litert_model.h`). The latter's program of the same name prints the same statistics; its other lines are worded
+differently. Some builds start each line with `INFO: `. No build has an option to print the time of each inference.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIELD = re.compile(rf"(\w+)={_NUMBER}")
 
 
 def options(method: Method) -> list[str]:
-    """List the options of one round, beside the file and the threads: `method` is that round's."""
+    """List the options for one round with this method, except file and threads."""
     return [
         f"--num_runs={method.inferences}",
         "--min_secs=0",
@@ -41,12 +41,12 @@ def options(method: Method) -> list[str]:
 
 
 def scoring_options(videos: int, inputs: Mapping[str, tuple[str, int]], scores: str) -> list[str]:
-    """List the options that score `videos` videos once and leave the outputs.
+    """List the options that score `videos` videos once and save the outputs.
 
     Args:
-        videos: in the files of the inputs.
-        inputs: the place of the values of each input tensor, rows in the order of videos, and its features.
-        scores: where its outputs' bytes are to be.
+        videos: number of videos in the input files.
+        inputs: path of each input tensor's values (one row per video) and its number of features.
+        scores: path for the bytes of the outputs.
     """
     return [
         "--num_runs=1",
@@ -62,13 +62,13 @@ def scoring_options(videos: int, inputs: Mapping[str, tuple[str, int]], scores: 
 
 
 def most_seconds(method: Method) -> float:
-    """Return its `--max_secs` for one round: it warms up for so long at most, and times for as long again."""
+    """Return `--max_secs` for one round. Warm-up and timing may each take this long."""
     return method.seconds if method.seconds is not None else method.timeout_seconds
 
 
 @dataclass(frozen=True)
 class Printed:
-    """Figures that it printed of one run."""
+    """Figures printed for one run."""
 
     load_ms: float | None
     first_ms: float | None
@@ -77,10 +77,10 @@ class Printed:
 
 
 def parse(text: str) -> Printed | None:
-    """Read its output; None if it holds no complete measurement.
+    """Parse the output; None if it contains no complete measurement.
 
-    Of the `count=` lines the first is the warm-up's and the last the timed inferences'. With one inference there is only
-    `curr=`. Builds before 2024 print no percentiles: without a median there is nothing to set beside other rows.
+    The first `count=` line describes the warm-up and the last one the timed inferences. With one inference there is only
+    `curr=`. Builds before 2024 print no percentiles: without a median, the row cannot be compared with others.
     """
     lines, timings, peak = _STATISTICS.findall(text), _timings(text), _PEAK.search(text)
     if not lines or timings is None:
@@ -106,7 +106,7 @@ def parse(text: str) -> Printed | None:
 
 
 def _timings(text: str) -> tuple[float | None, float | None] | None:
-    """Milliseconds of loading and of the first inference, which come after all else; None if neither is there."""
+    """Return the milliseconds of loading and of the first inference, which are printed last; None without them."""
     if (found := _TIMINGS.search(text)) is not None:
         return round(float(found[1]) / 1e3, 4), round(float(found[2]) / 1e3, 4)
     if (loading := _INITIALIZATION.search(text)) is None:
@@ -116,11 +116,11 @@ def _timings(text: str) -> tuple[float | None, float | None] | None:
 
 
 def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
-    """The fields of a `Row` of one round, `status` and `reason` always among them, and `round`, a `Round`, if it is `ok`.
+    """Return the fields of `Row` for one round: always `status` and `reason`, and `round` (a `Round`) if it is `ok`.
 
     Args:
-        ended: how it ended.
-        seconds: that it had.
+        ended: end of the program.
+        seconds: the time limit.
     """
     if ended.status is None:
         return {"status": TIMEOUT, "reason": f"no result within {seconds:g} s; stopped"}
@@ -145,7 +145,7 @@ def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
 
 
 def _cause(text: str) -> str:
-    """Return why it failed: the first error, as the others follow from it."""
+    """Return the cause of a failure: the first error, because the others follow from it."""
     errors = [line.strip() for line in text.splitlines() if "error" in line.lower()]
     causes = [line for line in errors if "Benchmarking failed" not in line]
     cause = causes[0].removeprefix("ERROR: ")[:200] if causes else _last_line(text)
@@ -155,7 +155,7 @@ def _cause(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    """Return the last line of its output, of errors if there are any, except for its own closing words."""
+    """Return the last error line of the output, or its last line; skip the closing message."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "Benchmarking failed" not in line]
     errors = [line for line in lines if line.startswith("ERROR") or "error:" in line.lower()]
     return (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")[:200]

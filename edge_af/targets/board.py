@@ -1,8 +1,8 @@
-"""The board's half of a bench over ssh: measures one request after the other, as `edge_af.bench.local` does here.
+"""The board's half of a bench over ssh: serve requests one at a time, with the same code as `edge_af.bench.local`.
 
-`python -m edge_af.targets.board` takes the agent's place (`edge_af.targets.agent.serve`) in the folder `files` of its session.
-It reads requests, one JSON object per line, and answers like the agent. When the workstation hangs up or falls silent, the
-worker under way is ended.
+`python -m edge_af.targets.board` replaces the agent's process (`edge_af.targets.agent.serve`) in the `files` folder of its
+session. It reads requests, one JSON object per line, and answers like the agent. If the workstation disconnects or falls
+silent, the running worker is ended.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from edge_af.machine.conditions import conditions
 from edge_af.targets.agent import SILENCE_SECONDS, emit
 
 IDLE_SECONDS = 600.0
-"""Longest silence between requests: the workstation may be computing."""
+"""Longest silence between requests, during which the workstation may be computing."""
 
 
 class BoardSession:
-    """A bench under way on this board."""
+    """A bench running on this board."""
 
     def __init__(self) -> None:
         self._folder = Path.cwd().parent
@@ -59,7 +59,7 @@ class BoardSession:
         return {"fields": found, "outcomes": outcomes}
 
     def end(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Remove the session's files: the bench is complete."""
+        """Remove the session's files after a complete bench."""
         shutil.rmtree(self._folder, ignore_errors=True)
         return {}
 
@@ -69,7 +69,7 @@ def _tell_stage(stage: str) -> None:
 
 
 def _read_requests(requests: queue.Queue[bytes | None], busy: threading.Event) -> None:
-    """Queue each line. When the workstation hangs up or falls silent, interrupt the request under way."""
+    """Queue each line. If the workstation disconnects or falls silent, interrupt the running request."""
     rest, heard = b"", time.monotonic()
     while True:
         silence = time.monotonic() - heard
@@ -91,7 +91,7 @@ def _read_requests(requests: queue.Queue[bytes | None], busy: threading.Event) -
 
 
 def main() -> None:
-    """Answer requests until the workstation hangs up."""
+    """Answer requests until the workstation disconnects."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     session, busy = BoardSession(), threading.Event()
     operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

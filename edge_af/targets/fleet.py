@@ -1,6 +1,6 @@
-"""Several targets benched at once, each in a process of its own.
+"""Benches of several targets at once, each in its own process.
 
-A fleet is a file, YAML for people to write:
+A fleet is a YAML file:
 
 ```yaml
 targets:
@@ -37,11 +37,11 @@ from edge_af.typed import Mismatch, built
 
 @dataclass(frozen=True)
 class FleetEntry:
-    """A target as a fleet file names it."""
+    """An entry of a fleet file."""
 
     target: str
     offline: bool | None = None
-    """None: as the command line says."""
+    """None for the command line's value."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Member:
     options: TargetOptions
 
     def out(self, out: Path) -> Path:
-        """Name its results file: `results.json` of the fleet is `results-pi-pi5.local.json` of this one."""
+        """Name its results file: from `results.json` of the fleet, for example `results-pi-pi5.local.json`."""
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self.label).strip("-")
         return out.with_name(f"{out.stem}-{name}{out.suffix}")
 
@@ -73,14 +73,14 @@ class Outcome:
     out: Path
     """Its results file."""
     reason: str | None = None
-    """Reason why it gave no results; None if it did."""
+    """Reason why there are no results; None if there are."""
 
 
 def read_fleet(path: Path, options: TargetOptions = TargetOptions()) -> list[Member]:  # noqa: B008 - it is frozen
-    """Read a fleet. `options` are those of the command line; each target takes those that apply to it.
+    """Read a fleet. `options` come from the command line; each target gets those that apply to it.
 
     Raises:
-        EdgeAfError: it is missing, not YAML, names no target or one twice, or has an unknown field.
+        EdgeAfError: it is missing, is not YAML, names no target or one twice, or has an unknown field.
     """
     try:
         entries = built(Fleet, read_yaml(path, "fleet")).targets
@@ -105,20 +105,22 @@ def read_fleet(path: Path, options: TargetOptions = TargetOptions()) -> list[Mem
     names = [member.out(Path("r.json")) for member in members]
     for member, name in zip(members, names, strict=True):
         if names.count(name) > 1:
-            raise EdgeAfError(f"{path}: names {member.label} more than once, or one that is written like it.")
+            raise EdgeAfError(
+                f"{path}: names {member.label} more than once, or another target with the same results file."
+            )
     return members
 
 
 def bench_fleet(subjects: Sequence[Subject], request: BenchRequest, members: Sequence[Member]) -> list[Outcome]:
-    """Bench every member at once. One that fails stops none of the others.
+    """Bench all members at once. A member that fails does not stop the others.
 
     Args:
         subjects: the exported files.
-        request: `out` is what the members' results files are named after.
+        request: the members' results files are named after its `out`.
         members: the targets.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C, once every member has stopped and saved what it had.
+        KeyboardInterrupt: on Ctrl-C, once every member has stopped and saved its results.
     """
     assert request.out is not None
     context = multiprocessing.get_context("spawn")
@@ -146,8 +148,8 @@ def bench_fleet(subjects: Sequence[Subject], request: BenchRequest, members: Seq
 
 
 def _bench_member(subjects: Sequence[Subject], request: BenchRequest, member: Member, reasons: Connection) -> None:
-    """Bench one member, in a process of its own; send the reason if it gives no results."""
-    os.setsid()  # Ctrl-C is for the process that started this one, which passes it on.
+    """Bench one member in its own process; send the reason if there are no results."""
+    os.setsid()  # Only the parent process gets Ctrl-C; it passes it on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prefix_lines(member.label)
     try:

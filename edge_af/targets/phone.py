@@ -1,4 +1,4 @@
-"""Facts that an Android phone reports: its system and processor, its cores, and its temperature."""
+"""Facts that an Android phone reports: system, processor, cores and temperature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROPERTIES = (
     *("ro.product.manufacturer", "ro.product.model", "ro.soc.manufacturer", "ro.soc.model", "ro.board.platform"),
     *("ro.build.version.release", "ro.build.version.sdk"),
 )
-# `@@ name` before each answer: what a phone does not tell leaves it empty.
+# Each answer follows a line `@@ name`; unknown facts have empty answers.
 _FACTS = (
     'for k; do echo "@@ $k"; getprop "$k"; done; '
     "echo '@@ machine'; uname -m; echo '@@ kernel'; uname -sr; echo '@@ taskset'; command -v taskset; "
@@ -32,22 +32,22 @@ _STATE = (
     "echo '@@ thermal'; dumpsys thermalservice"
 )
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
-"""Android's thermal states, `PowerManager.THERMAL_STATUS_…`, by number: from `light` on it slows itself down."""
+"""Android's thermal states, `PowerManager.THERMAL_STATUS_…`, by number. From `light` on, the phone is throttled."""
 _CPU_SENSOR = 0
 _SENSOR = re.compile(r"Temperature\{mValue=(-?[0-9]{1,6}(?:\.[0-9]{1,9})?), mType=(-?[0-9]{1,9}),")
 _BELIEVED_C = (1.0, 150.0)
-"""Sensors that are not wired up report less or more."""
+"""Plausible range of temperatures; unconnected sensors report values outside it."""
 
 
 @dataclass(frozen=True)
 class PhoneFacts:
-    """A phone and how its cores can be chosen."""
+    """A phone, and whether its cores can be chosen."""
 
     device: Device
     has_taskset: bool
 
     def big(self) -> list[int]:
-        """All cores but those of the slowest kind, by their highest clock; all where they are alike or the phone tells none."""
+        """Return all cores except the slowest type, by maximum frequency; all if they are alike or it is unknown."""
         clocks = dict(enumerate(self.device.core_max_mhz or []))
         known = {core: clocks.get(core) for core in self.device.affinity or []}
         slowest = min((clock for clock in known.values() if clock is not None), default=None)
@@ -56,7 +56,7 @@ class PhoneFacts:
 
 
 def facts(phone: Phone) -> PhoneFacts:
-    """The phone's system, processor and cores. Its serial number is not among them."""
+    """Return the phone's system, processor and cores, without its serial number."""
     told = _answers(phone.shell(f"{{ {_FACTS}; }} 2>/dev/null", *_PROPERTIES).out)
     clocks = {int(name[4:]): text for name, text in told.items() if re.fullmatch(r"max [0-9]{1,3}", name)}
     allowed = cores_of(told["allowed"].partition(":")[2]) or list(range(max(clocks, default=0) + 1))
@@ -84,7 +84,7 @@ def facts(phone: Phone) -> PhoneFacts:
 
 
 def state(phone: Phone) -> Conditions:
-    """Return the phone's load and temperature now."""
+    """Return the phone's current load and temperature."""
     told = _answers(phone.shell(f"{{ {_STATE}; }} 2>/dev/null").out)
     load = re.match(r"[0-9]{1,6}\.[0-9]{1,3} ", told["load"])
     status = re.search(r"Thermal Status: ([0-9]{1,3})\b", told["thermal"])
@@ -102,10 +102,10 @@ def state(phone: Phone) -> Conditions:
 
 
 def _temperature(thermal: str, zones: str) -> float | None:
-    """Return the processor's hottest sensor, as Android's thermal service reports it; else the kernel's hottest zone."""
+    """Return the hottest processor sensor of Android's thermal service, or else the kernel's hottest zone."""
     current = thermal.partition("Current temperatures")[2] or thermal
     found = [float(value) for value, kind in _SENSOR.findall(current) if int(kind) == _CPU_SENSOR]
-    # Zones tell thousandths of a degree.
+    # Zones report thousandths of a degree.
     found = _believed(found) or _believed(
         [int(text) / 1e3 for text in zones.split() if re.fullmatch(r"-?[0-9]{1,9}", text)]
     )
@@ -117,7 +117,7 @@ def _believed(values: list[float]) -> list[float]:
 
 
 def cores_of(text: str) -> list[int]:
-    """The numbers in a list as the kernel writes it, `0-3,7`; empty if it is none."""
+    """Parse a list of cores in the kernel's format, `0-3,7`; empty if it is invalid."""
     found: set[int] = set()
     for part in text.strip().split(","):
         first, _, last = part.strip().partition("-")
@@ -128,7 +128,7 @@ def cores_of(text: str) -> list[int]:
 
 
 def chosen_cores(text: str, found: PhoneFacts, label: str) -> list[int]:
-    """The cores that `--cores big` or `--cores 4-7` means on this phone.
+    """Return the cores that `--cores big` or `--cores 4-7` means on this phone.
 
     Raises:
         EdgeAfError: it is not a list of cores, the phone lacks one of them, or has no `taskset`.
@@ -136,11 +136,11 @@ def chosen_cores(text: str, found: PhoneFacts, label: str) -> list[int]:
     there = found.device.affinity or []
     chosen = found.big() if text == "big" else cores_of(text)
     if not chosen:
-        raise EdgeAfError(f"--cores {text!r}: a list of cores is big, 4-7 or 0,1.")
+        raise EdgeAfError(f"--cores {text!r}: expected big, or a list of cores such as 4-7 or 0,1.")
     if lacking := sorted(set(chosen) - set(there)):
         raise EdgeAfError(f"--cores {text}: {label} has no core {lacking[0]}; it has {', '.join(map(str, there))}.")
     if not found.has_taskset:
-        raise EdgeAfError(f"--cores {text}: there is no `taskset` on {label}. Leave --cores out.")
+        raise EdgeAfError(f"--cores {text}: {label} has no `taskset`. Leave out --cores.")
     return chosen
 
 
@@ -157,14 +157,14 @@ def _answers(text: str) -> dict[str, str]:
 
 
 class _Told(dict[str, str]):
-    """Answers; empty where there was none."""
+    """Answers by name; empty for missing ones."""
 
     def __missing__(self, name: str) -> str:
         return ""
 
 
 def _joined(maker: str, name: str) -> str:
-    """`Google Pixel 8`, and not `Google Google Pixel 8`."""
+    """Join maker and name without repetition: `Google Pixel 8`, not `Google Google Pixel 8`."""
     return name if name.lower().startswith(maker.lower()) else f"{maker} {name}".strip()
 
 

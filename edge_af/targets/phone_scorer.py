@@ -1,4 +1,4 @@
-"""Scores that a phone's own kernels give: `benchmark_model` takes videos from files and leaves its outputs in one."""
+"""Scores computed by a phone's own kernels: `benchmark_model` reads videos from files and writes its outputs to one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from edge_af.targets.adb import FOLDER, File, Phone
 from edge_af.targets.benchmark_model import NAME, scoring_options
 
 VIDEOS = 256
-"""Videos a process scores: a load of the file for each. Their scores take 4 MB, their activations some tens."""
+"""Videos per process, each of which loads the file again. Their scores take 4 MB, their activations some tens of MB."""
 SCORES = f"{FOLDER}/scores"
-"""On the phone, until they are fetched."""
+"""File on the phone that holds the scores until they are fetched."""
 
 
 class PhoneScorer:
-    """A .tflite file on a phone, scored with by `benchmark_model`. See `edge_af.runtime.Scorer`."""
+    """A .tflite file on a phone, run by `benchmark_model`. See `edge_af.runtime.Scorer`."""
 
     runtime = "litert"
     max_batch: int | None = None
@@ -38,15 +38,15 @@ class PhoneScorer:
         folder: Path,
         on_scored: Callable[[int], None] = lambda videos: None,
     ) -> None:
-        """Nothing is done yet.
+        """Read the types and scales of inputs and output.
 
         Args:
-            phone: it holds the file already.
-            path: the same file here, which tells the types and scales of inputs and output.
-            classes: of the network.
-            run: runs `benchmark_model` with these arguments on the file there, and gives what `found_of` does.
-            folder: for inputs and outputs on their way.
-            on_scored: told after each batch how many videos it held.
+            phone: the phone, which already has the file.
+            path: the local copy of the file.
+            classes: number of classes of the network.
+            run: runs `benchmark_model` with these arguments on the file there, and returns the result of `found_of`.
+            folder: local folder for inputs and outputs in transfer.
+            on_scored: called after each batch with its number of videos.
         """
         self.classes = classes
         self._phone, self._path, self._run, self._folder, self._on_scored = phone, path, run, folder, on_scored
@@ -56,8 +56,8 @@ class PhoneScorer:
         """See `edge_af.runtime.Scorer`.
 
         Raises:
-            Gone: the phone went away meanwhile.
-            EdgeAfError: it has no room, `benchmark_model` fails, or it leaves no scores of these videos.
+            Gone: the phone no longer responds.
+            EdgeAfError: its storage is full, `benchmark_model` fails, or it writes no scores for these videos.
         """
         videos, inputs, files = features.videos, {}, []
         for name, array in features._asdict().items():
@@ -66,7 +66,7 @@ class PhoneScorer:
             files.append(file)
         for file in self._phone.lacking(files):
             self._phone.push(file)
-        # Of a bench that was cut off, which must not be taken for these.
+        # Scores of an interrupted bench must not be mistaken for these.
         self._phone.shell('rm -f "$1"', SCORES)
         found = self._run(scoring_options(videos, inputs, SCORES))
         if found["status"] != OK:

@@ -1,8 +1,8 @@
-"""OpenSSH's own client with the user's configuration, and edge-af's agent at the other end.
+"""Connections through the OpenSSH client, with the user's configuration, to edge-af's agent on a board.
 
-One connection holds one process on the board, which reads one request per line and answers each. First that is the agent
-(`edge_af.targets.agent`), which needs nothing but Python; once everything is there, edge-af itself takes its place
-(`edge_af.targets.board`). The text given to the remote shell never varies: everything else goes through standard input.
+Each connection has one process on the board, which reads one request per line and answers each. At first this is the agent
+(`edge_af.targets.agent`), which needs only Python. Once everything is copied, edge-af itself replaces it
+(`edge_af.targets.board`). The command for the remote shell is constant: everything else goes through standard input.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ T = TypeVar("T")
 
 FORM = "ssh://[user@]host[:port]"
 
-# OpenSSH passes user and host to commands in its configuration (ProxyCommand, Match exec): no character may mean anything to
-# a shell, and none may turn it into an option.
+# OpenSSH passes user and host to commands in its configuration (ProxyCommand, Match exec), so no character may be special to
+# a shell or turn the name into an option.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
 
 OPTIONS = (
     *("-T", "-a", "-x"),  # no terminal, no agent forwarding, no X11
-    *("-o", "BatchMode=yes"),  # never ask: there may be nobody to answer
+    *("-o", "BatchMode=yes"),  # never prompt
     *("-o", "ConnectTimeout=15"),
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6"),
     *("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ClearAllForwardings=yes"),
     *("-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no", "-o", "LogLevel=ERROR"),
 )
 BEAT_SECONDS = 5.0
-"""Interval between signs of life to the board; see `SILENCE_SECONDS` of the agent."""
+"""Interval between keepalive lines to the board; see `SILENCE_SECONDS` of the agent."""
 START_SECONDS = 60.0
 """Longest wait for the agent's first line."""
 RETRY_SECONDS = 300.0
 """Duration of retrying a lost connection."""
 
-# Any shell may read this: within single quotes it sees no ends of lines, and there are none.
+# Any login shell may read this: it is one line and quoted with single quotes.
 _PYTHON = (
     "for p in python3 python3.11 python3.12 python3.13 python3.14; do "
     '"$p" -c "import sys; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1 </dev/null && '
@@ -65,24 +65,24 @@ START_AGENT = f"exec sh -c '{_PYTHON}'"
 _REASONS = (
     (
         ("REMOTE HOST IDENTIFICATION HAS CHANGED", "host key has changed"),
-        "its key is not the one that is known here. If the board was set up again: ssh-keygen -R HOST, then connect once by\n"
-        "hand; if not, somebody may be in between",
+        "its host key has changed. If the board was set up again, run ssh-keygen -R HOST and connect once by hand;\n"
+        "otherwise somebody may be intercepting the connection",
     ),
-    (("Host key verification failed",), "its key is not known here. Connect once by hand (ssh HOST) and confirm it"),
+    (("Host key verification failed",), "its host key is unknown here. Connect once by hand (ssh HOST) and confirm it"),
     (
         ("Permission denied", "Too many authentication failures"),
-        "it refuses the login. ssh-copy-id HOST installs your key there",
+        "it refuses the login. ssh-copy-id HOST installs your key",
     ),
-    (("Could not resolve hostname",), "there is no host of that name"),
+    (("Could not resolve hostname",), "its host name cannot be resolved"),
 )
 
 
 class Unreachable(EdgeAfError):
-    """There is no connection, or it broke: trying again may help."""
+    """There is no connection, or it broke. Trying again may help."""
 
 
 class RequestRefused(EdgeAfError):
-    """The board cannot do what it was asked to."""
+    """The board cannot fulfill a request."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -91,7 +91,7 @@ class RequestRefused(EdgeAfError):
 
 @dataclass(frozen=True)
 class SshTarget:
-    """A machine and an account on it. OpenSSH's own configuration decides what is None."""
+    """A machine and an account on it. For fields that are None, OpenSSH's configuration decides."""
 
     host: str
     """A name, an alias of `~/.ssh/config`, or an address."""
@@ -106,25 +106,25 @@ class SshTarget:
 
 
 def parse_ssh(text: str) -> SshTarget:
-    """Read an address `ssh://[user@]host[:port]`.
+    """Parse an address `ssh://[user@]host[:port]`.
 
     Raises:
-        EdgeAfError: it has another form, or a character that a user's or host's name may not have.
+        EdgeAfError: it has another form, or a character that is not allowed in a user or host name.
     """
-    form = f"this target is {FORM}"
+    form = f"expected {FORM}"
     try:
         parts = urlsplit(text)
         port, user, password = parts.port, parts.username, parts.password
     except ValueError as error:
         raise EdgeAfError(f"--target {text!r}: {error}; {form}.") from None
-    # urlsplit drops line breaks and tabs without a word.
+    # urlsplit silently drops line breaks and tabs.
     if parts.scheme != "ssh" or not text.isprintable() or any(character.isspace() for character in text):
         raise EdgeAfError(f"--target {text!r}: {form}.")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise EdgeAfError(f"--target {text!r}: nothing may follow the host; {form}.")
     if password is not None:
         raise EdgeAfError(f"--target: passwords are not supported; log in by key (see ssh-copy-id). {form}.")
-    # `hostname` is in lower case; an alias of the configuration may not be.
+    # `hostname` is in lower case; an alias in the configuration may not be.
     host = parts.netloc.rpartition("@")[2]
     if host.startswith("["):
         host = host[1:].partition("]")[0]
@@ -137,7 +137,7 @@ def parse_ssh(text: str) -> SshTarget:
 
 
 def agent_source() -> bytes:
-    """Return the program that runs on the board first: the agent behind the one module that it imports."""
+    """Return the source of the first program on the board: the agent, after the one module that it imports."""
     cache, agent = (
         package_data(*parts).read_text(encoding="utf-8") for parts in (("cache.py",), ("targets", "agent.py"))
     )
@@ -151,7 +151,7 @@ def agent_source() -> bytes:
 
 
 def send(process: subprocess.Popen[bytes], data: bytes) -> None:
-    """Write to a process. If it has hung up, nothing happens: it has said why, or the connection's end says it."""
+    """Write to a process. Ignore a closed pipe: the end of the process is reported elsewhere."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError, ValueError):
         process.stdin.write(data)
@@ -159,30 +159,30 @@ def send(process: subprocess.Popen[bytes], data: bytes) -> None:
 
 
 def read_answer(line: bytes) -> dict[str, Any]:
-    """Read a line from the board: `say`, `done`, or `error` with its `message`.
+    """Parse a line from the board: `say`, `done`, or `error` with its `message`.
 
     Raises:
-        Unreachable: it is none of these, so something else answers, or garbles the answer.
+        Unreachable: it is none of these, so something else answers or the answer is garbled.
     """
     try:
         value = parse_json(line)
     except DocumentError as error:
-        raise Unreachable(f"an answer of the board cannot be read ({error}).") from None
+        raise Unreachable(f"cannot read an answer from the board ({error}).") from None
     form = {"say": str, "error": str, "message": str, "done": dict}
     if not isinstance(value, dict) or not all(isinstance(value.get(name), form.get(name, object)) for name in value):
-        raise Unreachable(f"an answer of the board cannot be read ({line!r:.80}).")
+        raise Unreachable(f"cannot read an answer from the board ({line!r:.80}).")
     if not {"say", "done"} & set(value) and not {"error", "message"} <= set(value):
-        raise Unreachable(f"an answer of the board cannot be read ({line!r:.80}).")
+        raise Unreachable(f"cannot read an answer from the board ({line!r:.80}).")
     return value
 
 
 class Connection:
-    """A connection to one target and the process at its other end. A context manager: nothing is left after the block."""
+    """A connection to one target and the process on it. Use it as a context manager, which ends both."""
 
     def __init__(self, target: SshTarget) -> None:
         self.target = target
         self.on_open: Callable[[], object] = lambda: None
-        """Called after each connection: brings the board to where the next request belongs."""
+        """Called after each reconnection, to bring the board back to the state that requests expect."""
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._rest = b""
@@ -202,7 +202,7 @@ class Connection:
         """Connect and start the agent.
 
         Raises:
-            Unreachable, EdgeAfError: that is impossible; says why and what to do.
+            Unreachable, EdgeAfError: that is impossible; says why and how to fix it.
         """
         self._close()
         target, source = self.target, agent_source()
@@ -215,12 +215,12 @@ class Connection:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            # Ctrl-C is for this process, which then ends the others in order.
+            # Only this process gets Ctrl-C; it then ends the others in order.
             start_new_session=True,
         )
         try:
             send(self._process, b"%d\n%s" % (len(source), source))
-            # What stands before the mark is the login shell's.
+            # Skip the login shell's output before the mark.
             deadline = time.monotonic() + START_SECONDS
             while (found := self._line(deadline)) != MARK.encode():
                 if found is None:
@@ -230,10 +230,10 @@ class Connection:
             raise
 
     def persist(self, action: Callable[[], T]) -> T:
-        """Do something that can be repeated; where the connection breaks, connect and do it again.
+        """Run a repeatable action; if the connection breaks, reconnect and run it again.
 
         Raises:
-            Unreachable: the target could not be reached for `RETRY_SECONDS`, or the connection keeps breaking at once.
+            Unreachable: the target could not be reached for `RETRY_SECONDS`, or the connection keeps breaking immediately.
         """
         soon = 0
         while True:
@@ -271,13 +271,13 @@ class Connection:
         payload: Iterable[bytes] = (),
         on_line: Callable[[str], None] = lambda line: None,
     ) -> dict[str, Any]:
-        """Have the board do something; `on_line` hears what it says meanwhile.
+        """Send a request and return its answer; pass progress messages to `on_line`.
 
-        On KeyboardInterrupt the board stops what it does, and the connection is closed.
+        On KeyboardInterrupt the board stops its work and the connection is closed.
 
         Raises:
             Unreachable: the connection broke.
-            RequestRefused: the board cannot do it.
+            RequestRefused: the board cannot fulfill the request.
         """
         if self._process is None:
             raise Unreachable(f"{self.target.label}: not connected.")
@@ -304,7 +304,7 @@ class Connection:
         raise self._ended()
 
     def _line(self, deadline: float | None = None) -> bytes | None:
-        """Return the next line from the board; None once it has hung up. Meanwhile it gets signs of life."""
+        """Return the next line from the board; None once it has disconnected. Send keepalive lines meanwhile."""
         assert self._process is not None and self._process.stdout is not None
         stream, beat = self._process.stdout.fileno(), time.monotonic()
         while b"\n" not in self._rest:
@@ -324,7 +324,7 @@ class Connection:
         return line.strip()
 
     def _ended(self) -> EdgeAfError:
-        """Explain why the process ended, by what ssh said last."""
+        """Explain why the process ended, from the last message of ssh."""
         assert self._process is not None and self._errors is not None
         status = self._process.wait()
         self._errors.seek(0)
@@ -339,13 +339,13 @@ class Connection:
             if any(mark in text for mark in marks):
                 return EdgeAfError(f"{label}: {reason.replace('HOST', host)}.")
         last = lines[-1] if lines else "the connection ended without a message"
-        # 255 is ssh's own status. A process that a signal ended lost its connection, or was replaced after a broken one.
+        # 255 is the exit code of ssh itself. A signal means that the connection broke, or that a later one replaced it.
         if status == 255 or status < 0 or status > 128:
             return Unreachable(f"{label}: cannot be reached ({last}).")
         return EdgeAfError(f"{label}: {last}")
 
     def _close(self, patience: float = 2.0) -> None:
-        """Hang up, and end ssh once the board has put its work away, or `patience` seconds have passed."""
+        """Disconnect, and end ssh once the board has cleaned up, or after `patience` seconds."""
         process, self._process, self._rest = self._process, None, b""
         if process is None:
             return

@@ -1,4 +1,4 @@
-"""The backend of a board over ssh: what it needs goes there once, and each measurement's figures come back."""
+"""Backend for a board over ssh: copy what it needs once, then fetch the figures of each measurement."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ class RemoteMachine:
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python there that has the packages."""
+    """The virtual environment on the board."""
 
     python: str | None
-    """None if it is not made yet."""
+    """Path of its Python; None if it is not set up yet."""
     left_out: list[str] = field(default_factory=list)
-    """Packages that have no wheel for it."""
+    """Packages without a wheel for the board."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """The files that the board lacks: by hash, the bytes of each that it has already."""
+    """Files that the board lacks: hash to number of bytes that it already has."""
 
     missing: dict[str, int]
 
 
 @dataclass(frozen=True)
 class DoctorOutput:
-    """Output of `doctor` there."""
+    """Output of `doctor` on the board."""
 
     status: int
     output: str
@@ -74,7 +74,7 @@ class DoctorOutput:
 
 @dataclass(frozen=True)
 class Described:
-    """Description of a board when the bench begins."""
+    """Description of a board at the start of the bench."""
 
     device: Device
     conditions: Conditions
@@ -89,11 +89,11 @@ class MemorySpeeds:
 
 @dataclass(frozen=True)
 class Scored:
-    """Result of scoring there."""
+    """Result of scoring on the board."""
 
     fields: dict[str, Any]
     outcomes: str | None
-    """File of `edge_af.metrics.bootstrap.save_outcomes`, in base64."""
+    """File of `edge_af.metrics.bootstrap.save_outcomes` in base64."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Upload:
             return
         with self.source.open("rb") as file:
             file.seek(start)
-            # Never more than was announced: the file may have grown since it was hashed.
+            # Never send more than announced: the file may have grown since it was hashed.
             left = self.size - start
             while left > 0 and (block := file.read(min(left, BLOCK))):
                 left -= len(block)
@@ -119,7 +119,7 @@ class Upload:
 
 
 class RemoteBoard:
-    """A machine at the other end of a connection, with what edge-af needs on it."""
+    """A board reached over ssh, with what edge-af needs on it."""
 
     def __init__(self, target: SshTarget, offline: bool) -> None:
         self.target, self._offline = target, offline
@@ -143,17 +143,17 @@ class RemoteBoard:
         self._connection.__exit__(kind, error, trace)
 
     def ask(self, kind: type[T], request: dict[str, Any], on_line: Callable[[str], None] | None = None) -> T:
-        """Have the board do something that can be repeated, and check its answer: it may be garbled.
+        """Send a repeatable request and check its answer, which may be garbled.
 
         Raises:
-            EdgeAfError: the board cannot do it, is out of reach, or answers with something else.
+            EdgeAfError: the board cannot fulfill it, cannot be reached, or gives another answer.
         """
         relay = on_line or (lambda line: say(f"{self.target.label}: {line}"))
         answer = self._connection.persist(lambda: self._connection.call(request, on_line=relay))
         try:
             return built(kind, answer, unknown=True)
         except Mismatch as error:
-            raise EdgeAfError(f"{self.target.label}: its answer cannot be read ({error}).") from None
+            raise EdgeAfError(f"{self.target.label}: cannot read its answer ({error}).") from None
 
     def _check(self) -> None:
         """Refuse a machine on which no runtime can be installed."""
@@ -167,13 +167,13 @@ class RemoteBoard:
             )
 
     def install(self, app: Upload) -> str:
-        """Bring edge-af and its packages there; return the Python that has them."""
+        """Install edge-af and its packages on the board; return the Python that has them."""
         python = self._environment()
         self.copy([app])
         return python
 
     def serve(self, app: Upload, python: str, layout: Sequence[tuple[str, Upload]]) -> None:
-        """Copy the files and have edge-af on the board take the requests from now on, after a broken connection too."""
+        """Copy the files and start edge-af on the board to serve the later requests, also after a reconnection."""
         named = [[name, upload.sha256] for name, upload in layout]
         uploads = [app, *(upload for _, upload in layout)]
         request = {
@@ -186,7 +186,7 @@ class RemoteBoard:
         }
 
         def start() -> None:
-            self._connection.on_open = lambda: None  # Copying may reconnect, too.
+            self._connection.on_open = lambda: None  # Copying may also reconnect.
             self.copy(uploads)
             self._connection.persist(lambda: self._connection.call(request))
             self._connection.on_open = start
@@ -194,7 +194,7 @@ class RemoteBoard:
         start()
 
     def _environment(self) -> str:
-        """Return the Python that has the packages, set up once: in this machine's versions where they are available."""
+        """Return the Python that has the packages, set up once, with this machine's versions where available."""
         found: Environment | None = None
         for groups in (requirement_groups(pinned=True), requirement_groups()):
             try:
@@ -204,7 +204,7 @@ class RemoteBoard:
                     if found is not None:
                         break
                     if isinstance(error, RequestRefused) and error.kind == "packages" and not self._offline:
-                        advice = "Without a network there, pass --offline: packages are downloaded here."
+                        advice = "If it has no network, pass --offline to download the packages here."
                         raise EdgeAfError(f"{error}\n{advice}") from None
                     raise
                 if isinstance(error, RequestRefused) and error.kind != "packages":
@@ -216,16 +216,16 @@ class RemoteBoard:
                 break
         assert found is not None
         for name in found.left_out:
-            warn(f"{self.target.label}: no package of {name} exists for it; its rows say so.")
+            warn(f"{self.target.label}: no package of {name} exists for it; rows in that runtime are not measured.")
         return str(found.python)
 
     def _environment_with(self, groups: dict[str, list[str]]) -> Environment:
-        """Set up the environment with these packages, unless it is there.
+        """Set up the environment with these packages, unless it exists.
 
         Raises:
-            RequestRefused: the board cannot have it.
-            NoWheels: these packages do not exist for it.
-            EdgeAfError: its Python cannot make one.
+            RequestRefused: the board cannot set it up.
+            NoWheels: these packages do not exist for the board.
+            EdgeAfError: its Python cannot create an environment.
         """
 
         def made(wheels: Any) -> Environment:
@@ -236,7 +236,7 @@ class RemoteBoard:
         found = made(None)
         if found.python is not None:
             return found
-        without = f"{label}: Python {'.'.join(map(str, about.python))} there has no"
+        without = f"{label}: its Python {'.'.join(map(str, about.python))} has no"
         install = f"On {about.system}: sudo apt install python3-venv"
         if not about.venv:
             raise EdgeAfError(f"{without} `venv` module.\n{install}")
@@ -245,19 +245,19 @@ class RemoteBoard:
         say(f"{label}: setting up an environment in {about.folder}, once ({about.machine}, {about.system})")
         if not offline:
             return made("pip")
-        # Without a wheel, pip on the board finds no distribution either, and leaves the package out.
+        # If there is no wheel, pip on the board does not find the package either, and it is left out.
         _, files = download_wheels(groups, about.machine, about.python, about.libc_version)
         uploads = [upload_of(path) for path in files]
         self.copy(uploads)
         return made([[path.name, upload.sha256] for path, upload in zip(files, uploads, strict=True)])
 
     def copy(self, uploads: Sequence[Upload]) -> None:
-        """Have the board hold these bytes: only those that it lacks travel, and no part of them twice."""
+        """Copy to the board those of these bytes that it lacks, resuming partial files."""
         by_hash = {upload.sha256: upload for upload in uploads}
 
         def lacking() -> dict[str, int]:
             missing = self.ask(Missing, {"do": "missing", "files": list(by_hash)}).missing
-            # A part that is larger than the whole is none.
+            # A partial file larger than the whole is invalid.
             return {sha256: held if held <= by_hash[sha256].size else 0 for sha256, held in missing.items()}
 
         wanted = lacking()
@@ -279,7 +279,7 @@ class RemoteBoard:
                             progress.update(sent // 1_000_000 - counted)
                             counted = sent // 1_000_000
 
-                # After a broken connection the board is asked again.
+                # Ask the board again after a reconnection.
                 parts = first.pop() if first else lacking()
                 if parts:
                     files = [[sha256, by_hash[sha256].size, held] for sha256, held in parts.items()]
@@ -325,10 +325,10 @@ class SshBackend:
         for subject in subjects:
             if subject.cpu not in (None, kind):
                 warn(
-                    f"{subject.path}: made for {subject.cpu}, and {self.label} is {self.machine}: it will be slower there "
-                    f"than a file made with `edge-af export --cpu {kind}`."
+                    f"{subject.path}: made for {subject.cpu}, but {self.label} is {self.machine}: it will be slower there "
+                    f"than a file from `edge-af export --cpu {kind}`."
                 )
-        # Files keep their names there: a runtime goes by the suffix.
+        # Files keep their names there, because the suffix determines the runtime.
         layout = {_place(row): upload_of(row.subject.path, row.subject.sha256) for row in plan}
         if dataset is not None:
             for name in (INDEX, *(f"{stem}.npy" for stem in ARRAYS)):
@@ -378,7 +378,7 @@ def app_upload() -> Upload:
 
 
 def version_warnings(there: Device, label: str) -> tuple[str, ...]:
-    """Warn of packages that the target has in other versions than this machine."""
+    """Warn about packages whose versions differ between the target and this machine."""
     here = this_device().versions
     differing = [
         f"{name} {version} ({here[name]} here)"
@@ -394,10 +394,10 @@ def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bo
     """Run `edge-af doctor` with these arguments on another machine.
 
     Returns:
-        its exit code and what it printed.
+        its exit code and output.
 
     Raises:
-        EdgeAfError: the machine cannot be reached, or cannot have the packages that edge-af needs.
+        EdgeAfError: the machine cannot be reached, or the packages of edge-af cannot be installed there.
     """
     with RemoteBoard(target, offline) as board:
         app = app_upload()

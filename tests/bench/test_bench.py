@@ -368,9 +368,9 @@ def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path,
     # Another method, or other bytes under the same names, is another bench.
     renamed = dataclasses.replace(kept[-1], rows=[dataclasses.replace(row, file="x") for row in kept[-1].rows])
     for earlier, data, other, what in (
-        (kept[-1], eval_dataset, dataclasses.replace(method, inferences=4), "another method"),
-        (kept[-1], None, method, "another data and another inputs"),
-        (renamed, eval_dataset, method, "another files"),
+        (kept[-1], eval_dataset, dataclasses.replace(method, inferences=4), "differs in its method"),
+        (kept[-1], None, method, "differs in its data and inputs"),
+        (renamed, eval_dataset, method, "differs in its files"),
     ):
         write_results(out, earlier)
         with pytest.raises(OtherBench, match=what):

@@ -33,7 +33,7 @@ def test_files_that_are_passed_over_are_named(
     assert len(subjects_of([folder])) == listed
     err = capsys.readouterr().err
     assert "lists 'network.bin'" in err
-    assert "1 file(s) that manifest.json does not list passed over: mine.tflite" in err
+    assert "skipping 1 file(s) not listed in manifest.json: mine.tflite" in err
 
 
 def test_a_manifest_that_leads_nowhere_is_no_folder_without_one(exports: Path, tmp_path: Path) -> None:

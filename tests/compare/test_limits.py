@@ -48,8 +48,8 @@ def test_a_budget_file_is_read(tmp_path: Path):
         ("limits: {'*': {latency_ms: 3}}", "times have no limits"),
         ("limits: {'*': {p90: 3}}", "times have no limits"),
         ("limits: {'*': {size_bytes: twelve}}", "limits.*.size_bytes: 'twelve' is not a number such as 12 MB"),
-        ("limits: {'*': {size_bytes: -1}}", "-1 where a number of 0 or more is expected"),
-        ("limits: {'*': {size_bytes: true}}", "True where a number"),
+        ("limits: {'*': {size_bytes: -1}}", "-1: expected a number of 0 or more"),
+        ("limits: {'*': {size_bytes: true}}", "True: expected a number"),
         ("limits: {'*': {size_bytes: .nan}}", "limits.*.size_bytes: nan is not a number"),
         ("limits: {'*': 3}", "limits.*: expected a mapping of keys to values, found '3'"),
         ("relative: {max_slowdown: '5'}", "max_slowdown: '5' is not a number"),
@@ -76,7 +76,7 @@ def test_limits_that_could_not_be_checked_are_refused_beforehand(tmp_path: Path)
     with pytest.raises(EdgeAfError, match="needs an evaluation set: pass --data"):
         budget.check_use(["a.onnx"], has_data=False, where=tmp_path / "b.yaml")
     budget.check_use(["a.onnx"], has_data=True, where=tmp_path / "b.yaml")
-    with pytest.raises(EdgeAfError, match=r"limits of '\*-int9\.\*' fit none of the files: a\.onnx"):
+    with pytest.raises(EdgeAfError, match=r"limits of '\*-int9\.\*' match none of the files: a\.onnx"):
         BudgetFile(limits={"*-int9.*": {"size_bytes": 5}}).check_use(["a.onnx"], True, tmp_path / "b.yaml")
 
 

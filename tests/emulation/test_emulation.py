@@ -84,7 +84,7 @@ def test_counts_are_the_differences_between_marks():
     text = "".join(json.dumps(line) + "\n" for line in lines)
     assert counts.parse_counts(text) == [dict.fromkeys(names, 30), dict.fromkeys(names, 50)]
     for broken in ("", text.replace('"mark": 3', '"mark": 9'), "[]\n", text[:-30], text.replace("stores", "shops")):
-        with pytest.raises(EdgeAfError, match="plugin did not count"):
+        with pytest.raises(EdgeAfError, match="plugin did not write"):
             counts.parse_counts(broken)
 
 

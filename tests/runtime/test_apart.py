@@ -55,7 +55,7 @@ def test_a_process_that_does_not_come_to_an_end_is_ended(lone: Path, monkeypatch
     process = scorer._process
     os.kill(process.pid, signal.SIGSTOP)
     monkeypatch.setattr(apart, "SECONDS", 0.1)
-    with pytest.raises(EdgeAfError, match="does not come to an end"):
+    with pytest.raises(EdgeAfError, match="it timed out"):
         scorer.score(Features(np.zeros((1, 1024), np.float32), np.zeros((1, 128), np.float32)))
     assert process.poll() == -signal.SIGKILL
 

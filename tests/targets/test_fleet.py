@@ -35,7 +35,7 @@ def test_one_that_fails_stops_none_of_the_others(board: LoopbackBoard, exports: 
     )  # fmt: skip
     assert done.returncode == 2 and "1 of 2 targets gave no results" in done.stderr, done.stderr
     assert "Attend-Fusion tiny" in done.stdout
-    assert "no-such-host.invalid: not measured: there is no host of that name" in done.stdout
+    assert "no-such-host.invalid: not measured: its host name cannot be resolved" in done.stdout
     (row,) = read_results(tmp_path / f"results-127.0.0.1-{board.port}.json").rows
     assert row.status == "ok" and not out.exists() and "LiteRT" in (tmp_path / "t.md").read_text()
 

@@ -157,7 +157,7 @@ def test_a_client_that_is_killed_leaves_nothing_running(board: LoopbackBoard, ex
     wait_for(lambda: any("worker" in line for line in board.processes()), started)
     # One board measures one thing at a time.
     busy = board.bench(exports / "fc-late-fusion", *QUICKLY, "--out", tmp_path / "other.json")
-    assert busy.returncode == 2 and "a bench runs here since" in busy.stderr
+    assert busy.returncode == 2 and "a bench has been running here since" in busy.stderr
     started.process.kill()
     started.end()
     assert board.is_quiet()

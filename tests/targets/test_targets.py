@@ -73,9 +73,9 @@ def test_who_cannot_be_reached_is_named_with_what_to_do(board: LoopbackBoard, ex
     other = (board.folder / "key.pub").read_text()
     board.know(other)
     said = refused(board, exports, out)
-    assert "its key is not the one that is known here" in said and "ssh-keygen -R 127.0.0.1" in said
+    assert "its host key has changed" in said and "ssh-keygen -R 127.0.0.1" in said
     (board.folder / "known").write_text("")
-    assert "its key is not known here. Connect once by hand (ssh 127.0.0.1)" in refused(board, exports, out)
+    assert "its host key is unknown here. Connect once by hand (ssh 127.0.0.1)" in refused(board, exports, out)
     board.know(key)
     config = board.folder / "ssh_config"
     config.write_text(config.read_text().replace(f"{board.folder}/key", f"{board.folder}/host"))
@@ -84,7 +84,7 @@ def test_who_cannot_be_reached_is_named_with_what_to_do(board: LoopbackBoard, ex
     said = refused(board, exports, out)
     assert f"127.0.0.1:{board.port}: cannot be reached" in said and "Connection refused" in said
     board.target = "ssh://no-such-host.invalid"
-    assert "there is no host of that name" in refused(board, exports, out)
+    assert "its host name cannot be resolved" in refused(board, exports, out)
 
 
 def script(path: Path, body: str) -> None:
@@ -124,7 +124,7 @@ def test_a_full_disk_is_seen_before_anything_is_sent(board: LoopbackBoard, monke
     monkeypatch.setenv("PATH", board.client_environment()["PATH"])
     with RemoteBoard(parse_ssh(board.target), offline=False) as there, pytest.raises(RequestRefused) as caught:
         there.copy([Upload("0" * 64, 1 << 60, b"")])
-    assert caught.value.kind == "disk-full" and "MB are to be copied" in str(caught.value)
+    assert caught.value.kind == "disk-full" and "MB do not fit into" in str(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
