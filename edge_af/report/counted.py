@@ -45,8 +45,8 @@ COUNTED_COLUMNS = (
 )
 """Columns; the latency comes first, because a narrow screen hides the right side."""
 EXPLAINED = (
-    "One inference on one thread, counted under emulation. From memory: what a cache as large as the board's last one fetches. "
-    "Modeled latency: from these counts and what is published of the board, with its band; not measured "
+    "One inference on one thread, counted under emulation. From memory: bytes read by a cache of the board's last-level size. "
+    "Modeled latency: from these counts and the board's published figures, with its band; not measured "
     "(docs/emulated-arm.md)."
 )
 

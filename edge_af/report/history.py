@@ -20,9 +20,8 @@ from edge_af.report.rows import megabytes, quantity
 from edge_af.report.specs import Datum, history_spec
 from edge_af.report.verdict import MARKS, interval_text, percent
 
-NEVER_THE_JUDGE = (
-    "A history for plotting, never the judge: no comparison was decided by an earlier one. Each point is a candidate beside "
-    "its own base, both measured then."
+EXPLAINED = (
+    "Each point is a candidate and its base, measured side by side. Verdicts never depend on earlier comparisons."
 )
 
 HELD, BETTER, BAD, OPEN = "held", "faster", "failed", "cannot tell"
@@ -121,7 +120,7 @@ def page(history: History) -> str:
 
 def _remarks(history: History) -> list[str]:
     """List remarks for the reader."""
-    found = [NEVER_THE_JUDGE]
+    found = [EXPLAINED]
     if history.skipped:
         more = len(history.skipped) - SKIPPED_SHOWN
         lines = "; ".join(history.skipped[:SKIPPED_SHOWN]) + (f"; and {more} more" if more > 0 else "")
@@ -269,7 +268,10 @@ def _page_table(entries: Sequence[Entry]) -> PageTable:
         TableRow(at, entry.created, _time(entry), [column.cell(entry) for column in columns])
         for at, entry in reversed(list(enumerate(entries)))
     ]
-    caption = "Time to base: the candidate's time divided by its base's, minus one, with the interval. Figures are the candidate's."
+    caption = (
+        "Time to base: the candidate's time divided by its base's, minus one, with the interval. "
+        "Figures are the candidate's."
+    )
     return PageTable("When (UTC)", columns, rows, caption, "Table of all comparisons", is_long=True)
 
 

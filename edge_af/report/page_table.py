@@ -131,11 +131,11 @@ FILTERS = {
     "batch": "Videos an inference",
     "status": "Status",
 }
-"""Facets by which rows are chosen, and their titles."""
+"""Facets of the filters, and their titles."""
 
 
 def filter_groups(facets: Sequence[Mapping[str, str]]) -> list[FilterGroup]:
-    """List the facets that rows differ in, each with its values."""
+    """Return the facets in which rows differ, each with its values."""
     groups = []
     for key, title in FILTERS.items():
         choices = list(dict.fromkeys(own[key] for own in facets if key in own))
@@ -149,7 +149,7 @@ def filter_groups(facets: Sequence[Mapping[str, str]]) -> list[FilterGroup]:
 
 
 def comparison_table(lines: Sequence[Line]) -> PageTable:
-    """Make the table of a comparison."""
+    """Build the table of a comparison."""
     columns = _columns(lines) if lines else []
     rows = [
         TableRow(
@@ -168,13 +168,13 @@ def comparison_table(lines: Sequence[Line]) -> PageTable:
 
 def _caption(lines: Sequence[Line]) -> str:
     text = (
-        "Small figures: factor of, or difference to, the baseline in the same runtime. Bars: the figure itself, the column's "
-        "largest being full width; shorter is better."
+        "Small figures: factor of, or difference to, the baseline in the same runtime. Bars: relative to the column's largest "
+        "figure; shorter is better."
     )
     if any(line.row.gap_at_20_delta is not None for line in lines):
         text += " ΔGAP: against the same network in FP32, with the 95 % interval of a paired bootstrap over the videos."
     if any(line.row.limit_share is not None for line in lines):
-        text += " Of the limit: the share that the time to read the weights once is of the p50."
+        text += " Of limit: the time to read the weights once, as a share of the p50."
     if is_counted(lines):
         text += f" {EXPLAINED}"
     return text
@@ -254,5 +254,5 @@ def _order(precision: str) -> int:
 
 
 def precision_class(line: Line) -> str:
-    """The style class that colors a precision; one class for those without a color of their own."""
+    """Return the style class that colors a precision; precisions without a color share one."""
     return line.row.precision if line.precision in PRECISIONS else "other"

@@ -1,6 +1,6 @@
-"""Several results put together: each row beside its baseline, and how a figure and its relation are written.
+"""Combine results: each row with its baseline, and the formatting of figures and their relations.
 
-What is derived here is shown and never stored: a results file holds only what was measured.
+Derived figures are shown but never stored: a results file holds only measurements.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ PRECISION_ORDER = ("fp32", "fp16", "int8", "int4")
 
 @dataclass(frozen=True)
 class Line:
-    """A row and what it is set beside."""
+    """A row, and the rows that it is compared with."""
 
     row: Row
     results: Results
     device: str
-    """The device's label, with more where that does not tell two machines, or two benches of a machine, apart."""
+    """The device's label, with an addition if machines, or benches of one machine, share it."""
     network: str
-    """Model and preset, and the artifact's name where that does not tell two networks apart."""
+    """Model and preset, and the artifact's name if networks share them."""
     base: Row | None
-    """The baseline in the same runtime, threads and device; None if it was not measured."""
+    """The baseline with the same runtime, threads and device; None if it was not measured."""
     fp32: Row | None
-    """The same network in FP32, in the same runtime, threads and device."""
+    """The same network in FP32 with the same runtime, threads and device."""
     variant: str
-    """Difference to another row of its network, runtime and precision: the recipe; empty where it stands alone."""
+    """What distinguishes it from rows with the same network, runtime and precision; empty if there are none."""
 
     @property
     def runtime(self) -> str:
@@ -45,12 +45,12 @@ class Line:
 
     @property
     def weights(self) -> str:
-        """The precision, with the variant if there are several."""
+        """The precision, with the variant if any."""
         return f"{self.precision} {self.variant}".rstrip()
 
     @property
     def name(self) -> str:
-        """The row's name where it stands alone."""
+        """The row's name outside the table."""
         return f"{self.network} {self.weights} in {self.runtime}"
 
     @property
@@ -59,7 +59,7 @@ class Line:
 
     @property
     def problem(self) -> str | None:
-        """Reason why figures are missing, in plain words; None if nothing went wrong."""
+        """Reason why figures are missing; None if nothing failed."""
         if self.row.status == OK:
             return None
         return f"{self.row.status.replace('-', ' ')}: {self.row.reason or 'no reason was recorded'}"
@@ -67,7 +67,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a row."""
+    """A column of the table: a figure of a row."""
 
     key: str
     title: str
@@ -75,15 +75,15 @@ class Column:
     value: Callable[[Row], float | None]
     write: Callable[[float], str]
     is_ratio: bool
-    """Set beside the baseline as a factor; else as a difference."""
+    """True to compare with the baseline as a factor, False as a difference."""
 
     def text(self, row: Row) -> str:
-        """The figure without its unit; empty if there is none."""
+        """Return the figure without its unit; empty if there is none."""
         value = self.value(row)
         return "" if value is None else self.write(value)
 
     def relation(self, row: Row, base: Row | None) -> str:
-        """`0.09×` or `+0.0123`; empty for the baseline itself and where either figure is missing."""
+        """Return the relation to the baseline, `0.09×` or `+0.0123`; empty for the baseline and for missing figures."""
         value, reference = self.value(row), self.value(base) if base is not None else None
         if value is None or reference is None or row is base:
             return ""
@@ -93,9 +93,9 @@ class Column:
 
 
 def compare(many: Sequence[Results]) -> list[Line]:
-    """Every row of every results file beside its baseline, grouped by network, the baseline's first.
+    """Return all rows with their baselines, grouped by network, the baseline's network first.
 
-    A baseline is looked for in the row's own results, then in others of the same device.
+    A baseline is searched in the row's own results, then in others of the same device.
     """
     titles = device_titles(many)
     pairs = [(row, results, title) for results, title in zip(many, titles, strict=True) for row in results.rows]
@@ -145,7 +145,7 @@ def compare(many: Sequence[Results]) -> list[Line]:
 
 
 def device_titles(many: Sequence[Results]) -> list[str]:
-    """Return the title of each results' device: its label, and where another has the same, what tells them apart."""
+    """Return the title of each results' device: its label, and what distinguishes it from others of the same label."""
 
     def differing(about: Callable[[Results], str], group: Sequence[Results]) -> bool:
         return len({about(one) for one in group}) == len(group)
@@ -168,7 +168,7 @@ def device_titles(many: Sequence[Results]) -> list[str]:
 
 
 def _machine(device: Device) -> str:
-    """All by which machines differ, and not what is installed or set on one."""
+    """Fields that identify a machine, excluding installed software and settings."""
     about = (device.label, device.machine, device.kernel, device.features, device.last_level_cache_bytes)
     return repr((*about, device.system, device.soc, device.core_max_mhz, device.emulator))
 
@@ -182,7 +182,7 @@ def _key(row: Row) -> tuple[object, ...]:
 
 
 def _variants(rows: Sequence[tuple[Row, str]]) -> list[str]:
-    """Return each row's difference to others of its network, runtime and precision on its device; else empty."""
+    """Return what distinguishes each row from others with its network, runtime, precision and device; else empty."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row, device in rows:
         groups.setdefault((device, *_identity(row), row.runtime, row.precision, row.threads, row.batch), []).append(row)
@@ -202,12 +202,12 @@ def _variants(rows: Sequence[tuple[Row, str]]) -> list[str]:
 
 
 def devices_of(lines: Sequence[Line]) -> list[str]:
-    """The devices' labels, each once."""
+    """Return the devices' labels, without duplicates."""
     return list(dict.fromkeys(line.device for line in lines))
 
 
 def device_names(lines: Sequence[Line]) -> dict[str, str]:
-    """Each device's label and a shorter name, which is the processor or board alone where that tells them apart."""
+    """Return each device's label and a shorter name: the processor or board, if that is unique."""
     short = {
         line.device: line.results.device.cpu + line.device.removeprefix(line.results.device.label) for line in lines
     }
@@ -216,17 +216,17 @@ def device_names(lines: Sequence[Line]) -> dict[str, str]:
 
 
 def networks_of(lines: Sequence[Line]) -> list[str]:
-    """The networks' names, each once, in the order of the lines."""
+    """Return the networks' names, without duplicates, in the order of the lines."""
     return list(dict.fromkeys(line.network for line in lines))
 
 
 def has_threads(lines: Sequence[Line]) -> bool:
-    """Return True if rows differ in their number of threads, so that it must be shown."""
+    """Return True if rows differ in their number of threads."""
     return len({line.row.threads for line in lines}) > 1
 
 
 def has_batches(lines: Sequence[Line]) -> bool:
-    """Return True if rows differ in their batch size, so that it must be shown."""
+    """Return True if rows differ in their batch size."""
     return len({line.row.batch for line in lines}) > 1
 
 
@@ -242,7 +242,7 @@ def _network_names(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
 
 
 def signed(difference: float) -> str:
-    """A difference of accuracies, with its sign: `+0.0123`, `−0.0004`, `±0`."""
+    """Format a difference of accuracies with its sign: `+0.0123`, `−0.0004`, `±0`."""
     text = f"{abs(difference):.4f}"
     if float(text) == 0:
         return "±0"
@@ -250,7 +250,7 @@ def signed(difference: float) -> str:
 
 
 def gap_to_fp32(line: Line) -> float | None:
-    """GAP@20 less that of the same network in FP32: as the bench paired it, or the difference of the two rows."""
+    """Return GAP@20 minus that of the same network in FP32: the bench's paired figure, or the rows' difference."""
     if line.row.gap_at_20_delta is not None:
         return line.row.gap_at_20_delta.value
     own = line.fp32.gap_at_20 if line.fp32 is not None and line.fp32 is not line.row else None
@@ -258,18 +258,18 @@ def gap_to_fp32(line: Line) -> float | None:
 
 
 def gap_interval(line: Line) -> str:
-    """`[−0.0003, +0.0005]`, the 95 % interval of `gap_to_fp32`; empty if none was measured."""
+    """Format the 95 % interval of `gap_to_fp32`, `[−0.0003, +0.0005]`; empty if none was measured."""
     delta = line.row.gap_at_20_delta
     return f"[{signed(delta.low)}, {signed(delta.high)}]" if delta is not None else ""
 
 
 def percent(share: float) -> str:
-    """`34 %`, and below 10 % `3.4 %`."""
+    """Format a share: `34 %`, below 10 % `3.4 %`."""
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
 
 
 def factor(ratio: float) -> str:
-    """A multiple of the baseline with two figures: `0.0081×`, `0.034×`, `0.52×`, `1.70×`, `2.3×`, `12×`."""
+    """Format a multiple of the baseline with two digits: `0.0081×`, `0.034×`, `0.52×`, `1.70×`, `2.3×`, `12×`."""
     for least, digits in ((9.95, 0), (1.995, 1), (0.0995, 2), (0.00995, 3)):
         if ratio >= least:
             return f"{ratio:,.{digits}f}×"
@@ -277,24 +277,24 @@ def factor(ratio: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """Three figures or so: `0.034`, `1.23`, `12.3`, `1,363`."""
+    """Format with about three digits: `0.034`, `1.23`, `12.3`, `1,363`."""
     if value >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
 
 
 def megabytes(value: float) -> str:
-    """Bytes in units of 1,000,000."""
+    """Format bytes in units of 1,000,000."""
     return quantity(value / 1e6)
 
 
 def parameters(row: Row) -> str:
-    """`341 M` or `3,950`."""
+    """Format a number of parameters: `341 M` or `3,950`."""
     return f"{quantity(row.params / 1e6)} M" if row.params >= 1e5 else f"{row.params:,}"
 
 
 def parameters_relation(line: Line) -> str:
-    """Return the network's size beside the baseline's; empty for the baseline's own network."""
+    """Return the network's size relative to the baseline's; empty for the baseline's network."""
     base = line.base
     if base is None or _identity(base) == _identity(line.row):
         return ""
@@ -320,10 +320,10 @@ MEMORY = Column("peak_memory_bytes", "Memory", "MB", lambda row: row.peak_memory
 LIMIT = Column("limit_share", "Of the limit", "", lambda row: row.limit_share, percent, False)
 
 MAIN_COLUMNS = (GAP, F1, SIZE, P50, P90, MEMORY)
-"""Columns of the table, each with its relation. Parameters belong to a network and stand with its name."""
+"""Columns of the table, each with its relation. Parameters are shown with the network's name."""
 
 UNTIMED_COLUMNS = (GAP, F1, SIZE)
-"""Columns among them that an emulated board has figures for."""
+"""Columns for emulated boards."""
 
 MORE_COLUMNS = (
     Column("f1_macro", "Macro F1", "", lambda row: row.f1_macro, _four, False),
@@ -343,11 +343,11 @@ MORE_COLUMNS = (
     Column("limit_ms", "Limit", "ms", lambda row: row.limit_ms, quantity, True),
     Column("runtime_memory_bytes", "Bare runtime", "MB", lambda row: row.runtime_memory_bytes, megabytes, True),
 )
-"""The rest of what was measured."""
+"""Columns shown on request."""
 
 
 def summary(line: Line) -> dict[str, object]:
-    """A row as in the results file with its relations, for machine-readable output; raw latencies left out."""
+    """Return a row with its relations for machine-readable output, without raw latencies."""
     from dataclasses import asdict
 
     row = asdict(line.row)
@@ -370,16 +370,16 @@ def summary(line: Line) -> dict[str, object]:
 
 
 def main_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
-    """Columns of the comparison: without latency and memory where all that was run is emulated."""
+    """Return the columns of the comparison: no latency and memory if all rows are emulated."""
     return MAIN_COLUMNS if any(line.results.device.emulator is None for line in lines) else UNTIMED_COLUMNS
 
 
 def caveats(many: Sequence[Results]) -> list[str]:
-    """List the caveats that a reader needs before believing the figures."""
+    """List caveats about the figures."""
     found = []
     titles = device_titles(many)
     if any(results.quick for results in many):
-        found.append("Quick run: fewer inferences than the standard measurement. Not for publication.")
+        found.append("Quick run with fewer inferences than the standard measurement. Not for publication.")
     for results, title in zip(many, titles, strict=True):
         if len(results.rows) < results.rows_planned:
             found.append(
@@ -412,7 +412,7 @@ def caveats(many: Sequence[Results]) -> list[str]:
 
 
 def method_text(results: Results) -> str:
-    """Describe how a row's latency and memory were measured, in a sentence or two."""
+    """Describe how latency and memory were measured."""
     method = results.method
     if results.device.emulator is not None:
         return (
@@ -434,7 +434,7 @@ def method_text(results: Results) -> str:
 
 
 def kernels_text(lines: Sequence[Line]) -> list[str]:
-    """Name the kernels that ran, a sentence per device; empty if no row has them."""
+    """Name the kernels that ran, one sentence per device; empty if unknown."""
     found: dict[str, dict[str, None]] = {}
     for line in lines:
         if line.row.kernels is not None:
@@ -444,6 +444,6 @@ def kernels_text(lines: Sequence[Line]) -> list[str]:
 
 
 def data_text(results: Results) -> str:
-    """The evaluation set, in a few words."""
+    """Describe the evaluation set in a few words."""
     data = results.data
     return f"{data.name}: {data.videos:,} videos, {data.classes:,} classes" if data is not None else "none"

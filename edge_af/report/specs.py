@@ -1,8 +1,8 @@
-"""Drawing of the page's charts: the Vega specifications in `vega/`, filled in, without their data.
+"""The page's charts: fill in the Vega specifications in `vega/`, without data.
 
-A text `$name` in a specification stands for a value. Vega's interpreter reads every expression and never makes code of it,
-which the page's policy would forbid. Colors are the page's own variables, light or dark: nothing is redrawn when they
-change.
+A text `$name` in a specification is replaced by a value. Vega's interpreter evaluates expressions without generating code,
+which the page's content security policy would forbid. Colors are the page's CSS variables, so charts follow the light or
+dark scheme without redrawing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Datum = dict[str, Any]
 PRECISIONS = {"FP32": "var(--fp32)", "FP16": "var(--fp16)", "INT8": "var(--int8)", "INT4": "var(--int4)"}
 OTHER = "var(--other)"
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-"""Shapes of the networks, in the order of the table; the first follows the last."""
+"""Shapes of the networks in the order of the table, repeated if needed."""
 
 
 def scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) -> dict[str, Any]:
-    """Plot GAP@20 against a figure, with the Pareto front of what is shown."""
+    """Plot GAP@20 against a cost, with the Pareto front of the visible points."""
     networks = list(dict.fromkeys(row["network"] for row in rows))
     hollow = {row["runtime"]: row["hollow"] for row in rows}
     return _filled(
@@ -40,12 +40,12 @@ def scatter_spec(title: str, axis: str, described: str, rows: Sequence[Datum]) -
 
 
 def latency_spec(title: str, described: str, rows: Sequence[Datum]) -> dict[str, Any]:
-    """Plot a histogram per row, on one logarithmic axis."""
+    """Plot a histogram per row on one logarithmic axis."""
     return _filled("latency", title, described, **_precisions(row["precision"] for row in rows))
 
 
 def memory_spec(title: str, described: str, present: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Plot a bar per row, of the parts that are present, each a title and a color."""
+    """Plot a bar per row, made of parts with titles and colors."""
     parts = {"parts": [title for title, _ in present], "part_colors": [color for _, color in present]}
     return _filled("memory", title, described, **parts)
 
@@ -63,14 +63,14 @@ def history_spec(
     styles: Mapping[str, tuple[str, str]],
     is_ratio: bool,
 ) -> dict[str, Any]:
-    """Plot a figure over time, a point per comparison; a ratio with its interval, zero and the limit, others with a line.
+    """Plot a figure over time, a point per comparison: a ratio with its interval, zero and limit; others with a line.
 
     Args:
-        title: of the chart.
-        axis: of the figure.
-        described: what is to be seen in it.
+        title: title of the chart.
+        axis: title of the figure's axis.
+        described: description for screen readers.
         span: range of the figure's axis.
-        styles: each mark's shape and color.
+        styles: shape and color of each mark.
         is_ratio: the figure is a change against the base.
     """
     return _filled(
@@ -86,7 +86,7 @@ def history_spec(
 
 
 def config() -> dict[str, Any]:
-    """Return the look of all charts."""
+    """Return the style of all charts."""
     return _read("config")
 
 
@@ -106,7 +106,7 @@ def _filled(name: str, title: str, described: str, **values: Any) -> dict[str, A
             return [fill(inner) for inner in part]
         return values[part[1:]] if isinstance(part, str) and part.startswith("$") else part
 
-    # "$schema" is a key, which nothing fills in.
+    # "$schema" is a key and is not replaced.
     filled: dict[str, Any] = fill(_read(name))
     return filled
 

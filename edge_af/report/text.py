@@ -1,4 +1,4 @@
-"""The comparison as text: aligned columns for a terminal, and Markdown."""
+"""Show the comparison as text: aligned columns for a terminal, and Markdown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from edge_af.report.tables import aligned, escape, printable, table_lines
 
 
 def table(many: Sequence[Results]) -> str:
-    """The comparison for a terminal, some 135 columns wide: a heading a network, a line a row, relations beside figures."""
+    """Return the comparison for a terminal, some 135 columns wide: a heading per network, a line per row."""
     lines = compare(many)
     devices, limits = devices_of(lines), any(line.row.limit_share is not None for line in lines)
     titles = ["runtime", "precision", *[title.lower() for title, _ in _settings(lines)]]
@@ -43,14 +43,14 @@ def table(many: Sequence[Results]) -> str:
             titles.append("limit")
     cells = [_cells(line, lines, limits) for line in lines]
     columns = [_beside(column) for column in zip(*cells, strict=True)] or [[] for _ in titles]
-    # The last column has no title: what stands out in a row.
+    # The last column has no title; it marks what stands out in a row.
     marks = [line.row.status if line.problem else "baseline" if line.is_baseline else "" for line in lines]
     body = [list(row) for row in zip(*columns, marks, strict=True)]
     head, *rows = aligned([[*titles, ""], *body], (0, 1, len(titles)))
     out = [head]
     notes: list[str] = []
     heading = None
-    # By device first: what stands under one another is then from one machine.
+    # Sort by device first, so that adjacent rows are from one machine.
     for line, row in sorted(zip(lines, rows, strict=True), key=lambda pair: devices.index(pair[0].device)):
         relation = parameters_relation(line)
         title = f"{line.network}, {parameters(line.row)} parameters" + (f" ({relation})" if relation else "")
@@ -68,23 +68,23 @@ def table(many: Sequence[Results]) -> str:
     out.append("Beside a figure: factor of, or difference to, the baseline in the same runtime.")
     if any(line.row.gap_at_20_delta is not None for line in lines):
         out.append(
-            "To FP32: ΔGAP against the same network in FP32; after ±, how far its 95 % interval reaches at most."
+            "To FP32: ΔGAP against the same network in FP32; after ±, the larger half-width of its 95 % interval."
         )
     if limits:
-        out.append("Limit: the share that the time to read the weights once is of the p50.")
+        out.append("Limit: the time to read the weights once, as a share of the p50.")
     out += kernels_text(lines)
     titles = device_titles(many)
     out += [f"{title}. Evaluation data: {data_text(one)}." for one, title in zip(many, titles, strict=True)]
-    # Names may come from a file that others wrote: no escape sequence in them reaches the terminal.
+    # Names may come from untrusted files, so escape sequences are removed.
     return "\n".join(map(printable, out))
 
 
 Cell = tuple[str, str]
-"""A figure and its relation."""
+"""Return a figure and its relation."""
 
 
 def _settings(lines: Sequence[Line]) -> list[tuple[str, Callable[[Line], str]]]:
-    """Columns for what rows of one network, runtime and precision still differ in."""
+    """Return columns in which rows of one network, runtime and precision differ."""
     found: list[tuple[str, Callable[[Line], str]]] = []
     if has_threads(lines):
         found.append(("Threads", lambda line: str(line.row.threads)))
@@ -110,12 +110,12 @@ def _to_fp32(line: Line) -> Cell:
         return "", ""
     if interval is None:
         return signed(difference), ""
-    # The interval as one figure, which keeps the table narrow: the further of its ends.
+    # One figure for the interval, its larger half-width, keeps the table narrow.
     return signed(difference), f"±{max(interval.high - interval.value, interval.value - interval.low):.4f}"
 
 
 def _beside(column: Sequence[Cell]) -> list[str]:
-    """Figures and relations of a column, each aligned among themselves."""
+    """Align the figures and the relations of a column."""
     first, second = (max(len(cell[part]) for cell in column) for part in (0, 1))
     if not second:
         return [figure for figure, _ in column]
@@ -123,7 +123,7 @@ def _beside(column: Sequence[Cell]) -> list[str]:
 
 
 def markdown_table(many: Sequence[Results]) -> str:
-    """The comparison in Markdown, with what a reader must know of how it came about."""
+    """Return the comparison in Markdown, with notes on how it was measured."""
     lines = compare(many)
     devices, settings = devices_of(lines), _settings(lines)
     limits = any(line.row.limit_share is not None for line in lines)
@@ -181,7 +181,7 @@ def markdown_table(many: Sequence[Results]) -> str:
         if line.problem
     ]
     if problems:
-        out += ["", "Not measured, or not fully:", "", *problems]
+        out += ["", "Not measured, or only partly:", "", *problems]
     out += ["", *(f"* {escape(text)}" for text in caveats(many))]
     for results, device in zip(many, device_titles(many), strict=True):
         packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())

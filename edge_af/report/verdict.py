@@ -1,4 +1,4 @@
-"""A comparison for people and for CI: a table on the terminal, Markdown, JUnit, GitHub's step summary and annotations."""
+"""Show a comparison: a terminal table, Markdown, JUnit, GitHub's step summary and annotations."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _TITLES = {
 
 
 def percent(ratio: float) -> str:
-    """A ratio as a change: 1.031 is `+3.1 %`."""
+    """Format a ratio as a change: 1.031 is `+3.1 %`."""
     text = f"{(ratio - 1) * 100:+.1f} %"
     return text if text != "-0.0 %" else "+0.0 %"
 
 
 def interval_text(interval: Interval) -> str:
-    """A ratio and its interval as changes."""
+    """Format a ratio and its interval as changes."""
     return f"{percent(interval.value)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
 def table(comparison: Comparison) -> str:
-    """The table for a terminal."""
+    """Return the table for a terminal."""
     lines = []
     for pair in comparison.pairs:
         mark = styled(MARKS[pair.status], fg=_COLORS[pair.status], bold=True)
@@ -56,7 +56,7 @@ def table(comparison: Comparison) -> str:
 
 
 def markdown_table(comparison: Comparison) -> str:
-    """The same for a pull request's comment or a step summary."""
+    """Return the table in Markdown, for a pull request comment or a step summary."""
     lines = [f"### edge-af compare: {_summary(comparison)}", ""]
     for pair in comparison.pairs:
         lines += [f"**{escape(pair.name)}**: {MARKS[pair.status]}", ""]
@@ -72,7 +72,8 @@ def markdown_table(comparison: Comparison) -> str:
 
 
 def junit_xml(comparison: Comparison) -> str:
-    """A suite a pair and a case a check: failures for gates, errors for what is at fault, skips for what cannot be told."""
+    """Return JUnit XML, a suite per pair and a case per check: failures for gates, errors for faults, skips for
+    inconclusive checks."""
     root = ElementTree.Element("testsuites", name="edge-af compare")
     for pair in comparison.pairs:
         statuses = [check.status for check in pair.checks]
@@ -100,19 +101,19 @@ def junit_xml(comparison: Comparison) -> str:
 
 
 def step_summary(comparison: Comparison) -> None:
-    """Append the Markdown to the file that GitHub Actions names in `GITHUB_STEP_SUMMARY`, if it does."""
+    """Append the Markdown to the file in `GITHUB_STEP_SUMMARY`, which GitHub Actions sets."""
     if not (target := os.environ.get("GITHUB_STEP_SUMMARY")):
         return
     try:
         with Path(target).open("ab") as file:
             file.write((markdown_table(comparison) + "\n").encode(errors="backslashreplace"))
     except OSError as error:
-        # It may be a file of the host that a container does not have.
+        # A container may lack this file of the host.
         warn(f"GITHUB_STEP_SUMMARY: {target}: cannot write here ({error.strerror}); the step has no summary.")
 
 
 def annotate(comparison: Comparison) -> None:
-    """Tell GitHub Actions, where this runs in it, what stands out. Standard error: standard output may be JSON."""
+    """Print annotations for GitHub Actions if it runs this, on standard error, because standard output may be JSON."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
     for pair in comparison.pairs:
@@ -129,20 +130,20 @@ def _command(command: str, title: str, message: str) -> None:
     def data(text: str) -> str:
         return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
-    # In a property, colons and commas end it.
+    # A colon or comma would end a property.
     name = data(title).replace(":", "%3A").replace(",", "%2C")
     command_ci(f"::{command} title={name}::{data(message)}")
 
 
 def _line(pair: PairResult, check: Check) -> str:
-    """A check in one line."""
+    """Return a check in one line."""
     if check.name == "time" and pair.timing is not None:
         return "; ".join([check.verdict, *_notes(pair)[:1]])
     return check.verdict
 
 
 def _cells(pair: PairResult, check: Check) -> tuple[str, str, str, str, str]:
-    """Name, base, candidate, limit, verdict."""
+    """Return a check's name, base, candidate, limit and verdict."""
     title = _TITLES.get(check.name, check.name)
     if check.name == "time":
         timing = pair.timing
@@ -171,16 +172,16 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _notes(pair: PairResult) -> list[str]:
-    """List notes that the table has no room for; the clock's first."""
+    """List notes that do not fit the table, the clock's first."""
     notes = []
     if timing := pair.timing:
-        noise = f"; the base against itself {interval_text(timing.noise)}" if timing.noise is not None else ""
+        noise = f"; base against itself {interval_text(timing.noise)}" if timing.noise is not None else ""
         clock = "processor time" if timing.clock == "cpu" else "time on the clock"
         notes.append(
             f"{timing.generations} loads, {timing.rounds:,} rounds, {timing.seconds:.1f} s of {timing.budget_seconds:.0f} s, "
             f"{clock}{noise}"
         )
-    # Formats call the same operators by other names.
+    # Formats have different names for the same operators.
     if pair.operators_changed and pair.runtimes[0] == pair.runtimes[1]:
         changes = ", ".join(f"{op} {before} → {after}" for op, (before, after) in pair.operators_changed.items())
         notes.append(f"operators: {changes}")
@@ -207,5 +208,5 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without what XML cannot hold."""
+    """Remove characters that XML cannot hold."""
     return "".join(character for character in text if character.isprintable() or character == " ")
