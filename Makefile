@@ -1,8 +1,8 @@
-# On a machine with Python >= 3.11 and make:
-#   make demo   the whole way on the made-up data set, ending in a table and a page
+# Needs Python 3.11 or newer:
+#   make demo   train, export and bench on synthetic data, with a table and a page as the result
 #   make test   the fast tests
-#   make test-browser   the page in the system's Chromium
-#   make compare   this tree's exports against those of the commit before, of a network that the short demo trains
+#   make test-browser   tests of the page in the system's Chromium
+#   make compare   compare this tree's exports of the short demo's network with those of the previous commit
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_FLAGS ?=
 QUICK_DEMO := demo-quick
 JOBS ?= 2
-# The tools of `make lock`, `make licenses` and `make audit` have an environment of their own.
+# `make lock`, `make licenses` and `make audit` use tools in a separate environment.
 TOOLS := .venv-tools
 TOOLS_INSTALLED := $(TOOLS)/.installed
 TORTURE_FLAGS ?=
@@ -24,16 +24,16 @@ demo: $(INSTALLED)
 demo-quick: $(INSTALLED)
 	$(BIN)/edge-af demo --quick --out $(QUICK_DEMO)
 
-# 0: no worse, or it could not be told; 1: slower, larger, worse, or beyond .ci/budget.yaml. With BASE_REF= the latter alone.
+# Exit code 0: no worse, or inconclusive; 1: slower, larger, worse, or beyond .ci/budget.yaml. BASE_REF= checks only the latter.
 compare: $(INSTALLED)
 	@test -d $(QUICK_DEMO)/runs/attend-fusion || $(MAKE) demo-quick
 	sh .ci/compare_base.sh $(BIN) $(QUICK_DEMO) '$(BASE_REF)'
 
-# Tests of `--target` want the system's OpenSSH server and adb (Debian: apt install openssh-server adb) and are skipped without.
+# Tests of `--target` need an OpenSSH server and adb (Debian: apt install openssh-server adb), or are skipped.
 test: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not browser and not emulated"
 
-# The fast tests with coverage of the package, processes that it starts included; fails below 90 %.
+# The fast tests with coverage of the package and its child processes; fails below 90 %.
 coverage: $(INSTALLED)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(JOBS) -m "not slow and not browser and not emulated"
@@ -49,12 +49,12 @@ test-slow: $(INSTALLED)
 torture: $(INSTALLED)
 	$(BIN)/python tests/torture $(TORTURE_FLAGS)
 
-# Aarch64 wheels under qemu: sets emulation up once (apt-get, no root), and skips with the reason where that cannot be.
+# Aarch64 wheels in QEMU. Sets up emulation once (apt-get, no root); if that fails, the tests are skipped with the reason.
 test-emulated: $(INSTALLED)
 	-$(BIN)/edge-af targets setup emulated
 	$(BIN)/pytest -m emulated -rs
 
-# The page in a real Chromium, which is the system's own (Debian: apt install chromium).
+# The page in the system's Chromium (Debian: apt install chromium).
 test-browser: $(INSTALLED)
 	$(BIN)/pytest -m browser
 
@@ -67,7 +67,7 @@ lint: $(INSTALLED)
 install: $(INSTALLED)
 
 # The stamp is written last, so an interrupted install is repeated. pip checks every download against hashes.txt.
-# PyTorch is pinned by version only: its builds differ between sources.
+# PyTorch is only pinned by version, because its builds differ between sources.
 $(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edge-af needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -75,7 +75,7 @@ $(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[train,export,dev]'
 	@touch $@
 
-# Update hashes.txt after a change to constraints.txt: it has the hashes of all files of each pinned version.
+# Update hashes.txt after a change to constraints.txt. It contains the hashes of all files of each pinned version.
 lock: $(TOOLS_INSTALLED)
 	$(TOOLS)/bin/uv pip compile --quiet --universal --no-deps --generate-hashes --no-header --no-annotate --no-emit-package torch \
 		--python-version 3.11 constraints.txt --output-file hashes.txt
@@ -88,7 +88,7 @@ schemas: $(INSTALLED)
 licenses: $(INSTALLED) $(TOOLS_INSTALLED)
 	$(BIN)/python .ci/licenses.py $(TOOLS)/bin/pip-licenses
 
-# Look the pinned packages up for known vulnerabilities. Exit status 0: none; 1: some; 3: inconclusive (no database).
+# Check the pinned packages for known vulnerabilities. Exit code 0: none; 1: some; 3: inconclusive (no database).
 audit: $(TOOLS_INSTALLED)
 	@$(PYTHON) .ci/audit.py $(TOOLS)/bin/pip-audit
 

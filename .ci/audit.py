@@ -1,7 +1,7 @@
-"""Look the pinned packages up for known vulnerabilities: `python .ci/audit.py PIP-AUDIT`.
+"""Check the pinned packages for known vulnerabilities: `python .ci/audit.py PIP-AUDIT`.
 
-Exit status 0: none; 1: some; 3: inconclusive. pip-audit reports "none found" for packages that its database
-does not answer for, which is all of them without access to it. Here that is inconclusive.
+Exit code 0: none; 1: some; 3: inconclusive. pip-audit reports "none found" for packages that its database does not
+answer for. Without network access these are all packages. This script reports such cases as inconclusive.
 """
 
 from __future__ import annotations

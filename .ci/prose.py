@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_FIRST = {"Of", "What", "Whether", "That", "Why", "How", "Where", "Which", "Who", "When"}
-"""Words that begin a genitive fragment or an indirect question, and no noun phrase or imperative."""
+"""Words that start a genitive fragment or an indirect question, not a noun phrase or an imperative."""
 MOST_LINES = 500
 WIDTH = 100
 BRITISH = re.compile(
@@ -28,10 +28,10 @@ def tracked(*suffixes: str) -> list[Path]:
 
 
 def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Docstrings of modules, classes, functions, fields and constants, each with its line."""
+    """Yield the docstrings of modules, classes, functions, fields and constants with their lines."""
     for node in ast.walk(tree):
         body = getattr(node, "body", [])
-        if not isinstance(body, list):  # Of a lambda.
+        if not isinstance(body, list):  # The body of a lambda.
             continue
         for before, one in zip([None, *body], body, strict=False):
             first = before is None and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
@@ -42,7 +42,7 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def helps(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Help texts of options."""
+    """Yield the help texts of options with their lines."""
     for node in ast.walk(tree):
         is_option = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "option"
         if is_option and node.args and isinstance(node.args[0], ast.Constant):
@@ -62,7 +62,7 @@ def python_faults(path: Path) -> Iterator[str]:
 
 
 def prose_faults(path: Path) -> Iterator[str]:
-    """Lines of Markdown that are too long; tables, code and links are not broken."""
+    """Yield Markdown lines that are too long, except in tables, code and links."""
     in_code = False
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         in_code ^= line.startswith("```")

@@ -17,14 +17,22 @@ from edge_af.records import comparison, history, results
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs/schemas"
 SCHEMAS = {
-    "results.schema.json": (results.Results, results.SCHEMA_VERSION, "`results.json`, which `edge-af bench` writes"),
-    "compare.schema.json": (comparison.Comparison, comparison.SCHEMA_VERSION, "What `edge-af compare --out` writes"),
-    "history.schema.json": (history.Entry, history.SCHEMA_VERSION, "A line of what `edge-af compare --history` writes"),
+    "results.schema.json": (results.Results, results.SCHEMA_VERSION, "`results.json`, written by `edge-af bench`"),
+    "compare.schema.json": (
+        comparison.Comparison,
+        comparison.SCHEMA_VERSION,
+        "Comparison, written by `edge-af compare --out`",
+    ),
+    "history.schema.json": (
+        history.Entry,
+        history.SCHEMA_VERSION,
+        "Line of a history, written by `edge-af compare --history`",
+    ),
 }
 
 
 def field_texts(kind: type[Any]) -> dict[str, str]:
-    """The docstrings under a dataclass's fields, by field."""
+    """Return the docstrings of a dataclass's fields by name."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
     return {
         field.target.id: " ".join(text.value.value.split())
@@ -34,7 +42,7 @@ def field_texts(kind: type[Any]) -> dict[str, str]:
 
 
 def schema_of(kind: type[Any], version: int, title: str) -> dict[str, Any]:
-    """The JSON Schema of a file, with the fields' docstrings as descriptions."""
+    """Return the JSON Schema of a file, with the fields' docstrings as descriptions."""
     (reference,), definitions = msgspec.json.schema_components([kind])
     classes = {name: found for module in (results, comparison, history) for name, found in vars(module).items()}
     for name, definition in definitions.items():
@@ -52,7 +60,7 @@ def schema_of(kind: type[Any], version: int, title: str) -> dict[str, Any]:
 
 
 def texts() -> dict[str, str]:
-    """The text of each schema, by file name."""
+    """Return the text of each schema by file name."""
     return {name: json.dumps(schema_of(*about), indent=2) + "\n" for name, about in SCHEMAS.items()}
 
 

@@ -1,10 +1,10 @@
-"""What of Attend-Fusion the paper leaves open, each choice beside what could stand in its place.
+"""Compare the design choices that the paper on Attend-Fusion leaves open with their alternatives.
 
     python benchmarks/architecture.py --data runs/data/train --out benchmarks/results/architecture
 
-trains every variant for a few epochs on a prepared training set and measures it on the part that is held out: one in
-ten videos, the same for all. Nothing here sees the evaluation videos. The first variant is the project's own, with three
-seeds, so that a difference can be told from luck. Interrupted and started again, it continues.
+trains every variant for a few epochs on a prepared training set and measures it on held-out videos: one in ten, the
+same for all variants. The evaluation videos are not used. The first variant is the project's own network, trained with
+three seeds to show the variation between runs. An interrupted run continues when started again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Gelu(AttendStream):
 
 
 class OneLayerMore(AttendStream):
-    """A third FC layer in front of the attention."""
+    """A third FC layer before the attention."""
 
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__(features, config)
@@ -95,7 +95,7 @@ class OneLayerLess(AttendStream):
 
 
 class TwoAttentions(AttendStream):
-    """A second attention, behind the first."""
+    """A second attention after the first."""
 
     def __init__(self, features: int, config: AttendFusionConfig) -> None:
         super().__init__(features, config)
@@ -132,7 +132,7 @@ class Variant:
     """One network to try."""
 
     choice: str
-    """What is chosen."""
+    """Design choice, a column of the table."""
     name: str
     config: AttendFusionConfig = OWN
     stream: type[AttendStream] = AttendStream
@@ -164,14 +164,14 @@ VARIANTS = (
 
 
 def tried(variant: Variant, dataset: Dataset) -> dict[str, Any]:
-    """Train a variant; its row of the table."""
+    """Train a variant and return its row of the table."""
     options = replace(OPTIONS, seed=variant.seed)
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(networks, "AttendStream", variant.stream),
         patch("edge_af.train.loop.initialize", variant.initialize),
-        # Another seed is another start and order, and not other videos to choose on.
+        # The seed changes the initial weights and the order, but not the held-out videos.
         patch("edge_af.train.loop.split", lambda videos, share, seed: split(videos, share, 0)),
     ):
         run = train(TrainRequest(dataset, variant.config, variant.name, Path(folder) / "run", options))
@@ -188,7 +188,7 @@ def tried(variant: Variant, dataset: Dataset) -> dict[str, Any]:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The table of all rows, each beside the project's own network."""
+    """Return the table of all rows, each with its difference to the project's own network."""
     rows = found["rows"]
     own = [row["held_out_gap_at_20"] for row in rows if row["choice"] == "ours"]
     lines = ["| choice | tried | parameters | held-out GAP@20 | to ours |", "|---|---|---:|---:|---:|"]
@@ -199,8 +199,8 @@ def markdown(found: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"Three seeds of ours lie between {min(own):.4f} and {max(own):.4f}; `to ours` is to seed 0, as all others have. "
-        f"{found['options']['epochs']} epochs, {found['videos']:,} videos to train and choose on.",
+        f"Our three seeds range from {min(own):.4f} to {max(own):.4f}; `to ours` is the difference to seed 0. "
+        f"{found['options']['epochs']} epochs, {found['videos']:,} videos, held-out ones included.",
         "",
         f"Made by `{found['command']}` at {_commits(rows)} on {found['device']['cpu']}, "
         f"{found['device']['cores']} cores. Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
@@ -214,10 +214,10 @@ def _commits(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Try every variant that is not recorded yet."""
+    """Train every variant that is not recorded yet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared training data")
-    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
+    parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
     given = parser.parse_args()
     dataset = open_dataset(given.data)
     path = given.out.with_suffix(".json")

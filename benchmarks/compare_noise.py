@@ -1,11 +1,11 @@
-"""What `edge-af compare` has to do with: how long a process needs to warm up after another one had the core, and how far two
-loads of the same file differ.
+"""Measure the noise that `edge-af compare` has to handle: warm-up after another process used the core, and differences
+between two loads of the same file.
 
     python -m benchmarks.compare_noise FILE --out benchmarks/results/compare-noise
 
-runs generations of three processes of the same file in turns, as the comparison does, but with longer blocks of which nothing
-is left out, and writes `compare-noise.json` and `compare-noise.md`: the median inference by its place in the block, and the
-spread of the generations' figures beside what their rounds alone would leave.
+runs generations of three processes of the same file in turns, as the comparison does, but with longer blocks and no
+discarded inferences. It writes `compare-noise.json` and `compare-noise.md`: the median inference by position in the block,
+and the spread between generations next to the error expected from their rounds alone.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from edge_af.machine.device import allowed_cores, project_commit, this_device
 from edge_af.runtime import runtime_of
 
 INFERENCES = 16
-"""Of a block."""
+"""Inferences per block."""
 WARM_UPS = (0, 1, 2, 4, 8)
 COUNTED = 6
-"""Inferences behind the warm-up whose fastest is taken."""
+"""Inferences after the warm-up; the fastest one counts."""
 
 
 def generations(path: Path, count: int) -> list[NDArray[np.int64]]:
-    """Processor time in nanoseconds, (3, blocks, INFERENCES) for each generation."""
+    """Return processor times in nanoseconds: an array (3, blocks, INFERENCES) per generation."""
     runtime = runtime_of(path)
     job = PairJob(str(path), str(path), (runtime, runtime), 1, allowed_cores(), None, -1)
     found = []
@@ -52,9 +52,7 @@ def generations(path: Path, count: int) -> list[NDArray[np.int64]]:
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Written with .json and with .md behind it."
-)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Writes OUT.json and OUT.md.")
 @click.option("--loads", default=40, show_default=True, type=click.IntRange(4))
 def main(path: Path, out: Path, loads: int) -> None:
     """Measure FILE against itself."""
@@ -88,13 +86,13 @@ def main(path: Path, out: Path, loads: int) -> None:
         "by_warm_up": rows,
     }
     lines = [
-        "# A file against itself",
+        "# A file compared with itself",
         "",
         f"Made by `{command}` at commit {value['commit']} on {this_device().label}: {loads} loads of {path.name}.",
         "",
-        f"Median ms by place in the block: {', '.join(f'{one:.3f}' for one in by_place)}.",
+        f"Median ms by position in the block: {', '.join(f'{one:.3f}' for one in by_place)}.",
         "",
-        "| inferences not counted | spread of loads | what rounds leave | spread of the quieter half | what rounds leave |",
+        "| warm-up inferences | spread of loads | error from rounds | spread of the quieter half | error from rounds |",
         "|--:|--:|--:|--:|--:|",
         *(
             f"| {row['warm_up']} | "

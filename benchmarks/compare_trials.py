@@ -1,12 +1,12 @@
-"""How often `edge-af compare` is right: the same comparison again and again, of a network with itself and with slower ones.
+"""Measure how often `edge-af compare` is right by comparing a network with itself and with slower ones many times.
 
     python -m benchmarks.compare_trials --work artifacts/compare-trials --out benchmarks/results/compare-trials
 
-makes a network of about 36 million multiply-adds in INT8 TFLite (about 2 ms an inference on a core of a server) and two
-that compute 5 % and 10 % more: their first layer has more units, to which the next layer gives no weight, so that they
-score the same. Then it runs `edge-af compare BASE CANDIDATE --budget 10s --max-slowdown 2%` for each kind in turn, in every
-second trial with processes beside it that load all cores on and off, and writes `compare-trials.json` and `compare-trials.md`
-after each. The same command continues where it stopped.
+exports a network of about 36 million multiply-adds to INT8 TFLite (about 2 ms per inference on a server core) and two
+networks with 5 % and 10 % more. Their first layer has additional units with zero weight in the next layer, so all three
+give the same scores. It then runs `edge-af compare BASE CANDIDATE --budget 10s --max-slowdown 2%` for each kind in turn
+and writes `compare-trials.json` and `compare-trials.md` after each trial. In every second trial, other processes load all
+cores intermittently. The same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from edge_af.machine.device import core_count, project_commit, this_device
 
 WIDTH, DEPTH, CLASSES = 2560, 2, 3862
 MORE_WORK = {"same": 0.0, "5-percent": 0.05, "10-percent": 0.10}
-"""Kind of trial to the share of multiply-adds that the candidate has more."""
+"""Additional multiply-adds of the candidate, as a share of the base's, for each kind of trial."""
 FILE = "fc-late-fusion-int8.tflite"
 BURST_SECONDS = (0.3, 3.0)
-"""Between these the load is on, and between these it is off."""
+"""Shortest and longest time that the load stays on, or off."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,24 @@ class Trial:
     kind: str
     number: int
     loaded: bool
-    """Whether a process loaded all cores on and off beside it."""
+    """True if other processes loaded all cores intermittently."""
     created: str
     exit_status: int
     verdict: str
     ratio: list[float] | None
-    """Value, low, high."""
+    """Value and the ends of its interval: value, low, high."""
     noise: list[float] | None
     generations: int
     rounds: int
     seconds: float
     preempted_share: float | None
     core_share: float | None
-    """Of its core's time, what a timed process got: others on the machine have the rest."""
+    """Share of its core's time that a timed process got."""
     load_average: float | None
 
 
 def make_networks(work: Path, kinds: list[str]) -> dict[str, Path]:
-    """Export the networks, those that are not there; the file of each kind."""
+    """Export the missing networks and return the file of each kind."""
     files = {kind: work / kind / FILE for kind in kinds}
     if all(path.is_file() for path in files.values()):
         return files
@@ -103,7 +103,7 @@ def make_networks(work: Path, kinds: list[str]) -> dict[str, Path]:
 
 
 def _widen(stream: Any, units: int) -> None:
-    """Give the first layer of Linear, ReLU, BatchNorm, Dropout, Linear more units, which the second one gives no weight."""
+    """Add units to the first linear layer of Linear, ReLU, BatchNorm, Dropout, Linear; the second gives them zero weight."""
     import torch
     from torch import nn
 
@@ -121,7 +121,7 @@ def _widen(stream: Any, units: int) -> None:
 
 @contextlib.contextmanager
 def load_beside(seed: int, wanted: bool) -> Iterator[None]:
-    """A process for each core that computes and reads memory on and off, all at the same times."""
+    """Load every core intermittently with a process that computes or reads memory, all in the same rhythm."""
     if not wanted:
         yield
         return
@@ -137,7 +137,7 @@ def load_beside(seed: int, wanted: bool) -> Iterator[None]:
 
 
 def burn(seed: int) -> None:
-    """Compute or read memory for some seconds, rest for some, and so on until killed; a seed does it at the same times."""
+    """Alternate between work and rest until killed; processes with the same seed do so at the same times."""
     die_with_parent()
     random = np.random.default_rng(seed)
     square = np.ones((256, 256), np.float32)
@@ -154,9 +154,9 @@ def burn(seed: int) -> None:
 
 
 def run_trial(kind: str, number: int, loaded: bool, base: Path, candidate: Path, options: list[str]) -> Trial:
-    """One comparison in a process of its own."""
+    """Run one comparison in a separate process."""
     command = [sys.executable, "-m", "edge_af", "compare", str(base), str(candidate), *options]
-    # The candidate is meant to be larger: only the clock is on trial.
+    # The candidate is larger on purpose; only the timing is tested.
     command += ["--max-growth", "100%", "--max-memory-growth", "100%", "--seed", str(number), "--json"]
     created = datetime.now(UTC).isoformat(timespec="seconds")
     load_average = round(os.getloadavg()[0], 2)
@@ -165,7 +165,7 @@ def run_trial(kind: str, number: int, loaded: bool, base: Path, candidate: Path,
     try:
         found = json.loads(done.stdout)
     except json.JSONDecodeError:
-        raise EdgeAfError(f"a comparison gave no JSON: {done.stderr.strip()[-400:]}") from None
+        raise EdgeAfError(f"a comparison printed no JSON: {done.stderr.strip()[-400:]}") from None
     timing = found["pairs"][0]["timing"]
     if timing is None:
         raise EdgeAfError(f"a comparison was not timed: {found['pairs'][0]['checks'][0]['verdict']}")
@@ -192,10 +192,10 @@ def _numbers(interval: dict[str, float] | None) -> list[float] | None:
 
 
 def markdown(trials: list[Trial], note: str) -> str:
-    """How often each verdict came, by kind and load."""
+    """Return a table that counts the verdicts by kind and load."""
     lines = ["# Trials of `edge-af compare`", "", note, ""]
     head = (
-        "| candidate | beside it | comparisons | slower | not slower, faster | cannot tell | median ratio | median s "
+        "| candidate | other load | comparisons | slower | not slower, faster | cannot tell | median ratio | median s "
     )
     lines += [head + "| median share of a core |", "|:--|:--|" + "--:|" * 7]
     for kind in MORE_WORK:
@@ -208,7 +208,7 @@ def markdown(trials: list[Trial], note: str) -> str:
                 for names in (("slower",), ("not slower", "faster"), ("cannot tell",))
             ]
             ratios = [one.ratio[0] for one in own if one.ratio]
-            beside = {False: "nothing of ours", True: "all cores loaded on and off", None: "both"}[loaded]
+            beside = {False: "none", True: "all cores, intermittently", None: "both"}[loaded]
             cells = [f"{count} ({count / len(own):.1%})" for count in counts]
             middle = f"{np.median(ratios):.4f}" if ratios else ""
             seconds = f"{np.median([one.seconds for one in own]):.1f}"
@@ -218,10 +218,12 @@ def markdown(trials: list[Trial], note: str) -> str:
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), help="Folder for the networks, kept.")
-@click.option("--out", type=click.Path(path_type=Path), help="Written with .json and with .md behind it.")
-@click.option("--trials", default=100, show_default=True, type=click.IntRange(1), help="Comparisons of each kind.")
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(list(MORE_WORK)), help="Only this; may be repeated.")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder for the networks; it is kept.")
+@click.option("--out", type=click.Path(path_type=Path), help="Writes OUT.json and OUT.md.")
+@click.option("--trials", default=100, show_default=True, type=click.IntRange(1), help="Comparisons per kind.")
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(list(MORE_WORK)), help="Run only this kind; repeatable."
+)
 @click.option("--budget", default="10s", show_default=True)
 @click.option("--max-slowdown", default="2%", show_default=True)
 @click.option("--burn", "burn_seed", type=int, hidden=True)
@@ -234,11 +236,11 @@ def main(
     max_slowdown: str,
     burn_seed: int | None,
 ) -> None:
-    """Run the trials that --out does not hold yet. Those with even numbers have a load beside them."""
+    """Run the trials that --out does not contain yet. Trials with even numbers run under load."""
     if burn_seed is not None:
         burn(burn_seed)
     if work is None or out is None:
-        raise click.UsageError("--work and --out are needed.")
+        raise click.UsageError("--work and --out are required.")
     files = make_networks(work, list(MORE_WORK))
     counts = {kind: multiply_adds(path) for kind, path in files.items()}
     options = ["--budget", budget, "--max-slowdown", max_slowdown]
@@ -254,7 +256,9 @@ def main(
     if target.is_file():
         earlier = read_json(target, "file of trials")
         if any(earlier.get(name) != value for name, value in setting.items()):
-            raise EdgeAfError(f"{target}: of other networks, options or another machine. Name another --out.")
+            raise EdgeAfError(
+                f"{target}: made with other networks or options, or on another machine. Give another --out."
+            )
         done = [
             Trial(**{field.name: one[field.name] for field in dataclasses.fields(Trial)}) for one in earlier["trials"]
         ]

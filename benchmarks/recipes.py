@@ -1,12 +1,12 @@
-"""The table of recipes: every recipe in both formats, for each of some trained networks.
+"""Make the table of recipes: every recipe in both formats, for each trained network given.
 
     python -m benchmarks.recipes RUN… --calibration-data DIR --data DIR --out benchmarks/results/recipes
 
-exports each run by every recipe, scores all evaluation videos with each file, times each file against FP32 in the same
-runtime, and writes `recipes.json` and `recipes.md`. The two are timed in turns within one process, a few inferences at a
-time, and whoever went first goes second in the next round: what else the machine does meets both alike.
+exports each run with every recipe, scores all evaluation videos with each file, times each file against FP32 in the same
+runtime, and writes `recipes.json` and `recipes.md`. The two files are timed in turns within one process, a few inferences
+at a time, and the order is swapped after each round, so that other load on the machine affects both alike.
 
-Interrupted and started again, it continues: a file that is recorded with the same bytes is not measured again.
+An interrupted run continues when started again: a file already recorded with the same bytes is not measured again.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from edge_af.runtime.accuracy import accuracy
 
 SCHEMA_VERSION = 2
 TURN = 10
-"""Timed inferences before it is the other one's turn."""
+"""Timed inferences per turn."""
 WARM_UP = 3
-"""Inferences at the start of a turn that do not count: they find the other network's weights in the caches."""
+"""Untimed inferences at the start of a turn, when the caches still hold the other network's weights."""
 VIDEOS = 64
-"""Different videos that are timed."""
+"""Number of different videos used for timing."""
 COMPARED = 1000
-"""Videos whose scores are compared with PyTorch's."""
+"""Number of videos whose scores are compared with PyTorch's."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file."""
+    """Measurements of one file."""
 
     model: str
     preset: str
@@ -60,36 +60,36 @@ class Row:
     sha256: str
     size_bytes: int
     size_share: float
-    """Of FP32's bytes in the same format."""
+    """Size relative to FP32 in the same format."""
     gap_at_20: float
     gap_at_20_change: float
-    """From FP32 in the same format."""
+    """Difference to FP32 in the same format."""
     f1_micro: float
     max_difference: float
-    """Of any score from the run's in PyTorch, over the first `COMPARED` videos."""
+    """Largest difference of a score from the run's in PyTorch, over the first `COMPARED` videos."""
     integer_share: float | None
     latency_ms_p50: float
     fp32_latency_ms_p50: float
-    """Of FP32, measured in turns with this file."""
+    """Latency of FP32, measured in turns with this file."""
     speedup: float
-    """Median, over pairs of neighboring turns, of FP32's time by this file's."""
+    """FP32's time divided by this file's: the median over pairs of neighboring turns."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How every file is measured."""
+    """Settings for measuring every file."""
 
     dataset: Dataset
     threads: int
     rounds: int
     known: dict[str, Row]
-    """Rows of an earlier start, by the file's SHA-256."""
+    """Rows recorded earlier, by the file's SHA-256."""
     save: Callable[[Row], None]
-    """Told each row as it is found."""
+    """Called with each new row."""
 
 
 def measure(run: Path, folder: Path, setting: Setting) -> None:
-    """Measure every file of a run's export."""
+    """Measure every file exported from a run."""
     manifest = read_manifest(folder)
     todo = [file for file in manifest.files if file.sha256 not in setting.known]
     expected = _compared(load(run, threads=2), setting.dataset) if todo else None
@@ -126,7 +126,7 @@ def _row(
     found = accuracy(scorer, folder / file.path, dataset, manifest.f1_threshold).as_dict()
     gap = float(found["gap_at_20"])
     difference = float(np.abs(_compared(scorer, dataset) - expected).max())
-    # Where the file is FP32 itself, it is timed against a second one, which shows how far noise goes.
+    # FP32 is timed against a second load of itself, which shows the noise.
     other = load(folder / reference.path, threads=setting.threads)
     own, fp32, speedup = in_turns(scorer, other, dataset, setting.rounds)
     del scorer, other
@@ -155,10 +155,10 @@ def _row(
 
 
 def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[float, float, float]:
-    """Median milliseconds of single inferences of two networks that take turns, and how many times as fast `one` is.
+    """Time two networks in turns: the median milliseconds of an inference of each, and how many times as fast `one` is.
 
-    The last is the median over the rounds of the two turns' ratio, so that a slow spell of the machine's, which meets both
-    turns of a round, does not count.
+    The last is the median of the ratios within each round. A slow period of the machine affects both turns of a round and
+    cancels out.
     """
     features = dataset.features(slice(VIDEOS))
     videos = [features.take([at]) for at in range(features.videos)]
@@ -182,7 +182,7 @@ def in_turns(one: Scorer, two: Scorer, dataset: Dataset, rounds: int) -> tuple[f
 
 
 def markdown(rows: list[Row], note: str) -> str:
-    """The table, a part for each network."""
+    """Return one table per network."""
     lines = ["# Recipes", "", note]
     head = "| runtime | recipe | bytes | of FP32 | GAP@20 | change | F1 | p50, ms | FP32's | times as fast | integer share "
     head += "| largest score difference |"
@@ -205,11 +205,9 @@ def markdown(rows: list[Row], note: str) -> str:
 @click.option("--calibration-data", required=True, type=click.Path(path_type=Path), help="The runs' training data.")
 @click.option("--any-calibration-data", is_flag=True, help="As for `edge-af export`.")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Evaluation data.")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Written with .json and with .md behind it."
-)
-@click.option("--artifacts", required=True, type=click.Path(path_type=Path), help="Folder for the exports, kept.")
-@click.option("--recipe", "recipes", multiple=True, help="Only these.  [default: all in calibration/]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Writes OUT.json and OUT.md.")
+@click.option("--artifacts", required=True, type=click.Path(path_type=Path), help="Folder for the exports; it is kept.")
+@click.option("--recipe", "recipes", multiple=True, help="Use only these recipes.  [default: all in calibration/]")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--rounds", default=20, show_default=True, type=click.IntRange(min=1), help=f"Turns of {TURN} inferences."
@@ -225,7 +223,7 @@ def main(
     threads: int,
     rounds: int,
 ) -> None:
-    """Export RUNS by every recipe and measure all files. Exports that the folder --artifacts holds are taken as they are."""
+    """Export RUNS with every recipe and measure all files. Existing exports in --artifacts are reused."""
     from edge_af.export.recipes import known_recipes
 
     dataset = open_dataset(data)
@@ -237,7 +235,7 @@ def main(
     note = (
         f"Made by `{command}` at commit {commit} on {device.label}, {threads} thread{'s' if threads > 1 else ''}; "
         f"{dataset.videos:,} videos of {dataset.folder.resolve().name}. Each file is timed in turns with FP32 in the same "
-        f"runtime. Score differences are from PyTorch's, over {min(COMPARED, dataset.videos):,} videos."
+        f"runtime. Score differences are relative to PyTorch, over {min(COMPARED, dataset.videos):,} videos."
     )
     about = {"schema_version": SCHEMA_VERSION, "command": command, "commit": commit, "device": asdict(device)}
     about |= {"threads": threads, "videos": dataset.videos}
@@ -256,14 +254,14 @@ def main(
             words = ["export", run, "--out", folder, "--calibration-data", calibration_data, "--sensitivity-videos", 0]
             words += ["--any-calibration-data"] if any_calibration_data else []
             words += [word for name in recipes or known_recipes() for word in ("--recipe", name)]
-            # In a process of its own, so that its memory is free again before anything is measured.
+            # A separate process frees its memory before the measurements start.
             subprocess.run([sys.executable, "-m", "edge_af", *map(str, words)], check=True)
         measure(run, folder, Setting(dataset, threads, rounds, {row.sha256: row for row in rows}, save))
     click.echo(json.dumps({"json": str(path), "markdown": str(out.with_suffix(".md"))}))
 
 
 def _earlier(path: Path, about: dict[str, Any]) -> list[Row]:
-    """The rows of an earlier start with the same options, at the same commit, on the same machine."""
+    """Return the rows recorded earlier with the same options, commit and machine."""
     value = read_json(path, "file of results")
     if any(value.get(name) != about[name] for name in about):
         return []

@@ -1,9 +1,9 @@
-"""Both networks at the paper's size, the ablations, a distilled student, smaller presets and a linear model, side by side.
+"""Compare both networks at the paper's size with ablations, a distilled student, smaller presets and a linear model.
 
     python benchmarks/training.py --data ../shared/yt8m/rounded-2018 --work runs --out benchmarks/results/training
 
-trains what is not trained yet (hours on two cores), measures each run once on the evaluation videos, and writes OUT.json and
-OUT.md after each. Interrupted and started again, it continues; a row that is recorded is not measured again.
+trains the missing networks (hours on two cores), measures each run once on the evaluation videos, and writes OUT.json and
+OUT.md after each. An interrupted run continues when started again; recorded rows are not measured again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edge_af.machine.device import this_device
 SCHEMA_VERSION = 1
 ATTEND, LATE = "attend-fusion", "fc-late-fusion"
 CARE = ("--epochs", "6", "--batch", "256", "--lr", "1e-3")
-"""The same for every network but the linear one, whose held-out GAP@20 it would leave at 0.6547: 0.6790 with 3e-3, 0.6599
-with 1e-2."""
+"""Options for every network. The linear one overrides the learning rate: its held-out GAP@20 is 0.6547 with 1e-3, 0.6790
+with 3e-3 and 0.6599 with 1e-2."""
 TEACHER = "fc-late-fusion"
 TABLE_COLUMNS = ("gap_at_20", "f1_micro", "f1_micro_at_half", "hit_at_1", "perr", "map")
 
@@ -37,16 +37,16 @@ class Wanted:
     """A row of the table."""
 
     name: str
-    """Also the run's folder."""
+    """Name of the row and of the run's folder."""
     title: str
     model: str
     preset: str
     flags: tuple[str, ...] = ()
     teacher: str | None = None
-    """The name of the run that teaches this one."""
+    """Name of the teacher run."""
 
     def command(self, work: Path, train: Path) -> list[str]:
-        """What trains it, as typed."""
+        """Return the command that trains it."""
         taught = ["--teacher", str(work / self.teacher)] if self.teacher else []
         return [
             *("edge-af", "train", "--model", self.model, "--preset", self.preset, *CARE, *self.flags, *taught),
@@ -74,11 +74,13 @@ def main() -> None:
     """Train, measure and record every row that is not recorded yet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with train/ and eval/, of TFRecords or prepared"
+        "--data", type=Path, required=True, help="folder with train/ and eval/, as TFRecords or prepared data"
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for the prepared data and the runs")
-    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
-    parser.add_argument("--only", action="append", choices=[row.name for row in ROWS], help="only this row; repeatable")
+    parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
+    parser.add_argument(
+        "--only", action="append", choices=[row.name for row in ROWS], help="make only this row; repeatable"
+    )
     given = parser.parse_args()
     train, evaluation = (_prepared(given.data / part, given.work / "data" / part) for part in ("train", "eval"))
     path = given.out.with_suffix(".json")
@@ -138,7 +140,7 @@ def _row(wanted: Wanted, work: Path, train: Path, evaluation: Path) -> dict[str,
 
 
 def _run(command: list[str]) -> str:
-    """Run a verb in a process of its own and return its standard output; ends this process if it fails."""
+    """Run a command in a separate process and return its standard output; exit if it fails."""
     say(f"\n$ {shlex.join(command)}")
     done = subprocess.run(
         [sys.executable, "-m", "edge_af", *command[1:]], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
@@ -157,7 +159,7 @@ def _commit() -> str | None:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The table, the rows in the order of `ROWS`, and below it the mean and spread over seeds."""
+    """Return the table in the order of `ROWS`, followed by the mean and range over seeds."""
     rows = {row["name"]: row for row in found["rows"]}
     ordered = [rows[wanted.name] for wanted in ROWS if wanted.name in rows]
     lines = [

@@ -1,4 +1,4 @@
-"""A bench in this process, as tests start it."""
+"""Run a bench in the test process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def run_bench(
     on_saved: Callable[[Results], None] = lambda results: None,
     **more: Any,
 ) -> Results:
-    """Bench on this machine, or on another backend's; `more` are fields of `BenchRequest`."""
+    """Bench on this machine or on another backend; `more` holds fields of `BenchRequest`."""
     request = BenchRequest(dataset, method=method, **more)
     return bench(subjects, request, backend or LocalBackend(), on_saved)
 
 
 def interrupt_after(calls: int) -> tuple[list[Results], Callable[[Results], None]]:
-    """Return a list, and an `on_saved` that fills it and is interrupted at its call of this number."""
+    """Return a list, and an `on_saved` that fills it and raises KeyboardInterrupt at call number `calls`."""
     kept: list[Results] = []
 
     def on_saved(results: Results) -> None:

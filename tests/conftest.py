@@ -1,4 +1,4 @@
-"""Fixtures that more than one room uses."""
+"""Fixtures shared by several test folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ for name, examples in (("fast", 15), ("long", 3000)):
         name,
         max_examples=examples,
         derandomize=name == "fast",
-        deadline=None,  # No test times anything against a fixed limit.
+        deadline=None,  # A slow machine must not fail a test.
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
@@ -28,9 +28,9 @@ YT8M = Path(__file__).resolve().parents[1] / ".." / "shared" / "yt8m"
 
 @pytest.fixture(scope="session")
 def yt8m() -> Path:
-    """The real sample, which is not part of the repository."""
+    """The YouTube-8M sample, which is not part of the repository."""
     if not YT8M.is_dir():
-        pytest.skip("needs the YouTube-8M sample in ../shared/yt8m, which is not here")
+        pytest.skip("needs the YouTube-8M sample in ../shared/yt8m")
     return YT8M
 
 
@@ -48,8 +48,8 @@ def eval_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    """Both tiny networks as exported, made once for all processes that test; not to be changed."""
-    from tiny_export import tiny_exports  # Which loads torch.
+    """Exports of both tiny networks, made once for all test processes; read-only."""
+    from tiny_export import tiny_exports  # Loads torch.
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

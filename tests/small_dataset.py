@@ -1,4 +1,4 @@
-"""A small prepared dataset whose classes can be learned, and where the repository is."""
+"""A small prepared dataset with learnable classes, and the path of the repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def write_dataset(folder: Path, videos: int, classes: int, seed: int = 0) -> Dataset:
-    """A prepared dataset in which a class's features can be learned: each label adds a direction to the features."""
+    """Write a prepared dataset with learnable classes: each label adds a fixed vector to the features."""
     random = np.random.default_rng(seed)
     directions = np.random.default_rng(1234).normal(size=(classes, 1152)) * 0.6
     hot = random.random((videos, classes)) < np.linspace(0.4, 0.05, classes)

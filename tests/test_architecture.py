@@ -1,4 +1,4 @@
-"""The rooms of the package, and the direction of imports between them."""
+"""Imports between the rooms (top-level modules and folders) of the package run one way."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-"""From the ground up. A room imports from lower floors only; rooms of one floor know nothing of each other."""
+"""Rooms by floor, lowest first. A room imports from lower floors only."""
 
 
 def imported_modules(path: Path) -> list[str]:
-    """Modules of this package that a file imports, anywhere in it: a lazy import counts too."""
+    """Return the modules of this package that a file imports, lazy imports included."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

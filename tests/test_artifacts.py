@@ -1,4 +1,4 @@
-"""`manifest.json`: read back as written, and damaged ones refused in plain lines."""
+"""`manifest.json`: round trip, and clear messages for damaged ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle holds what was exported, says who signed it, and refuses all else."""
+"""Bundles: contents, signatures, and rejection of damaged or foreign files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ has_unshare = (
 @needs_openssh
 @pytest.mark.skipif(not has_unshare, reason="no user namespaces here")
 def test_who_has_no_account_is_told_so_and_not_that_a_signature_is_wrong(exported: Path, keys: Path, tmp_path: Path):
-    """ssh-keygen refuses to run for a user ID without an account, as in a container with `--user`."""
+    """ssh-keygen refuses to run under a user ID without an account, as in a container started with `--user`."""
     bundle = tmp_path / "b.zip"
     write_bundle(exported, bundle, key=keys / "mine")
     verify = [*WITHOUT_ACCOUNT, sys.executable, "-m", "edge_af", "verify", str(bundle)]
@@ -53,7 +53,7 @@ def test_who_has_no_account_is_told_so_and_not_that_a_signature_is_wrong(exporte
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the keys `mine` and `other`, and `allowed`, which trusts mine as me@example.com for edge-af."""
+    """A folder with the keys `mine` and `other`, and a signers file `allowed` that trusts `mine` as me@example.com."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("mine", "other"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{name} key", "-f", str(folder / name)]
@@ -81,7 +81,7 @@ def entries(bundle: Path) -> dict[str, bytes]:
 
 
 def rewritten(bundle: Path, change: Callable[[dict[str, bytes]], None], **how: int) -> Path:
-    """The bundle with other entries, its archive as good as before."""
+    """Return a copy of the bundle with changed entries, as a valid archive."""
     held = entries(bundle)
     change(held)
     path = bundle.with_name("changed.zip")
@@ -106,7 +106,7 @@ def test_there_and_back(exported: Path, keys: Path, tmp_path: Path):
         assert load(out / file.path).classes == found["classes"]
     with pytest.raises(EdgeAfError, match="a bundle is unpacked first: edge-af verify"):
         load(bundle)
-    # What is unpacked is an export like any other.
+    # The unpacked folder is a normal export.
     assert "already exists and is not empty" in str(edge_af("verify", bundle, "--out", out).exception)
     assert edge_af("verify", bundle, "--out", out, "--overwrite").exit_code == 0
     assert edge_af("bundle", out, "--out", tmp_path / "again.zip").exit_code == 0
@@ -124,7 +124,7 @@ def test_the_same_files_give_the_same_bytes(exported: Path, signed: Path, keys: 
 
 @needs_openssh
 def test_it_is_checked_without_edge_af(signed: Path, keys: Path, tmp_path: Path):
-    """By the commands of docs/bundle.md."""
+    """Run the commands of docs/bundle.md."""
     folder = tmp_path / "plain"
     shutil.unpack_archive(signed, folder)
     with (folder / SUMS).open() as sums:
@@ -169,7 +169,7 @@ def test_unsigned(exported: Path, tmp_path: Path):
 
 
 def test_every_byte_counts(exported: Path, tmp_path: Path):
-    """A bit flipped anywhere that matters, and the bundle does not pass; nothing is unpacked."""
+    """A single flipped bit in an entry is detected, and nothing is unpacked."""
     bundle, out = tmp_path / "af.zip", tmp_path / "out"
     write_bundle(exported, bundle, precisions=("int8",))
     whole, damaged = bundle.read_bytes(), tmp_path / "damaged.zip"
@@ -195,7 +195,7 @@ SWAPPED = bytes.maketrans(b"01", b"10")
 @pytest.mark.parametrize(
     "change, message",
     [
-        # A file and its sum changed together: the signature tells.
+        # A file and its checksum changed together: the signature does not match.
         (lambda held: held.update({SUMS: held[SUMS].translate(SWAPPED)}), "the signature is not of what is in it"),
         (lambda held: held.update({SIGNATURE: b"no signature"}), "the signature is not of what is in it"),
         (lambda held: held.update({"attend-fusion-int8.onnx": b"another"}), "attend-fusion-int8.onnx is damaged"),
@@ -226,7 +226,7 @@ def test_names_that_lead_elsewhere(exported: Path, tmp_path: Path, name: str):
 
 
 def test_it_holds_networks_and_nothing_else(exported: Path, tmp_path: Path):
-    """However well its sums and its manifest speak of a script."""
+    """A script is refused even if the checksums and the manifest list it."""
     bundle = tmp_path / "af.zip"
     write_bundle(exported, bundle, precisions=("int8",))
 
@@ -300,7 +300,7 @@ def _with_comment(data: bytes) -> bytes:
 
 
 def _with_a_gap(data: bytes) -> bytes:
-    """Bytes between the entries and the directory, whose place is told as it is."""
+    """Insert bytes between the entries and the central directory, and correct its offset."""
     start = int.from_bytes(data[-6:-2], "little")
     end = data[-22:-6] + (start + 7).to_bytes(4, "little") + data[-2:]
     return data[:start] + b"between" + data[start:-22] + end

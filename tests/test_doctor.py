@@ -1,4 +1,4 @@
-"""`edge-af doctor` says what runs here, whatever the packages do when they are tried: real processes, real signals."""
+"""`edge-af doctor` reports what runs on this machine, even if a package crashes or hangs on import."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ HEAVY = ("torch", "tensorflow", "onnx", "onnxscript", "safetensors")
 def doctor(
     folder: Path, *arguments: str, fakes: dict[str, str] | None = None, blocked: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """The verb with packages that do as `fakes` says when they are imported, and without those `blocked`."""
+    """Run the command with the packages `fakes`, by name and source text, and without those `blocked`."""
     for name, body in (fakes or {}).items():
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(textwrap.dedent(body))
     (folder / "sitecustomize.py").write_text(BLOCKER.format(blocked=(*HEAVY, *blocked)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)])}
-    # -P as a console script has it: the working directory is not searched.
+    # -P, so that the working directory is not on the path, as for a console script.
     command = [sys.executable, "-P", "-m", "edge_af", "doctor", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=folder)
     assert "Traceback" not in done.stderr
@@ -48,7 +48,7 @@ def doctor(
 
 
 def found(done: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The checks of runtimes and of verbs, by name."""
+    """Return the checks of runtimes and of commands, by name."""
     value = json.loads(done.stdout)
     return {one["runtime"]: one for one in value["runtimes"]}, {one["verb"]: one for one in value["verbs"]}
 

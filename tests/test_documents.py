@@ -1,4 +1,4 @@
-"""The readers of JSON and YAML: whatever the bytes, a value of plain kinds or one exception."""
+"""The readers of JSON and YAML: any bytes give a value of plain types or one exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that are replaced whole or not at all, and errors of the operating system as plain lines."""
+"""Folders are replaced atomically, and operating system errors become clear messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_folder_that_cannot_be_replaced_is_as_it_was(tmp_path: Path, monkeypat
     rename = Path.rename
 
     def busy(path: Path, target: Path) -> Path:
-        # The old folder goes aside, the new one is refused its place, the old one comes back.
+        # Only the rename of the new folder fails, so the old one has to be restored.
         if target == out and ".old." not in path.name:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         return rename(path, target)
@@ -63,7 +63,7 @@ def test_a_mount_point_is_refused_before_the_work(tmp_path: Path) -> None:
         check_replaceable(Path("/proc"), ("*",), True)
     (tmp_path / "link").symlink_to("/proc")
     with pytest.raises(EdgeAfError, match="mount point"), staged_folder(tmp_path / "link", ("*",), overwrite=True):
-        pytest.fail("the work was begun")
+        pytest.fail("the work was started")
 
 
 def test_files_in_folders_below_are_looked_at(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_files_in_folders_below_are_looked_at(tmp_path: Path) -> None:
     with pytest.raises(EdgeAfError, match=r"train/a\.txt"):
         check_replaceable(tmp_path, ("train", "*.txt"), True)
     check_replaceable(tmp_path, ("train/*.txt",), True)
-    # A link to a folder is looked at as what it is, not followed.
+    # A link to a folder is not followed.
     (tmp_path / "link").symlink_to(tmp_path / "train")
     with pytest.raises(EdgeAfError, match="'link'"):
         check_replaceable(tmp_path, ("train/*.txt", "link/*.txt"), True)
@@ -103,7 +103,7 @@ def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
-    """A device is a file of the kind: `/dev/full` was once replaced by a page."""
+    """Pipes and devices are written to, not replaced."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -190,7 +190,7 @@ def test_what_comes_into_the_folder_meanwhile_is_kept(tmp_path: Path) -> None:
 def test_a_folder_that_others_make_meanwhile_keeps_their_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a name that the new folder has too, both are kept, and it is said where."""
+    """If both folders contain the same name, both files are kept and a message says where."""
     out = tmp_path / "out"
     with staged_folder(out, ("*.txt",)) as stage:
         (stage / "a.txt").write_text("ours")

@@ -1,4 +1,4 @@
-"""The pinned packages: their hashes, their licenses, and the audit's exit statuses."""
+"""The pinned packages: hashes, licenses, and the audit's exit codes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ UNKNOWN = {"name": "other", "version": "1.0", "skip_reason": "not found"}
     ],
 )
 def test_an_audit_without_its_data_is_no_clean_one(tmp_path: Path, answer: object, status: int, said: str):
-    """With a stand-in for pip-audit, which needs a network."""
+    """Replace pip-audit, which needs a network."""
     stand_in = tmp_path / "pip-audit"
     stand_in.write_text(f"#!{sys.executable}\nprint({json.dumps(answer) if answer else ''!r})\n")
     stand_in.chmod(0o755)

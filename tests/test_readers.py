@@ -1,4 +1,4 @@
-"""Property tests: every reader of outside bytes reads a damaged file or raises the errors it documents, and nothing hangs.
+"""Property tests: every reader of external files reads a damaged file or raises a documented error, and none hangs.
 
 `HYPOTHESIS_PROFILE=long` tries thousands of examples of each property.
 """
@@ -76,11 +76,11 @@ LAYOUT = Layout(year=2018, frames=False)
 
 @dataclass(frozen=True)
 class Reader:
-    """Function that reads a file or text from outside."""
+    """Function that reads an external file or text."""
 
     name: str
     file: str
-    """Path in the material. The file is damaged in place, beside the other files of its folder."""
+    """Path in the material. The file is damaged in place, with the other files of its folder next to it."""
     read: Callable[[Path], Any]
     refuses: tuple[type[Exception], ...] = (EdgeAfError,)
     """Exceptions that the function documents."""
@@ -116,7 +116,7 @@ def _phone(path: Path) -> None:
 
 
 def _model(path: Path) -> None:
-    """Ask for everything that is read from a model file without its runtime."""
+    """Read everything that edge-af reads from a model file without its runtime."""
     for ask in (check_model_file, weight_bytes, operator_counts):
         with contextlib.suppress(EdgeAfError):
             ask(path)
@@ -239,7 +239,7 @@ def _write_some_ranges(path: Path) -> None:
 
 
 def _write_shorter(source: Path, path: Path) -> None:
-    """Write results with few raw latencies, so that most damage hits something else."""
+    """Write results with few raw latencies, so that most edits change other fields."""
     found = read_results(source)
     rows = [
         dataclasses.replace(row, latency_raw_us=row.latency_raw_us and row.latency_raw_us[:5]) for row in found.rows
@@ -253,7 +253,7 @@ EDITS = st.lists(
     min_size=1,
     max_size=3,
 )
-"""(position, number of bytes to remove, True to remove a word instead, bytes to insert)."""
+"""Edits: (position, number of bytes to remove, True to remove a word instead, bytes to insert)."""
 
 
 def edited(data: bytes, edits: list[tuple[int, int, bool, bytes]]) -> bytes:
@@ -268,7 +268,7 @@ def edited(data: bytes, edits: list[tuple[int, int, bool, bytes]]) -> bytes:
 
 @contextlib.contextmanager
 def replaced(path: Path, data: bytes) -> Iterator[None]:
-    """Replace a file's bytes, and restore them at the end."""
+    """Replace a file's bytes, and restore them on exit."""
     whole = path.read_bytes()
     path.write_bytes(data)
     try:

@@ -1,4 +1,4 @@
-"""The table of recipes, made from a run as it is for trained ones."""
+"""`benchmarks/recipes.py` makes the table of recipes from a small run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_table_holds_every_file_of_a_run(dataset: Dataset, eval_dataset: Dat
     text = (tmp_path / "table.md").read_text()
     assert text.count("| litert |") == 3
 
-    # Started again it finds everything recorded, and measures what is missing.
+    # Started again, it measures only what is missing.
     value["rows"].pop()
     (tmp_path / "table.json").write_text(json.dumps(value))
     main([str(folder), *map(str, flags)], standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Dataclasses from JSON: as they were written, or a message that names the field."""
+"""Dataclasses from JSON: round trip, and errors that name the field."""
 
 from __future__ import annotations
 

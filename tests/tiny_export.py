@@ -1,4 +1,4 @@
-"""Small but real exports for the tests of bench, report, eval and predict: both networks, through the exporter itself."""
+"""Small real exports of both networks for the tests of bench, report, eval and predict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def export_tiny(
     integer_io: bool = False,
     config: ModelConfig | None = None,
 ) -> Path:
-    """The folder `out` with an untrained network's four files, FP32 and those of the recipe `name`, and their manifest."""
+    """Export an untrained network to `out`: ONNX and TFLite files in FP32 and by the recipe `name`, and the manifest."""
     torch.manual_seed(0)
     config = config or CONFIGS[model]
     network = build(config, dataset.classes).eval()
@@ -51,7 +51,7 @@ def export_tiny(
 
 
 def tiny_exports(folder: Path, dataset: Dataset) -> Path:
-    """The folder with both networks' exports in it, made once however many rooms ask."""
+    """Export both networks to `folder` unless it exists."""
     if not folder.exists():
         for model in CONFIGS:
             export_tiny(model, folder / model, dataset)
@@ -59,8 +59,8 @@ def tiny_exports(folder: Path, dataset: Dataset) -> Path:
 
 
 def in_other_bytes(path: Path, target: Path) -> Path:
-    """The same network in a file that is not the same byte for byte."""
-    # A protobuf continues with more fields, here ModelProto.doc_string; behind a FlatBuffer nothing is read.
+    """Copy a model file with bytes appended that do not change the network."""
+    # The appended bytes are another protobuf field (ModelProto.doc_string). Bytes after a FlatBuffer are ignored.
     more = b"\x32\x05again" if path.suffix == ".onnx" else bytes(16)
     target.write_bytes(path.read_bytes() + more)
     return target

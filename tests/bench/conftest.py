@@ -8,11 +8,11 @@ import pytest
 
 @pytest.fixture
 def own_exports(exports: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A private copy of the exports that a test may damage."""
     return Path(shutil.copytree(exports, tmp_path / "exports"))
 
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benches in this process read 4 MiB for the speed of memory, not a gigabyte."""
+    """Benches in this process measure memory bandwidth on 4 MiB, not on a gigabyte."""
     monkeypatch.setattr("edge_af.bench.local.buffers", lambda weights, cache: [2**22])

@@ -1,4 +1,4 @@
-"""`edge-af bench`: bad input stops it before anything is measured; what a row meets stays in that row."""
+"""`edge-af bench`: bad input is refused before measuring, and a failure in one row leaves the others intact."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def edge_af(*arguments: object, **options: object) -> subprocess.CompletedProces
 
 
 def refused(*arguments: object, out: Path) -> str:
-    """The one or two lines of a run that must end with status 2, print no result and write no file."""
+    """Run a command that must end with exit code 2, print no result and write no file; return its one or two lines."""
     done = edge_af(*arguments, "--out", out)
     assert done.returncode == 2, done.stderr
     assert done.stdout == "" and not out.exists() and not list(out.parent.glob(f".{out.name}*"))
@@ -47,7 +47,7 @@ def refused(*arguments: object, out: Path) -> str:
 
 
 def test_weights_that_the_disk_has_no_room_for_are_told(exports: Path, monkeypatch: pytest.MonkeyPatch):
-    """Measured without, a row takes more memory: that is not the network's."""
+    """Without packed weights the memory figures are too high, so a warning says so."""
     path = exports / "attend-fusion/attend-fusion-int8.tflite"
     monkeypatch.setattr(local.shutil, "disk_usage", lambda folder: SimpleNamespace(free=999))
     results = run_bench(subjects_of([path]), None, method=dataclasses.replace(SHORT, packed=True))
@@ -78,7 +78,7 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
         path = exports / row.artifact / row.file
         assert row.size_bytes == path.stat().st_size
         assert row.latency_ms is not None and row.latency_ms.n <= 200
-    # The worker's accuracy is that of the file scored here.
+    # The worker's accuracy equals the accuracy measured in this process.
     row = next(row for row in results.rows if row.runtime == "litert" and row.precision == "int8")
     scorer = load(exports / row.artifact / row.file)
     labels = eval_dataset.labels(slice(None))
@@ -111,7 +111,7 @@ def test_the_whole_comparison(exports: Path, eval_dataset: Dataset, tmp_path: Pa
         for best in video.predictions.values():
             assert len(best) == 3 and [one.hit for one in best] == [one.name in video.labels for one in best]
             assert best[0].score >= best[1].score >= best[2].score
-    # What continuing would need is gone with the need.
+    # The folder for continuing is removed at the end.
     assert not (tmp_path / ".results.json.bench").exists()
     assert "FC Late Fusion tiny" in done.stdout and "GAP@20" in done.stdout
     assert markdown.read_text().count("| **") == 8
@@ -242,10 +242,10 @@ def test_rows_are_saved_as_they_come(exports: Path):
 @pytest.mark.slow
 def test_an_interruption_keeps_the_finished_rows_and_leaves_no_process(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
-    # The first row ends soon, the second would take until the time limit.
+    # The first row times out soon; the interrupt arrives during the second.
     arguments = [exports / "attend-fusion", "--runtime", "litert", "--runs", 100_000_000, "--timeout", 5, "--out", out]
     command = [sys.executable, "-m", "edge_af", "bench", *map(str, arguments)]
-    # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+    # The tests may run in the background of a shell, which ignores SIGINT, and children inherit that.
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -276,7 +276,7 @@ def test_a_killed_bench_takes_its_worker_with_it(exports: Path, tmp_path: Path):
     workers: list[Path] = []
 
     def measures() -> bool:
-        # Others come before: git, the one that reads memory, the one with the empty model.
+        # Other children come first: git, the bandwidth measurement, the worker with the empty model.
         for child in children.read_text().split():
             with contextlib.suppress(OSError):
                 if "attend-fusion-fp32.tflite" in Path(f"/proc/{child}/maps").read_text():
@@ -298,7 +298,7 @@ def _wait_for(condition, seconds: float = 60.0) -> None:
 
 
 def _vouch(path: Path) -> None:
-    """Make the manifest beside a file say that it is as it should be."""
+    """Update a file's checksum in its manifest."""
     import hashlib
 
     manifest = json.loads((path.parent / "manifest.json").read_text())
@@ -320,7 +320,7 @@ def test_the_baseline_is_the_largest_networks_fp32(exports: Path):
 
 @pytest.mark.slow
 def test_folders_of_the_same_name_stay_two_networks(exports: Path, tmp_path: Path):
-    """Else both would be set beside the FP32 file of the one that was named first."""
+    """Otherwise both would be compared with the FP32 file of the first."""
     for path in ("old", "new", "new/deeper"):
         shutil.copytree(exports / "attend-fusion", tmp_path / path / "attend-fusion")
     paths = [tmp_path / "old/attend-fusion", tmp_path / "new/attend-fusion", exports / "fc-late-fusion"]
@@ -349,7 +349,7 @@ def test_rounds_add_up_and_batches_are_rows(exports: Path, eval_dataset: Dataset
         assert row.latency_ms.n == len(row.latency_raw_us) == 10
         assert row.latency_ms.p50 == pytest.approx(np.median(row.latency_raw_us) / 1e3)
         assert row.videos_per_s == pytest.approx(1e3 * row.batch / row.latency_ms.mean, rel=0.01)
-    # Accuracy is the file's.
+    # Accuracy does not depend on the batch size.
     assert results.rows[0].gap_at_20 is not None
     assert results.rows[0].gap_at_20_interval == results.rows[1].gap_at_20_interval
 
@@ -365,7 +365,7 @@ def test_an_interrupted_bench_goes_on_and_what_was_measured_stays(exports: Path,
     scratch = tmp_path / ".r.json.bench"
     assert scratch.is_dir()
     interrupted = out.read_bytes()
-    # Another method, or other bytes under the same names, is another bench.
+    # A bench with another method, other data or other files cannot be continued.
     renamed = dataclasses.replace(kept[-1], rows=[dataclasses.replace(row, file="x") for row in kept[-1].rows])
     for earlier, data, other, what in (
         (kept[-1], eval_dataset, dataclasses.replace(method, inferences=4), "differs in its method"),
@@ -393,7 +393,7 @@ def test_the_verb_goes_on_unless_told_otherwise(exports: Path, tmp_path: Path):
     arguments = ["bench", file, "--runs", 4, "--rounds", 1, "--no-packed", "--threads", 1, "--threads", 2, "--out", out]
     assert edge_af(*arguments).returncode == 0
     whole = read_results(out)
-    # a value that no measurement gives tells a kept row from one measured anew: two quick runs can agree to the microsecond
+    # Mark the kept row with an impossible latency: two quick runs can agree to the microsecond.
     first = dataclasses.replace(whole.rows[0], latency_raw_us=[10**9] * 4)
     part = dataclasses.replace(whole, rows=[first])
     write_results(out, part)
@@ -419,7 +419,7 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
     def crashing(job, **options):
         nonlocal calls
         calls += 1
-        # The first is the empty model's.
+        # The first call is for the empty model.
         command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 4)"]
         return real(job, **({**options, "command": command} if calls == 3 else options))
 
@@ -432,7 +432,7 @@ def test_a_row_that_fails_in_a_later_round_keeps_its_figures_and_says_so(exports
 
 @pytest.mark.slow
 def test_a_crash_and_a_hang_are_rows_and_the_table_goes_on(exports: Path, monkeypatch: pytest.MonkeyPatch):
-    """Real processes that really die and hang, in the place of two workers."""
+    """Replace two workers with real processes, one that crashes and one that hangs."""
     real = local.run_worker
     bodies = {
         "attend-fusion-fp32.onnx": "import ctypes; ctypes.string_at(0)",

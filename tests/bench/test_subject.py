@@ -1,4 +1,4 @@
-"""What `bench FOLDER` measures, and what it says of the rest."""
+"""`bench FOLDER`: the files it measures, and its messages about the others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_manifest_that_leads_nowhere_is_no_folder_without_one(exports: Path, t
 def test_a_folder_made_of_links_is_an_export_like_any_other(
     exports: Path, eval_dataset: Dataset, tmp_path: Path
 ) -> None:
-    """As the caches of Hugging Face, DVC and Bazel make it: each file leads to a store of files without names."""
+    """As in the caches of Hugging Face, DVC and Bazel: each file is a link into a store of files named by hash."""
     store, folder = tmp_path / "blobs", tmp_path / "snapshot"
     store.mkdir()
     folder.mkdir()
@@ -70,7 +70,7 @@ def test_a_folder_made_of_links_is_an_export_like_any_other(
     ):
         done = CliRunner().invoke(cli, list(map(str, command)))
         assert done.exit_code == 0, done.output
-    # A name that leads elsewhere is not a link, and a link to other bytes is found out.
+    # Unlike a link, a path in the manifest must not leave its folder.
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").unlink()
     for name in ("../blobs/x.onnx", str(store / "x.onnx")):

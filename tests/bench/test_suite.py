@@ -1,4 +1,4 @@
-"""Suites: what they choose, and what is refused."""
+"""Suites: the rows that they select, and refusal of invalid ones."""
 
 from __future__ import annotations
 

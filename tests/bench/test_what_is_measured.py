@@ -1,4 +1,4 @@
-"""A row's figures are those of the file that it names, and what disturbed them stands beside them."""
+"""A row's figures belong to the file that it names, and disturbances are reported with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def edge_af(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def other_exports(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files with the names of the tiny Attend-Fusion's, of another network; not to be changed."""
+    """Exports of another network under the same file names as the tiny Attend-Fusion's; read-only."""
     config = AttendFusionConfig(tokens=4, token_width=12, heads=2, dropout=0.0)
     return export_tiny("attend-fusion", tmp_path_factory.mktemp("exports") / "other", dataset, config=config)
 
@@ -45,7 +45,7 @@ def other_exports(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
 def test_nothing_kept_of_another_file_is_measured_in_its_place(
     own_exports: Path, other_exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):
-    """Exported anew between the interruption and continuing, every file has the old one's name and place."""
+    """The network is exported again between the interruption and the continuation, under the same paths."""
     folder, out = own_exports / "attend-fusion", tmp_path / "r.json"
     kept, on_saved = interrupt_after(5)
     with pytest.raises(KeyboardInterrupt):
@@ -57,7 +57,6 @@ def test_nothing_kept_of_another_file_is_measured_in_its_place(
     figures = [(row.sha256, row.gap_at_20, row.gap_at_20_interval, row.weight_bytes) for row in anew.rows]
     assert figures == [(row.sha256, row.gap_at_20, row.gap_at_20_interval, row.weight_bytes) for row in clean.rows]
     assert {row.gap_at_20 for row in anew.rows}.isdisjoint(row.gap_at_20 for row in kept[-1].rows)
-    # The other way round: one of the files is the same still, and so are its figures.
     assert anew.is_complete and not (tmp_path / ".r.json.bench").exists()
 
 
@@ -76,7 +75,7 @@ def test_a_file_that_is_replaced_is_no_row_of_the_one_before(
             if when == "before it is loaded":
                 shutil.copy(other, path)
             else:
-                # Written to in place, a file that is mapped may crash the process: a row that failed, too.
+                # Replace the file, because writing to a memory-mapped file may crash the process.
                 threading.Timer(1.5, lambda: Path(shutil.copy(other, path.with_suffix(".new"))).replace(path)).start()
         return real(job, **options)
 
@@ -163,7 +162,7 @@ def test_a_finished_bench_is_replaced_only_when_asked(exports: Path, tmp_path: P
 
 
 def test_the_limits_of_groups_around_the_own_one_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A pod's limits lie on its own group, and its containers' groups below have none."""
+    """A pod's limits apply to its own control group; its containers' groups below have none."""
     groups = tmp_path / "groups"
     monkeypatch.setattr(conditions, "CGROUPS", groups)
     monkeypatch.setattr(conditions, "OWN_GROUPS", tmp_path / "own")
@@ -211,7 +210,7 @@ def test_what_reads_memory_ends_with_the_bench():
     while not (found := children.read_text().split()):
         assert time.monotonic() < end
         time.sleep(0.02)
-    time.sleep(np.random.default_rng(os.getpid()).uniform(0, 0.5))  # Before and after it has numpy.
+    time.sleep(np.random.default_rng(os.getpid()).uniform(0, 0.5))  # Kill it before or after numpy is imported.
     parent.kill()
     parent.wait()
     while (child := Path(f"/proc/{found[0]}")).exists() and "Z" not in (child / "stat").read_text().split()[2]:

@@ -1,4 +1,4 @@
-"""A row is what its process found, whatever the process did then: real workers, and stand-ins that misbehave."""
+"""Worker processes: results arrive even if the process misbehaves afterwards. Uses real workers and stand-ins."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def job(path: Path | str, runtime: str = "onnxruntime", data: Dataset | None = N
 
 
 def stand_in(body: str) -> list[str]:
-    """A worker that tells what `body` says instead of measuring; `tell(dict)` is there for it."""
+    """Return the command of a worker that runs `body` instead of measuring. `body` may call `tell(**fields)`."""
     head = """
         import json, os, signal, sys, time
         out = os.fdopen(json.load(sys.stdin)["result_fd"], "w")
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_loaded_is_a_row(tmp_path: Path):
 
 @pytest.mark.slow
 def test_too_little_memory_is_a_row_that_says_so(tmp_path: Path):
-    """The limit lies just above what the runtime takes by itself, and the file needs far more than that."""
+    """Set the memory limit just above the runtime's own use; the file needs far more."""
     path = tmp_path / "large.onnx"
     _write_large(path, hidden=60_000)
     probe = tmp_path / "small.onnx"
@@ -145,7 +145,7 @@ def test_too_little_memory_is_a_row_that_says_so(tmp_path: Path):
     needed = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak"))
     limited = ["bash", "-c", f'ulimit -v {needed + 100_000}; exec "$@"', "bash", *WORKER]
     assert run_worker(job(probe), command=limited)["status"] == "ok"
-    # Foreseen: it is larger than what is left. Not foreseen: it would fit once, and the runtime takes it twice.
+    # A file larger than the free memory is refused before loading. One that fits once, but not twice, fails while loading.
     foreseen = run_worker(job(path), command=limited)
     assert foreseen["status"] == "does-not-fit" and foreseen["needed_bytes"] > path.stat().st_size
     assert foreseen["available_bytes"] < foreseen["needed_bytes"]
@@ -160,7 +160,7 @@ def test_too_little_memory_is_a_row_that_says_so(tmp_path: Path):
 
 
 def test_too_little_memory_for_litert_is_told_from_other_failures(tmp_path: Path):
-    """LiteRT itself says the same of both; the file would fit once, and is mapped and packed."""
+    """LiteRT reports the same error for both. The file would fit once, but is both mapped and packed."""
     path, probe = tmp_path / "large.tflite", tmp_path / "small.tflite"
     _write_large_tflite(path, hidden=30_000)
     _write_large_tflite(probe, hidden=8)
@@ -181,7 +181,7 @@ def test_too_little_memory_for_litert_is_told_from_other_failures(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(exports: Path, tmp_path: Path):
-    """The limit is set with setrlimit on a bench of its own: this process must not run out of memory."""
+    """Set the limit with setrlimit in a separate bench process, so that this one keeps its memory."""
     folder = tmp_path / "large"
     shutil.copytree(exports / "attend-fusion", folder)
     _write_large(folder / "attend-fusion-fp32.onnx", hidden=200_000)
@@ -212,7 +212,7 @@ def test_a_limit_set_on_this_process_holds_for_its_rows_and_the_table_goes_on(ex
 
 
 def _write_large_tflite(path: Path, hidden: int) -> None:
-    """The same as TFLite."""
+    """Write the network of `_write_large` as TFLite."""
     constants = {
         "first": np.zeros((hidden, 1152), np.float32), "bias": np.zeros(hidden, np.float32),
         "second": np.zeros((30, hidden), np.float32), "last": np.zeros(30, np.float32),
@@ -229,7 +229,7 @@ def _write_large_tflite(path: Path, hidden: int) -> None:
 
 
 def _write_large(path: Path, hidden: int) -> None:
-    """A network of 1,152 x `hidden` weights with our inputs and output."""
+    """Write a network of 1,152 x `hidden` weights with our inputs and output as ONNX."""
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in SIZES.items()]
     output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 30])
     weights = {"first": np.zeros((1152, hidden), np.float32), "second": np.zeros((hidden, 30), np.float32)}
@@ -262,7 +262,7 @@ def test_memory_is_the_kernels_high_water_mark():
     assert held.anonymous and before.anonymous and held.anonymous > before.anonymous
     del block
     released = read_memory()
-    # Not held against `held.peak`: the kernel adds pages up in batches for each core, and a later peak may be a little lower.
+    # Not compared with `held.peak`: the kernel counts pages in batches per core, so a later peak may be slightly lower.
     assert released is not None and released.peak and released.peak >= before.resident + 70_000_000
     assert released.resident and held.resident and released.resident < held.resident - 70_000_000
     if reset_peak():

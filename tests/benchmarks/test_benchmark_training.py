@@ -1,4 +1,4 @@
-"""The script that trains and records the table of networks."""
+"""`benchmarks/training.py` trains the networks and records their table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_row_is_trained_measured_and_recorded_once(tmp_path):
     assert rows["linear"]["videos"] == 200 and 0.2 < rows["linear"]["gap_at_20"] <= 1
     assert rows["linear"]["epochs"] == 6 and "--preset linear" in rows["linear"]["command"]
     assert "| Linear model | 0.0M |" in (tmp_path / "table.md").read_text()
-    # Started again, there is nothing to do.
+    # A second run does nothing.
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "$ edge-af" not in again.stderr
     assert (tmp_path / "table.json").read_bytes() == first

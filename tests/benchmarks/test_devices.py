@@ -1,4 +1,4 @@
-"""The published facts of boards are complete, plausible, and each has its source."""
+"""The board profiles are complete and plausible, and name their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job on real videos. The synthetic dataset's demo is run, in its shortened form, by continuous integration."""
+"""`edge-af demo` on real videos. CI runs the quick demo on synthetic data."""
 
 from __future__ import annotations
 

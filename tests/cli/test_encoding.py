@@ -1,4 +1,4 @@
-"""Text is UTF-8 whatever the locale says, and file names need not be."""
+"""Text is UTF-8 in every locale; file names may be any bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_af.files import read_json, read_yaml, write_json
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*sorted((ROOT / "edge_af").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 
-# Files are read as ASCII and standard output takes Latin-1, unless the code says otherwise.
+# The defaults are ASCII for files and Latin-1 for standard output.
 OTHER_LOCALE = {
     "LC_ALL": "POSIX",
     "PYTHONCOERCECLOCALE": "0",
@@ -36,11 +36,11 @@ def in_other_locale(*arguments):
 
 
 NO_TEXT_FILES = {"os", "gzip", "archive", "self"}
-"""Owners of another `open` than that of `Path` and of the language."""
+"""Modules and objects with an `open` that is neither the built-in one nor that of `Path`."""
 
 
 def _lacks_encoding(call: ast.Call) -> bool:
-    """Tell whether a call reads or writes text in the locale's encoding."""
+    """Return True if a call reads or writes text in the locale's encoding."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     if "encoding" in given:
@@ -89,7 +89,7 @@ def test_help_is_printed_in_a_locale_that_lacks_its_signs(verb):
 
 
 def test_json_on_standard_output_stays_json_in_any_locale(eval_dataset):
-    """The names of the classes come back as they were, and those of the files too."""
+    """Class names and file names survive the round trip."""
     folder = eval_dataset.folder.parent / os.fsdecode("Größe ≤ 5 😀".encode())
     shutil.copytree(eval_dataset.folder, folder, dirs_exist_ok=True)
     done = in_other_locale("data", "info", folder, "--json")

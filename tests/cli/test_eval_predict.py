@@ -1,4 +1,4 @@
-"""`edge-af eval` and `edge-af predict`: the figures and labels of the file, and plain refusals of bad input."""
+"""`edge-af eval` and `edge-af predict`: metrics and labels, and clear messages for bad input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def artifact(exports: Path) -> Path:
 
 
 def run(*arguments: object) -> str:
-    """Standard output alone."""
+    """Run a command and return its standard output."""
     done = click.testing.CliRunner().invoke(
         cli, [str(a) for a in arguments], catch_exceptions=False, standalone_mode=False
     )
@@ -166,7 +166,7 @@ def test_predict_refuses_a_damaged_npz(artifact: Path, tmp_path: Path):
     odd = tmp_path / "odd.npz"
     np.savez_compressed(odd, visual=np.random.default_rng(0).random((3, 1024)), audio=np.zeros((3, 128)))
     whole = bytearray(odd.read_bytes())
-    # In the name of the first array; where its first compressed block says how it is packed (zlib.error); in its numbers.
+    # Damage the first array's name, the header of its first compressed block (zlib.error), or its values.
     for start, count in ((30, 1), (60, 1), (2000, 40)):
         odd.write_bytes(whole[:start] + bytes(count) + whole[start + count :])
         assert "neither a prepared dataset nor an .npz" in refused("predict", artifact, odd)

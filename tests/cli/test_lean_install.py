@@ -1,4 +1,4 @@
-"""What a Raspberry Pi gets is enough: the verbs for measuring run where nothing for training or exporting can be imported."""
+"""The minimal install of a Raspberry Pi is enough: measuring commands run without the packages for training and export."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ sys.meta_path.insert(0, Blocker())
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Python finds `sitecustomize` by this path in every process, the bench's workers among them."""
+    """Environment whose `sitecustomize` blocks heavy packages in every Python process, bench workers included."""
     folder = tmp_path_factory.mktemp("lean")
     (folder / "sitecustomize.py").write_text(BLOCKER)
     repository = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def test_bench_report_eval_and_predict_run(
     for row in rows:
         file = exports / row["artifact"] / row["file"]
         found = json.loads(run(environment, *command, "eval", file, "--data", eval_dataset.folder, "--json"))
-        # The verb and the bench's worker measure the same thing.
+        # `edge-af eval` and the bench's worker give the same values.
         for name in (
             "gap_at_20",
             "f1_micro",
@@ -119,7 +119,7 @@ def test_compare_runs(environment: dict[str, str], exports: Path, eval_dataset: 
             "--budget-file", budget, "--json",
         ]  # fmt: skip
         done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
-        # So short a budget decides nothing; all that needs no clock is there.
+        # The budget is too short for a timing verdict; all other checks pass.
         assert done.returncode == 3, done.stderr
         held = {check["name"]: check["status"] for check in json.loads(done.stdout)["pairs"][0]["checks"]}
         assert held.pop("time") == "unknown" and set(held.values()) == {"passed"}

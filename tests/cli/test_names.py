@@ -1,4 +1,4 @@
-"""Names of files that are not UTF-8, as on old disks and shares, and hostile ones: every verb works or says why not."""
+"""Hostile file names and names that are not UTF-8: every command works or says why it does not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def edge_af(folder: Path, *arguments: object) -> subprocess.CompletedProcess[byt
     done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, env=environment)
     said = done.stdout + done.stderr
     assert done.returncode in (0, 1, 2, 3) and b"Traceback" not in said and b"internal error" not in said, said
-    # Nothing that a terminal or a CI system obeys: commands of our own alone, and no escape sequence but colors.
+    # A file name must not inject terminal escape sequences or CI commands; only our own are allowed.
     assert b"\x1b]" not in said and b"\x07" not in said and "\u202e".encode() not in said
     commands = [line for line in said.splitlines() if line.lstrip().startswith(b"::")]
     assert all(line.startswith((b"::error title=", b"::warning title=", b"::notice title=")) for line in commands)

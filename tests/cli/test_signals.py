@@ -1,4 +1,4 @@
-"""A signal that asks a verb to end finds it cleaning up, whatever it was at."""
+"""A command that receives a termination signal cleans up, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 def started(*arguments: object, ignore_ctrl_c: bool = False) -> subprocess.Popen[str]:
     def as_from_a_terminal() -> None:
-        # What runs the tests may have been started with them ignored, and that is inherited.
+        # The test runner may have been started with these signals ignored, and children inherit that.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_ctrl_c else signal.SIG_DFL)
@@ -26,7 +26,7 @@ def started(*arguments: object, ignore_ctrl_c: bool = False) -> subprocess.Popen
 
 
 def staged(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the verb has a staged folder in `folder`."""
+    """Wait until the command has created its staging folder in `folder`."""
     end = time.monotonic() + 60
     while not any(path.is_dir() for path in folder.iterdir()):
         assert process.poll() is None and time.monotonic() < end

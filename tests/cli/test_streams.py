@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or without a reader, and errors that nobody foresaw."""
+"""Standard streams that are closed, full or without a reader, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ RAISING = "import sys, edge_af.cli.models as verb\nfrom edge_af.cli import main\
 
 
 def shell(line, **options):
-    """A line of bash, whose status is that of a pipeline's first failure."""
+    """Run a line of bash with `pipefail`."""
     command = ["bash", "-o", "pipefail", "-c", line]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, **options)
 
 
 def raising(statement, folder=None, **environment):
-    """`edge-af models`, in which `statement` is run; with a folder to write to as a module, which CPython ends otherwise."""
+    """Run `statement` within `edge-af models`; given a folder, as `python -m`, for which CPython exits differently."""
     code = f"{RAISING}def callback(**_):\n    {statement}\nverb.command.callback = callback\nmain()"
     if folder is not None:
         (folder / "raising.py").write_text(code)
     command = [sys.executable, *(["-c", code] if folder is None else ["-m", "raising"]), "models"]
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", timeout=120, env={**os.environ, **environment}, cwd=folder,
-        # What runs in the background has it ignored.
+        # Background jobs of a shell ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
@@ -39,9 +39,9 @@ def raising(statement, folder=None, **environment):
 @pytest.mark.parametrize(
     "statement",
     [
-        # As a dataclass that is made while the signal comes.
+        # The signal arrives in `exec`, as during the creation of a dataclass.
         "exec('import os, signal; os.kill(os.getpid(), signal.{name})')",
-        # As PyTorch's exporter, which makes an error of its own of whatever ends it.
+        # Like PyTorch's exporter, which wraps every exception in its own.
         """
     try:
         import os, signal
@@ -154,7 +154,7 @@ def test_a_reader_that_has_gone_is_no_failure_of_any_text(arguments):
 
 @pytest.fixture(scope="module")
 def worse(tmp_path_factory, exports):
-    """A shell line that compares a file with one that scores otherwise, so that a gate fails at once."""
+    """A shell line that compares a file with a truncated copy, so that a gate fails at once."""
     folder = tmp_path_factory.mktemp("worse")
     base = exports / "attend-fusion/attend-fusion-fp32.onnx"
     shutil.copy(base, folder / "candidate.onnx")

@@ -1,4 +1,4 @@
-"""The command line as a whole: its help, its imports, its exit statuses."""
+"""The command line as a whole: help, imports, exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_help_lists_every_verb_and_each_has_its_own():
     helped = edge_af(code=code)
     assert helped.returncode == 0, helped.stderr
     loaded = set(json.loads(helped.stdout.partition("\x00")[2]))
-    # numpy is light enough for a verb's module; a framework or a runtime is not.
+    # A command's module may import numpy, but no framework and no runtime.
     assert not loaded & (HEAVY - {"numpy"})
 
 
@@ -47,7 +47,7 @@ def test_a_misspelt_verb_is_answered_with_the_nearest():
 
 
 def test_a_reader_that_has_gone_is_no_failure():
-    """`edge-af models | head -1`, its reader gone from the start."""
+    """Like `edge-af models | head -1`, but the reader has already exited."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "edge_af", "models"]

@@ -1,4 +1,4 @@
-"""A nursery whose files misbehave while they are loaded."""
+"""A nursery that misbehaves while it loads a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 
 
 def with_load(body: str) -> list[str]:
-    """The real worker, in which `load(path)` does what `body` says first."""
+    """Return the command of a real worker that runs `body` at the start of `load(path)`."""
     head = """
         import os, signal, time
         from edge_af.compare import worker

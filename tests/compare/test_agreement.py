@@ -1,4 +1,4 @@
-"""Networks that do the same thing agree, whatever quantizing did to them; those that do something else do not."""
+"""A quantized network agrees with its original, and a different network does not."""
 
 from __future__ import annotations
 

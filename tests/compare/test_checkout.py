@@ -1,4 +1,4 @@
-"""Base and candidate built by one command, in a repository made for it."""
+"""One command builds base and candidate from a temporary repository."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository whose commit says `old` and whose working tree says `new`."""
+    """A repository with the text `old` in its commit and `new` in its working tree."""
     folder = tmp_path / "repository"
     (folder / "inner").mkdir(parents=True)
     git(tmp_path, "init", "--quiet", "--initial-branch", "main", str(folder))
@@ -46,7 +46,7 @@ def test_each_is_built_from_its_own_tree_and_nothing_is_left(repository: Path, s
 
 
 def test_each_runs_the_packages_of_its_own_tree(repository: Path, monkeypatch: pytest.MonkeyPatch):
-    """Also from a folder below, and where the search path already leads to the repository as it is here."""
+    """This also holds in a subfolder, and with the repository already on PYTHONPATH."""
     (repository / "what.py").write_text("name = 'old'")
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "second")
@@ -86,7 +86,7 @@ def test_outside_a_repository(tmp_path: Path):
 
 @pytest.mark.parametrize("linked", [False, True])
 def test_in_a_git_hook_the_users_commit_and_index_stay_theirs(tmp_path: Path, linked: bool):
-    """Git tells a hook of the index that it is at work on, and would tell every git that the hook calls."""
+    """Git passes its index to a hook in the environment, and every git process that the hook starts would inherit it."""
     home = tmp_path / "repository"
     home.mkdir()
     git(home, "init", "-q", "-b", "main")

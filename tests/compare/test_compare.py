@@ -1,4 +1,4 @@
-"""`edge-af compare` as it is called: real files, real processes, and each verdict with its exit status and message."""
+"""`edge-af compare` end to end: every verdict with its exit code and message."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from edge_af.records.history import read_history
 from edge_af.typed import built
 
 FAST = ("--budget", "1s", "--max-slowdown", "900%")
-"""The clock is not what these are about: whatever it says of so short a time, ten times as slow is not among it."""
+"""Options for tests that are not about timing: nothing is measured as ten times slower, even in so short a time."""
 
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is measured in one process a file, and GitHub's variables are not ours."""
+    """Measure memory in one process per file, and hide GitHub's variables."""
     monkeypatch.setattr("edge_af.compare.facts.MEMORY_RUNS", 1)
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The comparison in a file, which follows its schema."""
+    """Read a comparison and check that it follows its schema."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     assert built(Comparison, found, unknown=True).status == found["status"]
     return found
@@ -68,7 +68,7 @@ def test_the_same_file_twice_is_answered_at_once(exports: Path, eval_dataset: Da
         assert "base and candidate are the same, byte for byte." in found["warnings"]
     text = compare(*arguments).stdout
     assert re.search(r"\n  check +base +candidate +limit +result\n", text) and "not timed" in text
-    # A file that cannot be run is no better for being compared with itself.
+    # A file that cannot be run is an error even if it is compared with itself.
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(base.read_bytes()[:-1000])
     assert compare(broken, broken).exit_code == 2
@@ -85,7 +85,7 @@ def test_a_network_beside_itself_is_no_worse(exports: Path, eval_dataset: Datase
     found = read(out)
     assert found == json.loads(done.stdout)
     timing = found["pairs"][0]["timing"]
-    # A machine may be too busy for four seconds to be enough; it must never be found slower.
+    # On a busy machine four seconds may be too short, but the file must never be found slower.
     assert timing["verdict"] in ("not slower", "faster", "cannot tell")
     assert done.exit_code == found["exit_status"] == (3 if timing["verdict"] == "cannot tell" else 0)
     held = checks(found)
@@ -102,14 +102,14 @@ def test_a_network_beside_itself_is_no_worse(exports: Path, eval_dataset: Datase
 
 
 def _more_work(source: Path, target: Path, factor: int) -> None:
-    """The same network with a hidden layer of many more units, to which the next layer gives no weight."""
+    """Write the network with `factor` more units in a hidden layer, which the next layer gives zero weight."""
     model = onnx.load(source)
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     first, second = (node for node in model.graph.node if node.op_type == "Gemm" and node.input[1].startswith("audio."))
     for name, axis in ((first.input[1], None), (first.input[2], 0), (second.input[1], None)):
         array = onnx.numpy_helper.to_array(held[name])
         if axis is None:
-            # Gemm's weights are (out, in) where transB is set.
+            # Gemm's weights are (out, in) if transB is set.
             transposed = next(
                 (a.i for n in model.graph.node if name in n.input for a in n.attribute if a.name == "transB"), 0
             )
@@ -128,7 +128,7 @@ def test_more_work_is_slower_larger_and_status_1(exports: Path, tmp_path: Path):
     found = json.loads(done.stdout)
     held = checks(found)
     assert done.exit_code == 1
-    # The networks are tiny: this is dozens of times as much work.
+    # The networks are tiny, so this is dozens of times as much work.
     assert held["time"]["status"] == "failed" and found["pairs"][0]["timing"]["ratio"]["low"] > 1.5
     assert {name for name, check in held.items() if check["status"] == "failed"} >= {"size_bytes", "multiply_adds"}
     assert held["multiply_adds"]["candidate"] - held["multiply_adds"]["base"] == 20_000 * (128 + 48)
@@ -172,7 +172,7 @@ def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp
     for folder in (base, candidate):
         shutil.copytree(exports / "attend-fusion", folder)
     manifest = json.loads((candidate / "manifest.json").read_text())
-    # One file is called otherwise and is known by what it is; one is gone.
+    # One file is renamed and matched by its properties; one is missing.
     for file in manifest["files"]:
         if file["path"] == "attend-fusion-fp32.onnx":
             file["path"] = "renamed.onnx"
@@ -198,7 +198,7 @@ def test_folders_are_matched_and_what_has_no_partner_is_named(exports: Path, tmp
     [("candidate", 1, "the candidate cannot be run"), ("base", 2, "the base cannot be run")],
 )
 def test_a_file_that_will_not_load(exports: Path, tmp_path: Path, damage: str, status: int, said: str):
-    """Its container is whole, so that only the runtime finds out."""
+    """The file's container is intact, so only the runtime detects the error."""
     good = exports / "attend-fusion/attend-fusion-fp32.onnx"
     bad = tmp_path / "bad.onnx"
     model = onnx.load(good)
@@ -224,7 +224,7 @@ def test_a_damaged_file_is_a_verdict_that_is_written(exports: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_too_short_a_budget_is_status_3_and_says_what_to_do(exports: Path, tmp_path: Path):
-    """Of several pairs the first takes all of it, and the others are left with nothing, not with less."""
+    """If the first pair uses up the budget, the others get no time, never a negative one."""
     base, candidate = exports / "attend-fusion", tmp_path / "attend-fusion"
     shutil.copytree(base, candidate)
     manifest = json.loads((candidate / "manifest.json").read_text())
@@ -245,7 +245,7 @@ def test_a_history_grows_by_a_line_a_pair_and_outlives_a_cut_one(exports: Path, 
     whole = history.read_bytes()
     history.write_bytes(whole + whole[:40])
     assert compare(*arguments, "--commit", "release 7").exit_code == 3
-    # Of a candidate that will not load there is a line as well.
+    # A candidate that fails to load gets a line, too.
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(b"")
     assert compare(base, bad, "--history", history).exit_code == 1

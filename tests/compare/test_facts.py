@@ -1,4 +1,4 @@
-"""Operators and multiply-adds are read as the packages that define the formats read them."""
+"""Operators and multiply-adds match those read by the packages that define the formats."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def test_a_file_cut_short_is_our_error_or_read(exports: Path, tmp_path: Path, su
     except EdgeAfError as error:
         assert str(path) in str(error)
     else:
-        # A FlatBuffer's tables may all stand at its front.
+        # A FlatBuffer's tables may all be in the first half of the file.
         assert suffix == "tflite" and share == 0.5

@@ -1,4 +1,4 @@
-"""What becomes of each way to fail: its status and its words."""
+"""Every kind of failure with its status and message."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_comparison_in_which_a_process_breaks(
     status: int,
     said: str,
 ):
-    """All that was found before is kept."""
+    """The results found before the failure are kept."""
     monkeypatch.setattr("edge_af.compare.facts.MEMORY_RUNS", 1)
     base = exports / "attend-fusion/attend-fusion-fp32.onnx"
     candidate = in_other_bytes(base, tmp_path / "candidate.onnx")

@@ -1,4 +1,4 @@
-"""Shares, durations and budget files: what is meant is read, and what cannot be meant is refused with a suggestion."""
+"""Shares, durations and budget files: valid ones are read, and invalid ones are refused with a suggestion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nursery and its children, as real processes: turns, ends, hangs and what is said of them."""
+"""The nursery and its child processes: turns, exits, hangs and their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On simulated data intervals cover what they promise, false alarms stay rare, and real differences are found."""
+"""On simulated data, intervals have their coverage, false alarms are rare, and real differences are found."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_students_quantiles_are_those_of_the_tables(probability: float, freedom:
 
 
 def drawn(random: np.random.Generator, count: int, noise: float = 0.01, center: float = 0.0) -> list[LogRatio]:
-    """Generations of a machine that is busy now and then: what a load's memory does, and rounds that are apart for a while.
+    """Simulate generations on an intermittently busy machine, with an effect of each load's memory layout.
 
-    A generation's own error is only an estimate of its noise, as from three rounds.
+    A generation's error is only an estimate of its noise, as from three rounds.
     """
     scale = noise * np.where(random.random(count) < 0.4, random.exponential(8, count), 0.5)
     value = center + 0.008 * random.normal(size=count) + scale * random.normal(size=count)
@@ -48,7 +48,7 @@ def test_the_interval_misses_no_more_often_than_it_promises(generations: int):
     too_low = np.mean([one.high < 0 for one in found])
     # 3,000 draws of 1 % have a standard deviation of 0.18 points.
     assert max(too_high, too_low) <= 0.016
-    # Nor is it so wide that it says nothing: with 30 generations it errs at times.
+    # Nor may it be too wide: with 30 generations it has to miss sometimes.
     assert generations < 30 or max(too_high, too_low) > 0.001
 
 
@@ -70,14 +70,14 @@ def test_generations_of_a_busy_second_count_for_little():
 
 
 def test_one_odd_load_widens_the_interval_rather_than_deciding():
-    """Its rounds agree, so that nothing tells it from the others but its figure."""
+    """Its rounds agree, so only its value differs from the others."""
     figures = [LogRatio(0.001 * at, 0.001) for at in range(-5, 6)]
     odd = weighted_interval([*figures, LogRatio(0.5, 0.001)], 0.005)
     assert odd.low < 0 < odd.high
 
 
 def simulated_verdict(random: np.random.Generator, true_ratio: float, noise: float, total: int, limit: float) -> str:
-    """A comparison as `measure_pair` makes it: looks at the planned shares of the budget, in which `total` generations fit."""
+    """Simulate `measure_pair` with a budget for `total` generations: test at the planned shares of the budget."""
     figures = drawn(random, total, noise, float(np.log(true_ratio)))
     error = 0.0
     for share, part in LOOKS:
@@ -94,7 +94,7 @@ def simulated_verdict(random: np.random.Generator, true_ratio: float, noise: flo
 
 @pytest.mark.parametrize("true_ratio", [1.0, 1.02])
 def test_false_alarms_stay_rare_over_all_looks(true_ratio: float):
-    """Even right at the limit, where every other point estimate lies above it."""
+    """This holds even at the limit, where half of the point estimates exceed it."""
     random = np.random.default_rng(1)
     verdicts = [simulated_verdict(random, true_ratio, 0.01, 30, 0.02) for _ in range(2000)]
     assert np.mean([verdict == SLOWER for verdict in verdicts]) <= (0.001 if true_ratio == 1.0 else ERROR * 1.7)
@@ -104,7 +104,7 @@ def test_false_alarms_stay_rare_over_all_looks(true_ratio: float):
 
 @pytest.mark.slow
 def test_looking_after_every_generation_would_raise_false_alarms():
-    """Why looks are planned: at the last look's error, looking all the time errs several times as often."""
+    """Looks are planned because testing after every generation multiplies the error."""
     random = np.random.default_rng(2)
     often = 0
     for _ in range(300):
@@ -146,7 +146,7 @@ def test_verdicts(low: float, high: float, verdict: str):
 
 
 def simulated_times(random: np.random.Generator, rounds: int, factors: tuple[float, float, float]) -> np.ndarray:
-    """(3, blocks, 6) nanoseconds: a machine that is slower for a while, and inferences that are held up now and then."""
+    """Simulate (3, blocks, 6) nanoseconds with drifting machine speed and occasional delays of single inferences."""
     machine = np.repeat(np.exp(0.1 * np.cumsum(random.normal(size=rounds))), 2)[None, :, None]
     held_up = np.where(random.random((3, 2 * rounds, 6)) < 0.4, random.exponential(1.0, (3, 2 * rounds, 6)), 0)
     jitter = np.abs(random.normal(size=held_up.shape)) * 0.01
@@ -160,7 +160,7 @@ def test_a_generations_figures_see_the_file_and_not_the_machine():
     assert ratios.mean() == pytest.approx(np.log(1.05), abs=0.002)
     assert noises.mean() == pytest.approx(0, abs=0.002)
     assert np.abs(ratios - np.log(1.05)).max() < 0.02
-    # What a generation says of its own error is what it is, on the whole.
+    # On average, a generation estimates its own error correctly.
     assert 0.4 < np.mean([one[0].error for one in found]) / ratios.std() < 2.5
 
 

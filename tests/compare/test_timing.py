@@ -1,4 +1,4 @@
-"""The clock's verdicts on times that are made up: what decides, when it stops, and which clock it goes by."""
+"""Verdicts on simulated times: the decision, when measuring stops, and the choice of clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_af.records.comparison import Timing
 
 
 class Simulated:
-    """Stands where a nursery stands, and answers with times of processes that are so many times as slow as the base."""
+    """Stand-in for a nursery. `candidate` and `again` are the times of those processes relative to the base's."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Simulated:
 
 
 def measured(nursery: Simulated, *, budget: float = 0.4, threads: int = 1, limit: float = 0.02) -> Timing:
-    """Its seconds are the simulation's, so that a busy machine does not matter."""
+    """Measure a simulated pair in simulated seconds, which a busy machine does not affect."""
     with patch("edge_af.compare.timing.time", SimpleNamespace(monotonic=lambda: nursery.now)):
         return measure_pair(nursery, threads=threads, max_slowdown=limit, budget_seconds=budget, seed=7)  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ def test_a_base_that_differs_from_itself_decides_nothing():
 
 
 def test_a_candidate_that_sleeps_is_timed_by_the_clock_on_the_wall():
-    """Processor time alone would not see it."""
+    """CPU time alone would miss it."""
     assert measured(Simulated(1.0, waits=0.5)).clock == "wall"
 
 

@@ -1,4 +1,4 @@
-"""Records and files as YouTube-8M has them, written by TensorFlow, and the command line as a user calls it."""
+"""Records and files in YouTube-8M's formats, written by TensorFlow, and a fixture that runs the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command gave."""
+    """Result of a command."""
 
     status: int
     out: str
@@ -24,7 +24,7 @@ class Ran:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Call `edge-af` with arguments, through the same function as the console script."""
+    """Call `edge-af` through the console script's function."""
     from edge_af.cli import main
 
     def call(*arguments: object) -> Ran:
@@ -40,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 class Records:
-    """Makes records and files. Features are given, or drawn."""
+    """Makes records and files with given or random features."""
 
     def __init__(self) -> None:
         from edge_af.data.tfrecord import tensorflow
@@ -58,7 +58,7 @@ class Records:
         return train.Feature(int64_list=train.Int64List(value=values.tolist()))
 
     def video(self, name: str, labels: Any = (1, 2), *, key: str = "id", **changes: Any) -> bytes:
-        """A video-level record; `changes` replaces features by name. None instead of a value takes a feature out."""
+        """Return a video-level record. `changes` replaces features by name; the value None removes one."""
         features = {
             key: name.encode(),
             "labels": np.array(labels, np.int64) if isinstance(labels, list | tuple) else labels,
@@ -79,8 +79,8 @@ class Records:
         *,
         key: str = "id",
     ) -> bytes:
-        """A frame-level record. `rgb`, `audio`: a number of random frames, a (frames, length) uint8 array, a list of
-        byte strings, or None for no such list."""
+        """Return a frame-level record. `rgb`, `audio`: a number of random frames, a (frames, length) uint8 array, a list of
+        byte strings, or None to omit the list."""
         train = self.tf.train
         lists = {}
         for field, length, frames in (("rgb", 1024, rgb), ("audio", 128, audio)):
@@ -96,7 +96,7 @@ class Records:
         ).SerializeToString()
 
     def write(self, path: Path, records: Sequence[bytes], *, packed: bool = False) -> Path:
-        """A TFRecord file, GZIP if `packed`, written by TensorFlow."""
+        """Write a TFRecord file with TensorFlow, compressed with GZIP if `packed`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.tf.io.TFRecordWriter(str(path)) as writer:
             for record in records:
@@ -112,5 +112,5 @@ def records() -> Records:
 
 
 def offsets(records: Sequence[bytes]) -> list[int]:
-    """Where each record starts in a plain file."""
+    """Return the offset of each record in an uncompressed file."""
     return np.concatenate([[0], np.cumsum([len(record) + 16 for record in records])]).tolist()

@@ -1,4 +1,4 @@
-"""`edge-af data` as a user calls it: what it prints, and what it needs."""
+"""`edge-af data` end to end: its output and its dependencies."""
 
 from __future__ import annotations
 

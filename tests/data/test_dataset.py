@@ -1,4 +1,4 @@
-"""A prepared dataset that was damaged is refused in a plain line when it is opened, and none later."""
+"""A damaged dataset is refused with a clear message when it is opened, not later."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_labels_that_are_no_classes_or_rows(folder: Path) -> None:
 
 def test_the_fingerprint_tells_datasets_apart(folder: Path, dataset: Dataset, eval_dataset: Dataset) -> None:
     own = eval_dataset.fingerprint()
-    # Where it lies and what its index says is not a part of it.
+    # It depends neither on the path nor on the index.
     assert open_dataset(folder).fingerprint() == own
     assert dataset.fingerprint() != own
     for stem, change in (("ids", b"other"), ("label_values", 29), ("visual", 7), ("audio", 7)):

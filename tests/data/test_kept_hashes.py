@@ -1,4 +1,4 @@
-"""What is kept is held against its hashes, and values that are not features are not taken for some."""
+"""Stored files are checked against their hashes, and values that are not features are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_index_names_the_arrays_and_nothing_else(own: Path, other: str | None
 
 
 def test_of_a_large_dataset_blocks_are_looked_at(own: Path, monkeypatch: pytest.MonkeyPatch):
-    """The first and the last of each array among them."""
+    """The first and last block of each array are always checked."""
     monkeypatch.setattr(stored, "BLOCKS_READ", 8)
     index = json.loads((own / "index.json").read_text())
     monkeypatch.setattr(stored, "BLOCK_BYTES", 1024)

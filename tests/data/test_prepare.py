@@ -1,4 +1,4 @@
-"""TFRecords in, the prepared dataset out: the same values, whatever way they were stored."""
+"""`data prepare` keeps the values of all TFRecord layouts."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_official_2018(tmp_path: Path, yt8m: Path, run: Callable[..., Any]) -> N
     assert data.class_names[0] == "Game"
     prepare([str(yt8m / "official-2018")], tmp_path / "exact", PrepareOptions(dtype="float32"))
     exact = open_dataset(tmp_path / "exact")
-    # The figure that the docstring of edge_af.data.prepare gives.
+    # The bound given in the docstring of edge_af.data.prepare.
     assert np.abs(exact.visual - data.visual.astype(np.float32)).max() < 0.00098
 
 
@@ -128,9 +128,9 @@ def test_sources_from_files_folders_and_globs(tmp_path: Path, records: Any) -> N
     assert find_sources([str(tmp_path / "in")]) == [a, c, b]
     assert find_sources([str(tmp_path / "in" / "*.tfrecord"), str(tmp_path / "link"), str(a)]) == [a]
     assert find_sources([f"{tmp_path}/in/**/*.gz"]) == sorted([b, c, tmp_path / "in" / "plain-in-spite-of-its-name.gz"])
-    # A glob of folders is those folders.
+    # A glob may match folders.
     assert find_sources([f"{tmp_path}/i*"]) == [a, c, b]
-    # An existing file whose name looks like a glob is that file.
+    # A file whose name looks like a glob is found by its name.
     odd = records.write(tmp_path / "odd[1].tfrecord", one)
     assert find_sources([str(odd)]) == [odd]
 
@@ -149,7 +149,7 @@ def test_a_vocabulary_lies_with_the_sources(tmp_path: Path, records: Any) -> Non
     (tmp_path / "data" / "vocabulary.csv").write_text("index,name\n0,zero\n1,one\n2,two\n")
     index = prepare([str(source)], tmp_path / "found").index
     assert (index["classes"], index["class_names"]) == (3, ["zero", "one", "two"])
-    # Named on the command line, it goes before the one that lies there; more classes than names is allowed.
+    # A vocabulary named on the command line takes precedence. It may name fewer classes than there are.
     (tmp_path / "mine.csv").write_text("NAME,Index\nuno,1\n")
     index = prepare([str(source)], tmp_path / "named", PrepareOptions(vocabulary=tmp_path / "mine.csv")).index
     assert (index["classes"], index["class_names"]) == (2, ["", "uno"])
@@ -196,7 +196,7 @@ def test_a_vocabulary_that_comes_changes_or_goes_is_another_preparation(
         assert run(*command, "--overwrite").status == 0
         assert open_dataset(tmp_path / "out").classes == classes
         assert "already prepared" in run(*command).err
-    # One that these sources would not be read with is none of their business.
+    # A vocabulary that does not apply to these sources is ignored.
     (tmp_path / "in" / "vocabulary_2017.csv").write_text("no vocabulary")
     assert "already prepared" in run(*command).err
 
@@ -268,7 +268,7 @@ def test_skip_bad_leaves_nothing_of_bad_frames(tmp_path: Path, records: Any) -> 
         records.frames("deaf", 3, None),
         records.video("flat"),
     ]
-    # The layout is that of the first record that has one.
+    # The first readable record determines the layout.
     path = records.write(tmp_path / "f.tfrecord", [b"\xff\xff", *source])
     index = prepare([str(path)], tmp_path / "out", PrepareOptions(skip_bad=True, dtype="float32")).index
     assert [entry["record"] for entry in index["left_out"]] == [0, 1, 2, 4, 5, 6]

@@ -1,4 +1,4 @@
-"""Bad input through the real command line: status 2, one or two lines that name file, record and field, nothing left."""
+"""Bad input to `data prepare`: exit code 2, a short message with file, record and field, and no output left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 GOOD = 5
-"""Good records before the bad one."""
+"""Number of good records before the bad one."""
 
 
 def _with(length: int, at: int, value: float) -> np.ndarray:
@@ -61,7 +61,7 @@ BAD_FRAMES: dict[str, tuple[Callable[[Any], bytes], list[str]]] = {
 
 
 def _refused(ran: Any, folder: Path, *texts: str) -> None:
-    """Status 2, at most three lines (a note may stand before), no traceback; nothing in `folder` but the input."""
+    """Check for exit code 2, a message of at most two lines, and nothing in `folder` but the input."""
     assert ran.status == 2
     assert ran.out == ""
     message = ran.err[ran.err.index("edge-af:") :]
@@ -104,7 +104,7 @@ def _truncated(data: bytes) -> bytes:
 
 def _flipped(data: bytes) -> bytes:
     changed = bytearray(data)
-    changed[len(data) // 2 + 20] ^= 1  # Behind the length, which stands right in the middle.
+    changed[len(data) // 2 + 20] ^= 1  # After the length, which is exactly in the middle.
     return bytes(changed)
 
 

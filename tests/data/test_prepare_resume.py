@@ -1,4 +1,4 @@
-"""Interrupted and run again: the result is that of one run, byte for byte."""
+"""An interrupted `data prepare` that is run again gives the same bytes as one uninterrupted run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge_af.data.prepare import PrepareOptions, prepare
 from edge_af.data.writer import DatasetWriter
 from edge_af.errors import EdgeAfError
 
-# Runs the real command and kills itself at the moment that the first argument names.
+# Runs the real command and kills itself at the point named by the first argument.
 KILLED = """
 import os, signal, sys
 moment = sys.argv.pop(1)
@@ -55,7 +55,7 @@ main()
 
 @pytest.fixture
 def sources(tmp_path: Path, records: Any) -> Path:
-    """Four files of 150 videos; a damaged record in the first."""
+    """Four files of 150 videos, with one damaged record in the first."""
     for number in range(4):
         videos = [records.video(f"{number}-{i}", [i % 50, number]) for i in range(150)]
         if number == 0:
@@ -84,7 +84,7 @@ def test_killed_and_run_again(tmp_path: Path, sources: Path, run: Callable[..., 
         journal = (partial / "journal.jsonl").read_text().splitlines()
         assert len(journal) == 2  # The plan and the first source.
         assert (partial / "ids.npy").stat().st_size > 128 + 16 * 149
-        # A kill may also tear the journal's last line.
+        # A kill may also truncate the journal's last line.
         with (partial / "journal.jsonl").open("a") as file:
             file.write('{"videos": 150, "lab')
     again = run(*command)
@@ -99,7 +99,7 @@ def test_killed_and_run_again(tmp_path: Path, sources: Path, run: Callable[..., 
 
 
 def _interrupt_in_second_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the second of `sources` is being read; it is heard at the next batch, that is in the third."""
+    """Send Ctrl-C while the second source is read; it takes effect at the next batch, in the third."""
     append = DatasetWriter.append
 
     def appended(self: DatasetWriter, **arrays: Any) -> None:
@@ -120,7 +120,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert stopped.status == 130
     assert "The same command continues" in stopped.err
     assert not (tmp_path / "out").exists()
-    # Another option or a changed source is not the same conversion any more.
+    # With another option or a changed source, it does not continue.
     other = run(*command, "--dtype", "float32")
     assert other.status == 2
     assert "--overwrite" in other.err
@@ -155,7 +155,7 @@ def test_overwrite_starts_an_interrupted_one_over(
 def test_no_space_keeps_what_is_done(tmp_path: Path, sources: Path, run: Callable[..., Any]) -> None:
     command = ("data", "prepare", sources, "--out", tmp_path / "out", "--skip-bad")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # visual.npy has 2 kB a video: room for the first source and half of the second.
+    # visual.npy takes 2 kB per video: there is room for one and a half sources.
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048 * 225, hard))
     try:
         stopped = run(*command)

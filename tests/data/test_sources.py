@@ -1,4 +1,4 @@
-"""Sources of `data prepare`: nothing in a folder is left out without a word."""
+"""Sources of `data prepare`: every file that is skipped is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_af.errors import EdgeAfError
 
 @contextlib.contextmanager
 def _without_rights(folder: Path) -> Iterator[None]:
-    """Work in `folder` as an account that file modes hold for."""
+    """Work in `folder` without root's rights, so that file permissions apply."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -157,7 +157,7 @@ def test_a_copy_under_another_name_is_noticed(tmp_path: Path, shard: Path, run: 
 
 
 def test_gzip_padded_with_zeros_is_whole(tmp_path: Path, records: Any, run: Callable[..., Any]) -> None:
-    """As gzip takes it; also when the padding makes TensorFlow's reader drop records that it had unpacked."""
+    """gzip accepts such a file, but the padding can make TensorFlow's reader drop records."""
     plain = records.write(tmp_path / "f.tfrecord", [records.video(f"v{i}") for i in range(150)])
     packed = gzip.compress(plain.read_bytes())
     for name, data, status in (

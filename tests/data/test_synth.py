@@ -1,4 +1,4 @@
-"""The synthetic dataset: the same bytes everywhere, the shape of the real data, and something to learn in it."""
+"""The synthetic dataset is reproducible, resembles the real data, and can be learned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = SynthOptions(videos_train=600, videos_eval=100, classes=40, seed=3)
 
 
 def _hash(folder: Path) -> str:
-    """Over the data: the marker beside it says how it was made."""
+    """Hash all files except the marker, which records how they were made."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER):
         digest.update(f"{path.relative_to(folder)}\n".encode())
@@ -36,7 +36,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
-    """Both parts of the default size, prepared."""
+    """Both parts of the default dataset, prepared."""
     folder = tmp_path_factory.mktemp("synth")
     synthesize(folder / "made")
     for part in ("train", "eval"):
@@ -50,7 +50,7 @@ def test_the_bytes_are_the_same_each_time(small: Path, tmp_path: Path) -> None:
 
 
 def test_the_bytes_are_the_same_everywhere(small: Path) -> None:
-    # Whoever changes the recipe on purpose puts the new hash here; figures made before cannot be compared any more.
+    # After an intended change of the generator, update the hash. Earlier results are then no longer comparable.
     assert _hash(small) == "52643284daaabee76ed1c8dfe6a01cc4854fe20a9692b44b2ceafd1b7d8d8104"
 
 
@@ -87,7 +87,7 @@ def test_an_output_folder_in_use_is_refused(small: Path, tmp_path: Path) -> None
 
 def test_overwrite_spares_what_only_looks_like_a_made_up_data_set(tmp_path: Path) -> None:
     tiny = SynthOptions(videos_train=3, videos_eval=2, classes=10)
-    # The real data's layout, down to names that this verb writes as well (train00 is a shard of the 2017 release).
+    # The real data's layout, with names that this command also writes (train00 is a shard of the 2017 release).
     real = tmp_path / "yt8m"
     for name in ("train/train00.tfrecord", "eval/eval00.tfrecord", "vocabulary.csv"):
         (real / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def test_overwrite_spares_what_only_looks_like_a_made_up_data_set(tmp_path: Path
 
     made = tmp_path / "made"
     synthesize(made, tiny)
-    # A real file among our own, then one in place of our own.
+    # First add a real file, then replace one of ours with it.
     other = made / "train" / "train0093.tfrecord"
     other.write_bytes(b"real")
     with pytest.raises(EdgeAfError, match=r"train/train0093\.tfrecord"):
@@ -126,7 +126,7 @@ def test_names_are_unique_and_groups_show_in_them(classes: int) -> None:
     for group in alike:
         assert len({world.names[member].split(" (")[0] for member in group}) == 1
         assert all("(" in world.names[member] for member in group)
-        # Nothing but the sound tells them apart: not the looks, not the place, not how frequent they are.
+        # Only the sound tells them apart, not the looks, the topic or the frequency.
         assert np.ptp(world.visual[group], axis=0).max() == 0
         assert len({world.weight[member] for member in group}) == 1
         assert len({world.topic[member] for member in group}) == 1
@@ -145,7 +145,7 @@ def test_labels_are_long_tailed_and_go_together(default: tuple[Dataset, Dataset]
     assert counts[-1] > 0
     assert counts[0] > 30 * np.median(counts[200:])
     assert counts[:40].sum() > 0.35 * counts.sum()
-    # Two labels of a video are of the same place far more often than two labels drawn at random.
+    # Two labels of a video share a topic far more often than two random labels.
     topic = make_world(400, 0).topic
     videos = make_videos(make_world(400, 0), SynthOptions(), "train").labels
     two = videos[videos[:, 1] >= 0, :2]
@@ -163,14 +163,14 @@ def test_features_lie_on_the_grid_with_the_spread_of_the_real_ones(default: tupl
         assert codes.round().min() >= 0
         assert codes.round().max() <= 255
         assert abs(features[:4000].std() - spread) < 0.03
-        # Hardly any lie at the ends of the grid, where values are cut off.
+        # Hardly any are at the ends of the grid, where values are clipped.
         assert np.isin(codes.round(), (0, 255)).mean() < 0.02
     both = np.concatenate([train.ids, default[1].ids])
     assert len(np.unique(both)) == 14000
 
 
 def _linear_gap(train: Dataset, evaluation: Dataset, columns: slice) -> tuple[float, NDArray[np.float32]]:
-    """GAP@20 on `evaluation`, and its scores, of logistic regression on the feature `columns` of the 1152."""
+    """Return GAP@20 and scores on `evaluation` of logistic regression on these `columns` of the 1152 features."""
     import torch
 
     from edge_af.metrics import gap_at_20
@@ -208,7 +208,7 @@ def test_a_linear_model_learns_some_of_it_and_needs_both_modalities(default: tup
     assert seen < both - 0.03
     assert heard < both - 0.03
 
-    # Within a group that looks the same, sight alone can only guess (one in three); with sound it is right more often.
+    # Within a group of three that looks the same, vision alone can only guess; with sound it is right more often.
     look = make_world(400, 0).look
     hot = default[1].labels(slice(None))
     right, right_seen, asked = 0, 0, 0

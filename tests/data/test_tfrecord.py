@@ -1,4 +1,4 @@
-"""Reading TFRecord files: what is whole comes out, what is not is named, and damage costs no more than it must."""
+"""Reading TFRecord files: intact records are read, damaged ones are reported, and as few as possible are lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _offset(number: int) -> int:
 
 
 def _read(path: Path, batch: int = 4) -> tuple[dict[int, bytes], list[Damage]]:
-    """Records by number, and damage."""
+    """Return the records by number, and the damage."""
     found: dict[int, bytes] = {}
     damage = []
     for part in read_batches(path, batch):
@@ -44,7 +44,7 @@ def _flip(path: Path, at: int) -> None:
 
 
 def test_checksum_is_the_published_one() -> None:
-    # CRC-32C of "123456789" is 0xE3069283; the mask is TFRecord's.
+    # CRC-32C of "123456789" is 0xE3069283; TFRecord adds the mask.
     crc = 0xE3069283
     expected = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
     assert masked_crc32c(np.frombuffer(b"123456789", np.uint8)[None]).tolist() == [expected]
@@ -60,7 +60,7 @@ def test_our_framing_is_tensorflows(plain: Path, tmp_path: Path) -> None:
 def test_whole_files(plain: Path, tmp_path: Path, batch: int) -> None:
     packed = tmp_path / "named.like.nothing"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    # Two GZIP streams one behind the other are one (RFC 1952).
+    # Concatenated GZIP streams form one stream (RFC 1952).
     half = _offset(5)
     twice = tmp_path / "twice"
     twice.write_bytes(gzip.compress(plain.read_bytes()[:half]) + gzip.compress(plain.read_bytes()[half:]))
@@ -105,7 +105,7 @@ def test_a_damaged_length_costs_the_rest(plain: Path) -> None:
     assert [(d.record, d.rest) for d in damage] == [(3, True)]
 
 
-# TensorFlow's reader takes a file that ends inside a record's first 12 bytes for whole.
+# TensorFlow's reader accepts a file that ends inside a record's first 12 bytes.
 @pytest.mark.parametrize("left", [1, 5, 11, 12, 20, 43])
 def test_a_file_cut_off_anywhere_inside_a_record(plain: Path, left: int) -> None:
     plain.write_bytes(plain.read_bytes()[: _offset(8) + left])
@@ -116,7 +116,7 @@ def test_a_file_cut_off_anywhere_inside_a_record(plain: Path, left: int) -> None
 
 
 def test_an_absurd_length_with_a_good_checksum(plain: Path) -> None:
-    # TensorFlow would try to allocate this much, and die.
+    # TensorFlow would try to allocate this much and crash.
     length = struct.pack("<Q", 1 << 45)
     checksum = masked_crc32c(np.frombuffer(length, np.uint8)[None]).astype("<u4").tobytes()
     plain.write_bytes(plain.read_bytes()[: _offset(4)] + length + checksum + b"x" * 100)
@@ -127,7 +127,7 @@ def test_an_absurd_length_with_a_good_checksum(plain: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 4, 8, 9, 40])
 def test_a_gzip_stream_cut_off(plain: Path, tmp_path: Path, cut: int) -> None:
-    # Without its last 8 bytes all records come out, and TensorFlow sees nothing wrong.
+    # Without the last 8 bytes all records can be read, and TensorFlow reports no error.
     path = tmp_path / "cut.gz"
     path.write_bytes(gzip.compress(plain.read_bytes())[:-cut])
     found, damage = _read(path)
@@ -145,7 +145,7 @@ def test_a_damaged_gzip_stream_costs_what_follows(tmp_path: Path, records: Any) 
     path.write_bytes(data)
     found, damage = _read(path)
     assert found == dict(enumerate(bodies[: len(found)]))
-    # The reader unpacks 256 KB at a time and drops them all.
+    # The reader decompresses 256 KB at a time and drops the damaged block.
     assert 140 <= len(found) <= 200
     assert [(d.record, d.rest) for d in damage] == [(len(found), True)]
 

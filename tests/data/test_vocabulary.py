@@ -1,4 +1,4 @@
-"""Class names out of CSV files, as they are found in the wild."""
+"""Reading class names from CSV files as found in practice."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_nearest_is_taken(tmp_path: Path) -> None:
         vocabulary = find_vocabulary(folder, year)
         return vocabulary.names if vocabulary else []
 
-    # Two folders up only under the name that says which version it belongs to.
+    # Two folders up, only the name with the version is accepted.
     put(tmp_path / "a" / "vocabulary.csv", "far")
     assert found(2018) == []
     put(tmp_path / "a" / "vocabulary_2018.csv", "grandparent")

@@ -1,4 +1,4 @@
-"""Boards under emulation: what needs no QEMU, and, marked `emulated`, real aarch64 wheels under it."""
+"""Emulated boards. Tests marked `emulated` run real aarch64 wheels in QEMU; the others need no QEMU."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_board_is_named_with_or_without_its_memory():
     "text", ["emulated:", "emulated:pi6", "emulated:pi5:", "pi5", "emulated:pi5:0GiB", "emulated:pi5:-1GiB"]
 )
 def test_what_is_no_board_is_refused(text: str):
-    if text == "emulated:pi5:":  # No memory named is the board's own.
+    if text == "emulated:pi5:":  # Without a size, the memory is the board's own.
         assert parse_emulated(text) == parse_emulated("emulated:pi5")
         return
     with pytest.raises(EdgeAfError, match="emulated:pi5"):
@@ -92,7 +92,7 @@ def test_a_latency_is_modeled_between_its_bounds():
     profile = parse_emulated("emulated:pi5").profile
     found = model.modeled_latency(COUNTS, profile)
     assert found is not None and found.low < found.value < found.high
-    # Less than reading the weights at the highest bandwidth that was published takes no inference.
+    # No inference is faster than reading the weights at the highest published bandwidth.
     assert found.low >= COUNTS.memory_read_bytes / 14.9e6 * 0.999
     slower = model.modeled_latency(COUNTS, parse_emulated("emulated:pi3").profile)
     assert slower is not None and slower.value > 3 * found.value
@@ -108,7 +108,7 @@ def test_the_model_is_fitted_on_half_and_tried_on_the_other():
     for (board, kind), fit in model.fits().items():
         mine = [one for one in fitted if (one.board, one.kind) == (board, kind)]
         assert len(mine) == fit.figures >= 1 and 0.1 < fit.efficiency < 2 and 1 < fit.spread < 3
-    # What docs/emulated-arm.md says of its error.
+    # The error stated in docs/emulated-arm.md.
     errors = sorted(abs(one.error) for one in others)
     assert errors[len(errors) // 2] < 0.4 and sum(one.in_band for one in others) >= 0.8 * len(others)
     assert all(math.isfinite(one.error) for one in trials)
@@ -167,7 +167,7 @@ def system() -> setup.System:
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    """A network of one layer of 512 behind another: small, and large enough that its kernels are those of a large one."""
+    """A network of 512-wide layers: small, but large enough to use the kernels of large networks."""
     config = dataclasses.replace(CONFIGS["fc-late-fusion"], width=512)
     return export_tiny("fc-late-fusion", tmp_path_factory.mktemp("emulated") / "fc-late-fusion", dataset, config=config)
 
@@ -207,7 +207,7 @@ def test_scores_and_counts_are_those_of_the_board(system, exports: Path, eval_da
 def test_two_processes_count_the_same(system, exports: Path):
     path = exports / "fc-late-fusion-int8.onnx"
     first, second = (counts.instruction_counts(path, "pi5") for _ in range(2))
-    # Others differ by up to some thousandths.
+    # Other counts differ by a few thousandths.
     exact = ("dot_product", "integer_multiply", "float_multiply_add")
     for name in (*exact, *(f"{one}_macs" for one in exact)):
         assert getattr(first, name) == getattr(second, name)
@@ -228,7 +228,7 @@ def test_what_is_larger_than_the_memory_does_not_fit(system, exports: Path, tmp_
     path = exports / "fc-late-fusion-fp32.onnx"
     large = tmp_path / path.name
     large.write_bytes(path.read_bytes())
-    with large.open("r+b") as file:  # The check comes before loading, by the file's size.
+    with large.open("r+b") as file:  # The file's size is checked before loading.
         file.truncate(600 * 2**20)
     board = parse_emulated("emulated:pi5:512MiB")
     found = counts.count(counts.guest_job(large, "onnxruntime", 300), board, system)

@@ -1,4 +1,4 @@
-"""Small networks, their traced graphs, and run folders of them."""
+"""Small networks, their traced graphs, and their run folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge_af.models.run import Run, save_run
 
 @pytest.fixture(scope="session", params=list(CONFIGS))
 def model(request: pytest.FixtureRequest) -> str:
-    """Each of the networks in turn."""
+    """Name of each network in turn."""
     return str(request.param)
 
 
@@ -33,19 +33,19 @@ def network(model: str) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def graph(network: nn.Module) -> Graph:
-    """The clean graph of `network`."""
+    """The cleaned graph of `network`."""
     return trace(network, CLASSES)
 
 
 @pytest.fixture(scope="session")
 def ranges(graph: Graph, dataset: Dataset) -> Ranges:
-    """Of `graph` over 100 videos."""
+    """Activation ranges of `graph` over 100 videos."""
     return find_ranges(graph, dataset, np.arange(100), seed=0)
 
 
 @pytest.fixture(scope="session")
 def rounder(graph: Graph, dataset: Dataset) -> Rounder:
-    """Rounds by what the layers of `graph` read on 100 videos, as recipes with `rounding: gptq` want it."""
+    """Rounder for recipes with `rounding: gptq`, with the layers' inputs on 100 videos."""
     return Rounder(layer_inputs(graph, dataset, np.arange(100), [gemm.name for gemm in graph.gemms()]))
 
 

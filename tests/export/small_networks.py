@@ -1,4 +1,4 @@
-"""Small networks with nothing trivial in them, and how to run them in the other runtimes."""
+"""Small networks without trivial weights, and helpers to run them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CONFIGS: dict[str, ModelConfig] = {
 
 
 def random_network(model: str, seed: int = 0) -> nn.Module:
-    """A network in eval mode with random weights everywhere, BatchNorm's statistics included."""
+    """Return a network in eval mode with random weights and random BatchNorm statistics."""
     torch.manual_seed(seed)
     network = build(CONFIGS[model], CLASSES)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.normal_(module.running_mean, std=0.5)
             nn.init.uniform_(module.running_var, 0.2, 3.0)
-            # Scales of either sign, and one of zero, which no fold may divide by.
+            # Scales of both signs, and a zero that folding must not divide by.
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias, std=0.5)
             with torch.no_grad():
@@ -40,7 +40,7 @@ def random_network(model: str, seed: int = 0) -> nn.Module:
     for name, parameter in network.named_parameters():
         if name.endswith("position"):
             nn.init.normal_(parameter, std=0.3)
-        # What it adds to a hidden vector is the smaller part, as in a trained network.
+        # Attention adds little to the hidden vector, as in a trained network.
         if name.endswith("attention.out.weight"):
             nn.init.normal_(parameter, std=0.3 * parameter.shape[1] ** -0.5)
     return network.eval()
@@ -53,7 +53,7 @@ def torch_scores(network: nn.Module, visual: NDArray[np.float32], audio: NDArray
 
 
 def run_onnx(graph: Graph, feeds: dict[str, NDArray[Any]], outputs: list[str] | None = None) -> list[NDArray[Any]]:
-    """A graph's outputs, or others of its tensors, in ONNX Runtime."""
+    """Run a graph in ONNX Runtime and return its outputs, or the tensors named in `outputs`."""
     options = quiet_options()
     options.add_session_config_entry(EXACT, "1")
     session = onnxruntime_module().InferenceSession(

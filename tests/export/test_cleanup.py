@@ -1,4 +1,4 @@
-"""Each pass on small graphs of its own: what is computed stays, what was to go is gone."""
+"""Every cleanup pass on small graphs: the result stays the same, and the nodes are gone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def graph_of(
 
 
 def norm(name: str, data: str, output: str, width: int, constants: dict[str, NDArray[Any]]) -> Node:
-    """A BatchNorm with scales of either sign and one of zero."""
+    """Return a BatchNorm with scales of both signs and one zero, and add its constants."""
     scale = normal(width)
     scale[0] = 0
     values = {"scale": scale, "bias": normal(width), "mean": normal(width), "var": np.abs(normal(width)) + 0.1}
@@ -118,7 +118,7 @@ def test_batch_norm_on_an_input_folds_forward() -> None:
 
 
 def test_batch_norm_gives_the_hidden_vector_the_spread_it_had() -> None:
-    """|s| moves back through the ReLU, so that one integer scale fits all features."""
+    """|s| is folded into the layer before the ReLU, so that one integer scale fits all features."""
     constants: dict[str, NDArray[Any]] = {
         "w": normal(4, 5),
         "b": normal(4),
@@ -181,9 +181,9 @@ def test_constants_layout_changes_and_identities_are_merged() -> None:
 
 
 def attention_graph(**read_more: tuple[str, str]) -> Graph:
-    """Two tokens x to 3 heads' queries and keys in one layer, their products over √d.
+    """Return a graph from two tokens to the attention logits of 3 heads: QKᵀ / √d, with one layer for queries and keys.
 
-    `read_more`: names of further outputs, each of an operator and the tensor that it reads.
+    `read_more`: further outputs by name, each as an operator and the tensor that it reads.
     """
     constants: dict[str, NDArray[Any]] = {
         "w": normal(24, 5),

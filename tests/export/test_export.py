@@ -1,4 +1,4 @@
-"""The whole export: files, manifest, ranges; all of it or nothing."""
+"""The whole export: files, manifest, ranges. It writes everything or nothing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
         assert file.max_difference < (0.25 if integer else 1e-5)
         scores = load(path).score(Features(visual, audio))
         assert scores.shape == (3, CLASSES)
-    # Every file lists its path relative to its folder, so that the folder can move.
+    # Paths are relative to the folder, so the folder can be moved.
     shutil.move(out, tmp_path / "moved")
     assert list(checked_files(tmp_path / "moved", name=f"{model}-int8.onnx"))
 
@@ -87,7 +87,7 @@ def test_the_order_of_calibration_videos_changes_no_byte(
     assert one == two
     for manifest in manifests:
         for file in manifest["files"]:
-            # Which videos are tried does depend on the order.
+            # The order determines which videos are compared.
             file.pop("max_difference")
     assert manifests[0] == manifests[1]
 
@@ -193,13 +193,13 @@ def test_the_verb_takes_a_recipe_for_each_format(
 def test_pairs_of_products_fit_16_bits_in_files_for_x86_64(
     make_run: Callable[..., Path], tmp_path: Path, cpu: str, wide: bool
 ) -> None:
-    """In anybody's session, on any processor; what is for ARM keeps all of a byte, and so does what is not multiplied."""
+    """Sums then fit in any session on any processor. Files for ARM and weight-only files use all 8 bits."""
     flags = ["--format", "onnx", "--int4", "--recipe", "int8-dynamic", "--recipe", "int8-weights", "--cpu", cpu]
     cli.main(["export", str(make_run("attend-fusion")), "--out", str(tmp_path / "out"), *flags], standalone_mode=False)
     assert {path.name: may_hold_weights_beyond(path, PAIR_LIMIT) for path in tmp_path.glob("out/*int*.onnx")} == {
         "attend-fusion-int8-dynamic.onnx": wide,
         "attend-fusion-int8-weights.onnx": True,
-        # Blocks do not divide the attention's inputs, so its weights are INT8.
+        # The attention's inputs are not a multiple of the block size, so its weights are INT8.
         "attend-fusion-int4.onnx": wide,
     }
 
@@ -215,13 +215,13 @@ def test_flags_and_recipes_make_a_file_each(
     files = {file.path: file for file in read_manifest(tmp_path / "one").files}
     assert {path.removeprefix("fc-late-fusion-") for path in files} == {
         *("fp32.onnx", "fp32.tflite", "int4.onnx", "int4.tflite", "fp16.onnx", "fp16.tflite"),
-        # Two of one precision and format bear the whole names of their recipes.
+        # Two files of one precision and format are named after their recipes.
         *("int8.onnx", "int8-dynamic.tflite", "int8-weights.tflite"),
     }
     assert files["fc-late-fusion-int4.tflite"].recipe == "int4-block32-dynamic"
     assert files["fc-late-fusion-int8-weights.tflite"].integer_share == 0
     assert "100.0%" in text
-    # Twice the same, byte for byte.
+    # Both exports have the same bytes.
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
 
@@ -239,7 +239,7 @@ def test_a_flag_says_which_recipe_it_picked(
 def test_int8_and_int4_of_a_linear_network_lose_little_on_real_videos(
     yt8m: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """GAP@20 on 1,188 videos of a network trained on 3,450, the one layer of which nothing makes up for."""
+    """Train on 3,450 videos, measure GAP@20 on 1,188. With a single layer, no other layer can compensate errors."""
     for name, parts in (("train", (0, 1, 2)), ("eval", (3,))):
         sources = [str(yt8m / f"rounded-2018/eval/part0{part}.tfrecord.gz") for part in parts]
         arguments = ["data", "prepare", *sources, "--classes", "3862", "--out", str(tmp_path / name)]
@@ -335,7 +335,7 @@ def test_only_the_data_of_the_run_is_calibrated_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # Of its own size, so that it is known by what it holds.
+    # The recorded number of videos is the wrong dataset's, so only the fingerprint identifies the data.
     trained = {
         "data": {"name": "train", "videos": eval_dataset.videos, "fingerprint": dataset.fingerprint()},
         "options": {"held_out": 0.3, "seed": 5},
@@ -358,7 +358,7 @@ def test_only_the_data_of_the_run_is_calibrated_on(
 def test_recipes_of_the_same_name_are_two_recipes(
     make_run: Callable[..., Path], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`a/mine.yaml` and `b/mine.yaml`; they differ in nothing but the order of their patterns, of which the last holds."""
+    """Two `mine.yaml` differ only in the order of their patterns, of which the last match applies."""
     recipe = "description: Mine.\nweights: int8\nactivations: dynamic\nlayers:\n"
     patterns = {
         "onnx": ['"*": float', '"*head": {activations: dynamic}'],
@@ -416,7 +416,7 @@ def test_ranges_of_one_export_serve_the_next_without_videos(
     run_verb(capsys, run, "--out", tmp_path / "one", *flags, "--calibration-data", dataset.folder)
     run_verb(capsys, run, "--out", tmp_path / "two", *flags, "--ranges", tmp_path / "one" / "ranges.json")
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
-    # Without videos there is nothing to measure sensitivity on.
+    # Sensitivity cannot be measured without videos.
     assert set(one) - set(two) == {"sensitivity.json"}
     for name in set(two) - {"manifest.json"}:
         assert one[name] == two[name], name

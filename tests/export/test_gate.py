@@ -1,4 +1,4 @@
-"""The gate on real files: layers that go back to float, and exports that fail."""
+"""The accuracy gate on real files: layers that stay in float, and exports that fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECIPES = {format: (load_recipe("int8-static"),) for format in ("onnx", "tflite"
 
 @pytest.fixture(scope="module")
 def labeled(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The dataset with the labels that the network with a broken layer gives in float: its FP32 files' GAP is high."""
+    """The dataset with labels from the broken network's float scores, so that its FP32 files have a high GAP."""
     import shutil
 
     folder = tmp_path_factory.mktemp("gate") / "held-out"
@@ -41,8 +41,8 @@ def labeled(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Datas
 
 
 def broken_network() -> torch.nn.Module:
-    """One feature between two layers of the audio stream is 3,000 times as large as the others, and weighs as much less:
-    exact in float, but one integer scale for the vector leaves nothing of the others."""
+    """Return a network with one hidden audio feature 3,000 times as large as the others, and its weights as much smaller.
+    Float scores stay the same, but one integer scale for the vector loses all other features."""
     network = random_network("fc-late-fusion")
     with torch.no_grad():
         network.audio[6].weight[7] *= 3000  # type: ignore[index]
@@ -82,12 +82,12 @@ def test_the_layer_that_breaks_goes_back_to_float(dataset: Dataset, labeled: Dat
             assert file.gate is None
             continue
         assert file.gate is not None
-        # The two that share the broken tensor, one giving and one reading it.
+        # The layer that writes the broken tensor, and the one that reads it.
         assert sorted(file.gate.layers_kept_float) == ["audio.fc2", "audio.fc3"]
         assert (file.integer_layers, file.float_layers) == (5, 2)
         assert file.gate.gap_at_20_drop <= 0.02
         assert (file.gate.data, file.gate.videos, file.gate.max_gap_drop) == ("held-out", 400, 0.02)
-        # What the manifest says is what the file gives.
+        # The manifest's figure is that of the file.
         assert measured_gap(tmp_path / "out" / file.path, gate) == file.gate.gap_at_20
         fp32 = measured_gap(tmp_path / "out" / f"fc-late-fusion-fp32.{file.format}", gate)
         assert fp32 - file.gate.gap_at_20 == pytest.approx(file.gate.gap_at_20_drop, abs=1e-12)
@@ -103,7 +103,7 @@ def test_where_nothing_helps_the_export_fails_and_leaves_nothing(
     with pytest.raises(
         GateFailed, match=r"int8\.(onnx|tflite): loses 0\.\d+ GAP@20 on 400 videos of held-out"
     ) as caught:
-        # Less than nothing can be lost: no file ever gains so much.
+        # A negative limit requires a gain that no file reaches.
         export(tmp_path / "out", dataset, GateData(labeled, np.arange(200, 600), -0.5))
     assert caught.value.exit_status == 1
     assert "in float" in str(caught.value)

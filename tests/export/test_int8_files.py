@@ -1,4 +1,4 @@
-"""Quantized files in both runtimes: integer kernels, scores near the float network's, proof that a fall-back is noticed."""
+"""Quantized files in both runtimes: integer kernels, scores close to float, and detection of fallbacks to float."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def test_layers_run_in_integers_and_scores_stay_near(
     visual, audio = dataset.features(slice(100, 160))
     expected = torch_scores(network, visual, audio)
     found = load(path).score(Features(visual, audio))
-    # These random networks amplify noise; a trained one's scores are nearer.
+    # These random networks amplify noise; a trained network's scores are closer.
     error = np.abs(found - expected)
     mean, largest = (0.06, 0.5) if name == "mixed bits" else (0.02, 0.25)
     assert error.mean() < mean
     assert 0 < error.max() < largest
-    # Of 30 scores a video, hardly two may fall together: the logits are not quantized.
+    # Hardly any of a video's 30 scores may be equal, as the logits are not quantized.
     assert min(len(np.unique(row)) for row in found) >= 28
     single = np.concatenate([load(path).score(Features(visual[i : i + 1], audio[i : i + 1])) for i in range(3)])
     if format == "tflite" or name == "static":
@@ -84,7 +84,7 @@ def test_layers_run_in_integers_and_scores_stay_near(
 
 
 LOOSE = {"int4": 0.06, "int8": 0.02, "fp16": 0.001}
-"""Mean error of scores that a precision may make in these random networks, which amplify noise."""
+"""Allowed mean error of scores by precision. These random networks amplify noise."""
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -116,7 +116,7 @@ def test_every_recipe_gives_a_working_file(
 def test_both_formats_hold_the_same_weights(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
-    """In float arithmetic both must compute what the plan's numbers stand for, exactly."""
+    """In float arithmetic, both must match the plan's dequantized weights."""
     recipe = load_recipe(name)
     recipe = replace(recipe, form=replace(recipe.form, activations="float"))
     made = plan(graph, recipe)
@@ -132,7 +132,7 @@ def test_both_formats_hold_the_same_weights(
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_litert_computes_with_the_block_scales_of_the_plan(block: int, tmp_path: Path) -> None:
-    """XNNPACK cuts block scales to bfloat16: nothing may be lost in that."""
+    """XNNPACK truncates block scales to bfloat16, which must not change them."""
     random = np.random.default_rng(block)
     x = random.normal(size=(1, 512)).astype(np.float32)
     constants = {"l.weight": random.normal(size=(40, 512)).astype(np.float32), "l.bias": np.zeros(40, np.float32)}
@@ -149,7 +149,7 @@ def test_litert_computes_with_the_block_scales_of_the_plan(block: int, tmp_path:
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 def test_sizes_are_what_the_bits_promise(format: str, tmp_path: Path) -> None:
-    """On a layer large enough that names and biases do not count: INT8 at most 26 % of FP32, INT4 at most 16 %."""
+    """Use a layer large enough to ignore names and biases: INT8 is at most 26 % of FP32, INT4 at most 16 %."""
     random = np.random.default_rng(3)
     constants = {"l.weight": random.normal(size=(512, 1024)).astype(np.float32), "l.bias": np.zeros(512, np.float32)}
     gemm = Node("Gemm", "l", ("x", "l.weight", "l.bias"), ("l",), {"transB": 1})
@@ -199,7 +199,7 @@ def test_both_processors_files_give_the_same_scores(
 
 
 def test_a_layer_that_falls_back_to_float_fails_the_export(graph: Graph, ranges: Ranges, tmp_path: Path) -> None:
-    """ONNX Runtime fuses a ReLU with a float output into a float Gemm, silently: the proof has to see it."""
+    """ONNX Runtime silently fuses a ReLU with float output into a float Gemm, and the check has to detect it."""
     made = plan(graph, RECIPES["static"], ranges)
     written = quantize_graph(graph, made, "x86-64")
     relu = next(node for node in written.nodes if node.op == "Relu")
@@ -241,7 +241,7 @@ def test_wrong_scores_fail_the_export(network: nn.Module, graph: Graph, dataset:
 
 @pytest.mark.parametrize("form", ["static", "hybrid", "weights made float", "input as it is"])
 def test_int8_weights_alone_are_no_integer_layer(tmp_path: Path, form: str) -> None:
-    """Of files of one layer by hand, those count that are sure to compute in integers."""
+    """Hand-made files of one layer count as integer only if they certainly compute in integers."""
     random = np.random.default_rng(0)
     weight = random.integers(-127, 128, (16, 64)).astype(np.int8)
     model, options = TfliteModel(), schema.FullyConnectedOptionsT()

@@ -1,4 +1,4 @@
-"""The arithmetic of INT8, and the plan: which tensors and layers become integers."""
+"""INT8 arithmetic, and the plan of tensors and layers to quantize."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_zero_is_held_exactly_and_the_range_is_covered(low: float, high: float) 
 
 
 def test_a_relus_zero_point_is_the_smallest_integer() -> None:
-    """Without that, neither runtime would take the ReLU into the layer."""
+    """Otherwise neither runtime would fuse the ReLU into the layer."""
     assert affine_of(0.0, 6.3).zero_point == -128
 
 
@@ -91,7 +91,7 @@ def test_a_layer_in_integers_is_close_to_the_layer_in_float() -> None:
 
 
 def error_of(values: NDArray[np.float32], choice: RangeChoice) -> float:
-    """Mean squared error of INT8 on the range that a choice makes."""
+    """Return INT8's mean squared error on the chosen range."""
     affine = affine_of(*choose_range(add(None, values), choice))
     q = np.clip(np.rint(values / affine.scale) + affine.zero_point, -128, 127)
     return float(np.square((q - affine.zero_point) * affine.scale - values).mean())
@@ -124,7 +124,7 @@ def test_a_concatenation_shares_its_range_with_its_parts(graph: Graph, ranges: R
     made = plan(graph, load_recipe("int8-static"), ranges)
     (concat,) = (node for node in graph.nodes if node.op == "Concat")
     held = [name for name in concat.inputs if name in made.tensors]
-    # What attention adds to is a sum in float, which is quantized behind the concatenation.
+    # With attention, the parts are float sums, which are quantized after the concatenation.
     assert len(held) == (0 if any(node.op == "Softmax" for node in graph.nodes) else 2)
     assert {made.tensors[name] for name in (*held, *concat.outputs)} == {made.tensors["concat"]}
 
@@ -150,7 +150,7 @@ def test_missing_ranges_are_named(graph: Graph, ranges: Ranges) -> None:
 
 
 def test_a_relu_in_front_of_the_sigmoid_is_held() -> None:
-    """A layer with a ReLU runs in integers only if the ReLU's output is held, wherever it leads."""
+    """A layer with a ReLU runs in integers only if the ReLU's output is quantized."""
     constants: dict[str, NDArray[Any]] = {"l.weight": normal(4, 5), "l.bias": normal(4)}
     nodes = (
         Node("Gemm", "l", ("x", "l.weight", "l.bias"), ("l",), {"transB": 1}),
@@ -170,7 +170,7 @@ def test_blocks_have_scales_that_both_runtimes_hold_exactly() -> None:
     np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)
     assert not (scale.view(np.uint32) & 0xFFFF).any()
     assert (integers.min(), integers.max()) == SPAN["int4"]
-    # Half a step, and what the largest weight of a block loses to its scale's rounding.
+    # Half a step, plus the loss of a block's largest weight to the rounding of the scale.
     assert (np.abs(integers * spread(scale, 128) - weight) <= 0.55 * spread(scale, 128)).all()
 
 
@@ -206,7 +206,7 @@ def test_a_plan_takes_another_rounding(graph: Graph) -> None:
 
 
 def test_entropy_gives_up_a_far_tail_and_not_an_even_spread() -> None:
-    # Both ends are cut by the same share: a tail is given up where the other end has nothing to lose, as behind a ReLU.
+    # Both ends are cut by the same share, so a tail is cut only if the other end has none, as after a ReLU.
     values = np.concatenate([np.abs(normal(200_000)), np.full(3, 40.0, np.float32)])
     low, high = choose_range(add(None, values), RangeChoice("entropy"))
     assert 3 < high < 20

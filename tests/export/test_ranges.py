@@ -1,4 +1,4 @@
-"""Histograms that do not depend on order, and ranges as a file."""
+"""Histograms that do not depend on order, and the file of ranges."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assert_equal(one: Histogram, two: Histogram) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_neither_order_nor_batches_matter(seed: int) -> None:
     random = np.random.default_rng(seed)
-    # Scales that differ by many powers of two, zeros, and values of one sign only.
+    # Values over many powers of two; some seeds with zeros, some with a single sign.
     values = random.normal(0, 1, 3000) * np.exp2(random.integers(-20, 6, 3000))
     if seed % 3 == 0:
         values = np.maximum(values, 0)
@@ -61,7 +61,7 @@ def test_counts_are_right_and_bins_well_used() -> None:
 def test_quantiles_are_those_of_the_values_within_a_bin(share: float) -> None:
     values = np.random.default_rng(1).normal(0, 1, 50_000).astype(np.float32)
     found = histogram_of([values])
-    # One value either way, as the tails are thin, and one bin.
+    # The tolerance is one value, as the tails are thin, plus one bin.
     low, high = np.quantile(values, [max(0, share - 2e-5), min(1, share + 2e-5)])
     width = 2.0**found.exponent
     assert low - width <= found.quantile(share) <= high + width

@@ -1,4 +1,4 @@
-"""Other readers of our TFLite files: the old tflite-runtime, and TensorFlow's own converter beside them."""
+"""Our TFLite files in the old tflite-runtime, and compared with files of TensorFlow's converter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ np.save(scores, edge_af.load(file).score(Features(given["visual"], given["audio"
 
 @pytest.fixture(scope="module")
 def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with tflite-runtime in an environment of its own."""
+    """The Python of a virtual environment with tflite-runtime."""
     if sys.version_info[:2] != (3, 11):
         pytest.skip("tflite-runtime 2.14 needs Python 3.11 or older")
     folder = tmp_path_factory.mktemp("old") / "venv"
@@ -66,7 +66,7 @@ def test_files_run_in_tflite_runtime(
     recipe: str,
     integer_io: bool,
 ) -> None:
-    """All but dynamic activations. It has other kernels, so scores differ by their rounding."""
+    """Everything runs except dynamic activations. Its kernels round differently, so scores differ slightly."""
     file, features, scores = tmp_path / "net.tflite", tmp_path / "features.npz", tmp_path / "scores.npy"
     made = plan(graph, load_recipe(recipe), ranges, everything=integer_io)
     write_tflite(graph, file, made, integer_io=integer_io)
@@ -91,7 +91,7 @@ def _scored(python: Path, file: Path, features: Path, scores: Path) -> subproces
 def test_tflite_runtime_refuses_what_it_would_compute_wrongly(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, old_python: Path, recipe: str
 ) -> None:
-    """It would take the first of the weights' scales for all features; the operator's version keeps it from that."""
+    """It would use the first weight scale for all features; the operator's version prevents that."""
     write_tflite(graph, tmp_path / "net.tflite", plan(graph, load_recipe(recipe), ranges))
     visual, audio = dataset.features(slice(100, 132))
     np.savez(tmp_path / "features.npz", visual=visual, audio=audio)
@@ -101,7 +101,7 @@ def test_tflite_runtime_refuses_what_it_would_compute_wrongly(
 
 
 def tensorflow_scores(graph: Graph) -> Any:
-    """The graph as a TensorFlow function: its operators, one by one, on the same weights."""
+    """Return the graph as a TensorFlow function with the same operators and weights."""
     import tensorflow as tf
 
     constants = {
@@ -146,7 +146,7 @@ def tensorflow_scores(graph: Graph) -> Any:
 def test_tensorflows_converter_agrees(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, precision: str
 ) -> None:
-    """FP32 to rounding; INT8, on dynamic ranges, to what the rounding of either makes."""
+    """FP32 agrees up to rounding, dynamic INT8 up to the quantization error of both."""
     import tensorflow as tf
 
     function = tensorflow_scores(graph)
@@ -170,7 +170,7 @@ def test_tensorflows_converter_agrees(
 
 
 def theirs_scores(interpreter: Any, visual: NDArray[np.float32], audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of a file of the converter's, one video at a time."""
+    """Score with the converter's file, one video at a time."""
     runner = interpreter.get_signature_runner()
     rows = [
         next(iter(runner(visual=visual[at : at + 1], audio=audio[at : at + 1]).values())) for at in range(len(visual))

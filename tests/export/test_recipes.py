@@ -1,4 +1,4 @@
-"""Recipes: those of the project load, and every slip is named with a suggestion."""
+"""Recipes: the project's own load, and every mistake is reported with a suggestion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOOD = "description: a test\nweights: int8\nactivations: static\n"
 
 
 def name_of(recipe: Recipe) -> str:
-    """What the grammar calls a recipe."""
+    """Return a recipe's name by the naming rules."""
     form, parts = recipe.form, [recipe.form.weights]
     parts += [f"block{form.block}"] if form.block else []
     parts += [] if form.weights == "fp16" else ["weights" if form.activations == "float" else form.activations]

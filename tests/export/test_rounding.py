@@ -1,4 +1,4 @@
-"""GPTQ against its textbook form, bias correction, and both in an export."""
+"""GPTQ compared with its textbook form, bias correction, and both in an export."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ RANDOM = np.random.default_rng(3)
 
 
 def correlated(rows: int, features: int) -> NDArray[np.float32]:
-    """Inputs as layers have them: a few directions and some noise, and features that are never on."""
+    """Return inputs like those of layers: low-rank plus noise, with some features that are always zero."""
     x = RANDOM.normal(size=(rows, 12)) @ RANDOM.normal(size=(12, features)) + 0.3 * RANDOM.normal(size=(rows, features))
     x[:, ::17] = 0
     return np.maximum(x + 0.5, 0).astype(np.float32)
 
 
 def textbook(weight: Any, x: Any, scale: Any, span: tuple[int, int], damping: float) -> NDArray[np.int8]:
-    """GPTQ as published: errors go to the columns behind through the Cholesky factor of the inverse."""
+    """GPTQ as published: the Cholesky factor of the inverse passes errors on to the following columns."""
     x = x.astype(np.float64)
     hessian = x.T @ x
     energy = np.diag(hessian)
@@ -58,7 +58,7 @@ def test_it_is_gptq_as_published(rows: int, features: int, block: int | None, da
     weight, x = RANDOM.normal(size=(40, features)).astype(np.float32), correlated(rows, features)
     integers, scale = quantize_weight(weight, SPAN["int4"], block)
     found = gptq(weight, x, scale, SPAN["int4"], damping=damping)
-    # A value on the edge of two steps may fall either way, and draws its successors along.
+    # A value halfway between two steps may round either way, which affects the following columns.
     assert (found != textbook(weight, x, scale, SPAN["int4"], damping)).mean() < 0.02
     assert (found.min(), found.max()) == SPAN["int4"]
 
@@ -134,7 +134,7 @@ def test_a_recipe_that_needs_inputs_says_so(graph: Graph, dataset: Dataset, tmp_
 def test_corrected_biases_reach_the_file(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, form: tuple[str, str], format: str
 ) -> None:
-    """Shifted by hand, so that what is seen is the bias and nothing else."""
+    """Shift the head's bias by hand, so that only the bias differs."""
     made = plan(graph, Recipe("test", "", Form(*form), RangeChoice("mse")), ranges)
     layer = made.layers["head"]
     step = layer.bias + np.float32(1.5)

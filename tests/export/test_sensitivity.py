@@ -1,4 +1,4 @@
-"""One layer quantized: as the real files have it."""
+"""Simulated sensitivity of a single quantized layer matches that of a real file."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_the_logits_are_those_of_the_real_file(
     visual, audio = dataset.features(rows)
     (exact,) = run_onnx(graph, {"visual": visual, "audio": audio}, [logits_of(graph)])
     for layer in made.layers:
-        # A concatenation's parts share its range in the plan, whether or not the other parts are quantized.
+        # The parts of a concatenation share its range even if only one of them is quantized.
         alone = dataclasses.replace(made, layers={layer: made.layers[layer]})
         path = tmp_path / f"{layer}.{format}"
         write_file(graph, alone, format, path, "x86-64")
         real = score_all(load(path), Features(visual, audio))
         found = sigmoid(table.logits(layer, made, format))
         noise = np.sqrt(np.square(real - sigmoid(exact)).mean())
-        # What is told wrongly is small beside what quantization does: a value on the edge of two steps falls either way.
+        # The difference is small compared to the quantization error: values halfway between two steps may round either way.
         assert np.sqrt(np.square(found - real).mean()) < 0.25 * noise + 1e-5, layer
 
 

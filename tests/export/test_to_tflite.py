@@ -1,4 +1,4 @@
-"""Every lowering against ONNX Runtime on random shapes and values; then the networks, whole."""
+"""Every lowering compared with ONNX Runtime on random shapes and values, and the complete networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INT8 = Recipe("int8", "", Form("int8", "static"))
 
 
 def run_tflite(path: Path, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A file's outputs by name, its inputs resized to those given."""
+    """Run a file on inputs of any batch size and return its outputs by name."""
     interpreter = interpreter_class()(model_path=str(path))
     for name, detail in interpreter.get_signature_runner().get_input_details().items():
         interpreter.resize_tensor_input(detail["index"], feeds[name].shape)
@@ -54,7 +54,7 @@ def case(
     constants: list[NDArray[Any]] | None = None,
     **attributes: Any,
 ) -> Graph:
-    """A graph of one node, whose inputs are activations followed by constants."""
+    """Return a graph of one node with activations followed by constants as inputs."""
     names = tuple(f"in_{i}" for i in range(len(inputs)))
     held = {f"const_{i}": array for i, array in enumerate(constants or [])}
     made = tuple(f"out_{i}" for i in range(len(outputs)))
@@ -63,7 +63,7 @@ def case(
 
 
 def times_transposed(*, read_again: bool = False) -> Graph:
-    """A product of a matrix with another one's transpose, as of an attention's queries and keys."""
+    """Return a product of a matrix and another one's transpose, as in attention."""
     nodes = [
         Node("Transpose", "turn", ("in_1",), ("turned",), {"perm": [0, 1, 3, 2]}),
         Node("MatMul", "node", ("in_0", "turned"), ("out_0",)),
@@ -128,14 +128,14 @@ def test_a_lowering_computes_what_onnx_runtime_does(name: str, tmp_path: Path) -
 def test_a_float_layer_of_many_inputs_is_a_sum_of_short_ones(
     inputs: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """2,053 is a prime number: such a layer stays whole."""
+    """2,053 is a prime number, so that layer is not split."""
     constants: dict[str, NDArray[Any]] = {"w": constant(40, inputs), "b": constant(40)}
     nodes = (
         Node("Gemm", "layer", ("x", "w", "b"), ("h",), {"transB": 1}),
         Node("Relu", "relu", ("h",), ("y",)),
     )
     graph = Graph(nodes, constants, {"x": (None, inputs)}, {"y": (None, 40)})
-    # Sums that go far and come back, as behind a ReLU.
+    # Nonnegative inputs, as after a ReLU, give large intermediate sums.
     feeds = {"x": np.abs(constant(7, inputs))}
     exact = np.maximum(feeds["x"].astype(np.float64) @ constants["w"].T.astype(np.float64) + constants["b"], 0)
 
@@ -162,7 +162,7 @@ def test_a_transpose_is_made_only_where_a_product_does_not_do_it(
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_lowering_in_int8_stays_within_its_steps(name: str, tmp_path: Path) -> None:
-    """The same cases with every tensor held as INT8, inputs and outputs too: no float tensor may be left in the file."""
+    """Run the same cases with all tensors in INT8, inputs and outputs included. No float tensor may remain."""
     graph = CASES[name]
 
     def draw(batch: int) -> dict[str, NDArray[Any]]:
@@ -193,7 +193,7 @@ def test_a_lowering_in_int8_stays_within_its_steps(name: str, tmp_path: Path) ->
             scale, zero_point = outputs[key]["quantization"]
             low, high = ((end - zero_point) * scale for end in (-128, 127))
             assert found[key].shape == expected.shape
-            # A step of the output, and what rounding a constant to 127 levels makes of the products.
+            # One output step, plus the error from rounding constants to 127 levels.
             error = np.abs((found[key].astype(int) - zero_point) * scale - np.clip(expected, low, high))
             assert error.max() <= 1.6 * scale + 0.02 * np.abs(expected).max()
 
@@ -271,7 +271,7 @@ def test_a_network_scores_as_in_pytorch(network: nn.Module, graph: Graph, tmp_pa
     audio = random.uniform(-2, 2, (batch, 128)).astype(np.float32)
     scorer = load(tmp_path / "net.tflite")
     assert np.abs(scorer.score(Features(visual, audio)) - torch_scores(network, visual, audio)).max() < 1e-5
-    # Back to another batch size, in the same interpreter.
+    # The same interpreter accepts another batch size.
     assert (
         np.abs(scorer.score(Features(visual[:1], audio[:1])) - torch_scores(network, visual[:1], audio[:1])).max()
         < 1e-5

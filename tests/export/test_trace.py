@@ -1,4 +1,4 @@
-"""From PyTorch to the clean graph: the same scores, one form of layer, the parameters' names, the same bytes each time."""
+"""From PyTorch to the cleaned graph: same scores, uniform layers, parameter names, reproducible bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine tells of itself, and what is said of it in plain words."""
+"""Readings of the machine's state, and the warnings made from them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_another_process_is_seen_and_ones_own_is_not():
     subprocess.run(SPIN, check=True)
     after = Activity.now()
     assert after.own - before.own > 0.5
-    # It is somebody else's as long as nobody has waited for it.
+    # A child counts as another process until it has been waited for.
     other = subprocess.Popen([*SPIN[:2], SPIN[2] + "\nprint(flush=True)\ntime.sleep(600)"], stdout=subprocess.PIPE)
     before = Activity.now()
     assert other.stdout is not None and other.stdout.readline()

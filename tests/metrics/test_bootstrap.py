@@ -1,4 +1,4 @@
-"""The bootstrap against measuring each resample from scratch, and its intervals against what is known of them."""
+"""The bootstrap compared with the metric of each resample, and properties of its intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_resample_is_the_metric_of_the_videos_drawn():
     random = np.random.default_rng(bootstrap.SEED)
     for gap, f1 in zip(gaps, f1s, strict=True):
         rows = random.integers(len(scores), size=len(scores))
-        # No two scores are equal but those of a video drawn twice, and these are hits or misses together.
+        # Only a video drawn twice has equal scores, and these are all hits or all misses.
         assert gap == pytest.approx(metrics.gap_at_20(scores[rows], labels[rows]), abs=1e-12)
         assert f1 == pytest.approx(metrics.f1_micro(scores[rows], labels[rows], 0.55), abs=1e-12)
 
@@ -43,7 +43,7 @@ def test_the_interval_holds_the_figure_and_narrows_with_more_videos():
 
 
 def test_networks_that_differ_little_differ_surely():
-    """Paired, the interval of a difference is far narrower than the figures' own."""
+    """The paired interval of a difference is far narrower than the interval of a single metric."""
     scores, labels = draw(2, 400)
     noise = np.random.default_rng(5).normal(size=scores.shape).astype(np.float32)
     first, second = outcomes(scores, labels, 0.5), outcomes(scores + 0.003 * noise, labels, 0.5)

@@ -1,4 +1,4 @@
-"""The metrics against slow implementations written from their definitions, on random and on tied scores."""
+"""The metrics compared with slow implementations of their definitions, on random and on tied scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_af import metrics
 
 
 def ranked_pairs(scores, labels, k=20):
-    """(score, label, class) of every video's k best, in the documented order of ties: lower class first."""
+    """Return (score, label, class) of every video's k best. Ties: lower class first, as documented."""
     pairs = []
     for video_scores, video_labels in zip(scores, labels, strict=True):
         order = sorted(range(len(video_scores)), key=lambda c: (-video_scores[c], c))[:k]
@@ -18,7 +18,7 @@ def ranked_pairs(scores, labels, k=20):
 
 
 def slow_average_precision(pairs, positives):
-    """Sum of precision-at-i over the hits, ties in the documented pseudo-random order."""
+    """Return the average precision with ties in the documented pseudo-random order."""
     shuffled = [pairs[i] for i in np.random.default_rng(metrics.TIE_SEED).permutation(len(pairs))]
     hits, total = 0, 0.0
     for rank, (_, label, *_) in enumerate(sorted(shuffled, key=lambda pair: -pair[0]), start=1):
@@ -61,7 +61,7 @@ def slow_f1(scores, labels, threshold):
 def draw(seed, kind, videos=60, classes=45):
     random = np.random.default_rng(seed)
     labels = (random.random((videos, classes)) < 0.08).astype(np.uint8)
-    labels[3] = 0  # a video without labels is legal
+    labels[3] = 0  # A video may have no labels.
     scores = np.clip(0.3 * labels + random.random((videos, classes)) * 0.7, 0, 1)
     if kind == "tied":
         scores = np.round(scores, 1)
@@ -101,14 +101,14 @@ def test_gap_divides_by_all_positives_and_not_by_twenty():
 
 
 def test_gap_pools_videos_before_ranking():
-    # Ranked within its own video each hit stands first; pooled, video 0's miss outranks video 1's hit.
+    # Each hit ranks first in its video, but in the pool video 0's miss outranks video 1's hit.
     scores = np.array([[0.9, 0.8], [0.3, 0.1]], np.float32)
     labels = np.array([[1, 0], [1, 0]], np.uint8)
     assert metrics.gap_at_20(scores, labels) == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
 def test_ties_favor_neither_side():
-    """All scores equal: GAP must be near the share of labels among the pairs, not near 0 or 1."""
+    """If all scores are equal, GAP is near the share of labels, not near 0 or 1."""
     labels = np.tile(np.array([1] + [0] * 19, np.uint8), (500, 1))
     scores = np.full((500, 20), 0.5, np.float32)
     assert metrics.gap_at_20(scores, labels) == pytest.approx(1 / 20, abs=0.01)

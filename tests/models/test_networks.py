@@ -1,4 +1,4 @@
-"""The networks' promises: independent videos, attention that matters, counts as published."""
+"""The networks: videos are independent, attention has an effect, and sizes match the paper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def network_of(config=TINY, classes=12, seed=0):
     torch.nn.init.normal_(network.head.weight, std=0.3)
     for module in network.modules():
         if isinstance(module, FeatureAttention):
-            torch.nn.init.normal_(module.out.weight, std=0.3)  # it starts at zero, where the attention does nothing
+            torch.nn.init.normal_(module.out.weight, std=0.3)  # Initially zero, without any effect.
     return network.eval()
 
 
@@ -34,7 +34,7 @@ def features(n, seed=0):
 @pytest.mark.parametrize("model", list(PRESETS))
 def test_a_videos_scores_do_not_depend_on_its_batch(model):
     config = TINY if model == "attend-fusion" else dataclasses.replace(preset(model, "small"), width=16)
-    # In double precision: what rounding leaves is far from what a neighbor's features would do.
+    # In double precision, rounding errors are far smaller than any effect of other videos.
     network = network_of(config).double()
     visual, audio = (array.double() for array in features(6))
     with torch.inference_mode():
@@ -55,7 +55,7 @@ def test_attention_depends_on_the_video_and_is_not_uniform():
 
 
 def test_attention_follows_its_equation():
-    """Against softmax(Q Kᵀ / √d) V written out with loops over videos and heads."""
+    """Compare with softmax(Q Kᵀ / √d) V in loops over videos and heads."""
     attention = network_of().visual.attention
     hidden = torch.randn(3, TINY.width)
     width, per_head = TINY.token_width, TINY.token_width // TINY.heads
@@ -78,7 +78,7 @@ def test_attention_changes_the_scores():
     visual, audio = features(4)
     with torch.inference_mode():
         before = network(visual, audio)
-        network.visual.attention.qkv.weight[: TINY.token_width].zero_()  # no queries: uniform attention
+        network.visual.attention.qkv.weight[: TINY.token_width].zero_()  # Zero queries give uniform attention.
         after = network(visual, audio)
     assert (before - after).abs().max() > 1e-3
 
@@ -162,7 +162,7 @@ def test_costs_are_those_of_the_layers():
     config = preset("fc-late-fusion", "paper")
     products = 1024 * 8000 + 128 * 8000 + 4 * 8000**2 + 16000 * 3862
     assert multiply_adds(config, 3862) == products
-    # Forward and both gradients, but none of the features.
+    # The forward pass and both gradients, but no gradient of the input features.
     assert training_flops(config, 3862) == 2 * (3 * products - (1024 + 128) * 8000)
     biases = 6 * 8000 + 3862
     assert deployed_bytes(config, 3862, "fp32") == 4 * (products + biases)

@@ -1,4 +1,4 @@
-"""Run folders: read back as written, and damaged ones refused in plain lines that name the place."""
+"""Run folders: round trip, and error messages that locate the damage."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_every_flipped_bit_of_the_weights_is_noticed(folder: Path) -> None:
 
 
 def test_weights_of_another_kind_are_refused_without_a_hash_too(folder: Path) -> None:
-    """As a run of an older edge-af, which has no hash."""
+    """Runs of older versions of edge-af have no hash."""
     _change(folder, weights_sha256=None)
     load_network(folder)
     tensors = load_file(folder / WEIGHTS)
@@ -143,7 +143,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_weights_of_earlier_versions_are_read(folder: Path):
-    """They number the modules of FC Late Fusion's streams."""
+    """Earlier versions numbered the modules of FC Late Fusion's streams."""
     path, now = folder / WEIGHTS, load_network(folder)[1].state_dict()
     number = {"fc1": "0", "norm1": "2"}
     old = {

@@ -1,4 +1,4 @@
-"""`results.json`: it comes back as it went, follows its schema, and anything else is refused by field."""
+"""`results.json`: round trip, schema, and errors that name the field."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_results_come_back_as_they_went(tmp_path: Path):
 
 @pytest.mark.parametrize("name", SCHEMAS["SCHEMAS"])
 def test_the_schemas_are_those_of_the_dataclasses(name: str):
-    """`make schemas` writes them."""
+    """`make schemas` updates them."""
     kept = (REPOSITORY / "docs/schemas" / name).read_text(encoding="utf-8")
     assert kept == SCHEMAS["texts"]()[name]
     assert '"description"' in kept
@@ -145,7 +145,7 @@ def test_recorded_results_are_read(path: Path):
 
 
 def test_version_1_is_still_read(tmp_path: Path):
-    """As the edge-af that wrote it did: without any of what came later."""
+    """The fields are those of version 1; later ones have their defaults."""
     old = Path(__file__).with_name("results-version-1.json")
     content = json.loads(old.read_text())
     assert content["schema_version"] == 1
@@ -155,7 +155,7 @@ def test_version_1_is_still_read(tmp_path: Path):
         assert was.get("latency_ms") is None or now["latency_ms"].pop("p95") is None
         assert {name: now[name] for name in was} == was
     assert found.conditions is None and found.gallery is None and found.warnings == [] and found.method.rounds == 1
-    # Written again it is of the current version and stays what it was.
+    # Writing it again upgrades the version and keeps the content.
     write_results(tmp_path / "again.json", found)
     assert read_results(tmp_path / "again.json") == found
     path = tmp_path / "odd.json"
@@ -196,7 +196,7 @@ def test_rounds_that_do_not_agree_are_told():
     steady, apart = [1000] * 20 + [1090] * 20, [1000] * 20 + [1500] * 20 + [9000] * 3
     kept = dataclasses.replace(row, latency_raw_us=steady, rounds=[20, 20])
     other = dataclasses.replace(row, latency_raw_us=apart, rounds=[20, 20, 3])
-    assert other.round_p50_ms() == [1.0, 1.5]  # A median of three says nothing.
+    assert other.round_p50_ms() == [1.0, 1.5]  # The third round has too few inferences to count.
     summary = dataclasses.replace(row, rounds_ms=[Round(50, 1, p50) for p50 in (2.0, 2.5, 2.1)])
     assert disagreements([("steady", kept), ("few", row)]) == []
     (text,) = disagreements([("steady", kept), ("apart", other), ("a phone's", summary)])

@@ -1,4 +1,4 @@
-"""Results and a history with known figures, and readers of what is made of them."""
+"""Results and a history with known figures, and a parser for the pages made from them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def results(device: Device = LAPTOP, second: str = "attend-fusion", **changes: o
 
 
 class Reader(HTMLParser):
-    """Collects tags, attributes and text; fails on a tag that is not closed."""
+    """Collects tags, attributes and text; fails on unclosed tags."""
 
     VOID = ("meta", "br", "img", "link", "input", "hr")
 

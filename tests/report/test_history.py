@@ -1,4 +1,4 @@
-"""A history of comparisons: what is appended is read again, damage is named, and the page holds text alone."""
+"""A history of comparisons: reading, messages about damage, and escaping of names in the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def line(one: Entry, **changes: object) -> str:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Without the charts' library, which is a megabyte and seconds."""
+    """The page without the chart library, which is large and slow."""
     monkeypatch.setattr("edge_af.report.page.library", lambda: "0;")
     return report.page(MANY)
 
@@ -74,7 +74,7 @@ def test_charts_mark_verdicts_and_draw_what_is_known(page: str):
     assert len({row["place"] for row in ratio["data"]["rows"]}) == 5
     assert len(charts["chart-0-gap_at_20"]["data"]["rows"]) == 4
     y = next(scale for scale in ratio["spec"]["scales"] if scale["name"] == "y")
-    # One interval over everything must not flatten the rest.
+    # One huge interval must not flatten the others.
     assert -90 < y["domain"][0] < -30 and 50 < y["domain"][1] < 120
     assert "Failed: 2026-01-02 03:04, 1111111: +40.0 % [+30.0 %, +50.0 %], slower" in ratio["spec"]["description"]
 

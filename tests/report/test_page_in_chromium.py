@@ -1,4 +1,4 @@
-"""The page in a real Chromium, opened from a file with the network off. Run with `make test-browser`."""
+"""The page in a real Chromium, opened from a file, offline. Run with `make test-browser`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ENDING = "</script><script>document.title='broken'</script>"
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian's package: chromium)")
+        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
     if library() is None:
-        pytest.skip("vl-convert-python, which carries the charts' library, is not installed")
+        pytest.skip("vl-convert-python, which contains the chart library, is not installed")
     with playwright.sync_playwright() as started:
-        # Root, as in a container, has no sandbox; the page is our own.
+        # Chromium's sandbox does not work as root, as in a container; the page is our own.
         made = started.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
         )
@@ -39,7 +39,7 @@ def browser() -> Iterator[Any]:
 
 
 def full(device: Any, **changes: Any) -> Results:
-    """Results with everything that the page shows."""
+    """Return results with everything that the page can show."""
     one = results(device, **changes)
     rows = [
         dataclasses.replace(row, latency_raw_us=[900 + 7 * (i % 50) + 400 * (i % 99 == 0) for i in range(400)])
@@ -64,7 +64,7 @@ MANY = [full(LAPTOP), full(PI)]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, str]:
-    """Addresses of the pages, by what they show."""
+    """URLs of the pages: results and history."""
     folder = tmp_path_factory.mktemp("page")
     found = {}
     for name, text in (("results", page(MANY)), ("history", history.page(HISTORY))):
@@ -76,7 +76,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, s
 
 @pytest.fixture
 def opened(browser: Any, files: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page at the width and in the colors of the test's parameters, its charts drawn; fails on any message."""
+    """The page after its charts are drawn, in the test's width and colors. Fails on console messages and requests."""
     options = getattr(request, "param", {})
     file = files[options.get("page", "results")]
     context = browser.new_context(
@@ -113,7 +113,7 @@ def test_every_chart_is_drawn_and_named(opened: Any):
     for chart in expected:
         drawn = opened.locator(f"#{chart.name} [role=graphics-document], #{chart.name}[role=graphics-document]").first
         assert (drawn.get_attribute("aria-label") or "").startswith(chart.title)
-    # 15 of 16 rows have a GAP; a front of the files' sizes has each file once.
+    # One of the device's 8 rows has no GAP.
     assert opened.locator("#chart-latency-0 .mark-symbol.role-mark path").count() == 7
 
 
@@ -146,7 +146,7 @@ def test_filters_choose_rows_and_what_the_charts_show(opened: Any):
     opened.locator("#filters input[name=runtime][value=LiteRT]").uncheck(force=True)
     assert opened.locator("#count").inner_text() == "4 of 16 rows shown"
     expect(points).to_have_count(1)
-    # No layer of a TFLite file is left to show.
+    # Only TFLite files have layers to show, and they are filtered out.
     assert not opened.locator("#layers").is_visible()
     opened.locator(f"#filters input[name=device][value='{PI.label}']").uncheck(force=True)
     assert opened.locator("#count").inner_text() == "2 of 16 rows shown"
@@ -202,7 +202,7 @@ def test_colors_follow_the_choice(opened: Any):
 def test_nothing_overflows_and_the_accessibility_checker_finds_nothing(opened: Any):
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    # Asked for by name in the page's policy would be to weaken it: the checker's script comes in past it, by the debugger.
+    # Injected through the debugger, the checker's script needs no exception in the page's security policy.
     found = axe.Axe().run(opened)
     broken = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found.response["violations"]]
     assert broken == []
@@ -222,7 +222,7 @@ def test_a_history_is_drawn_and_filtered(opened: Any):
     opened.locator("#filters input[name=status][value=FAILED]").uncheck(force=True)
     assert opened.locator("#count").inner_text() == "4 of 7 rows shown"
     expect(points).to_have_count(4)
-    # All of the other pair's comparisons failed.
+    # The other pair has only failed comparisons.
     assert not opened.locator("#pair-1").is_visible()
     opened.locator("thead button", has_text="Time").first.click()
     assert opened.locator("th[aria-sort=ascending]").count() == 1

@@ -1,4 +1,4 @@
-"""The table, the Markdown and the page: right relations, whole text, and nothing in them but text."""
+"""The table, the Markdown and the page: relations between rows, complete text, and escaping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_af.report.text import markdown_table, table
 
 
 def page(many: list[Results]) -> str:
-    """The page without the library's own text, which is a megabyte and seconds; test_page_in_chromium.py looks at it all."""
+    """Return the page without the chart library, which is large and slow; test_page_in_chromium.py tests it all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge_af.report.page.library", lambda: "0;")
         return whole_page(many)
@@ -51,7 +51,7 @@ def test_what_was_not_measured_has_no_relation():
     many = [dataclasses.replace(one, rows=[*(r for r in one.rows if (r.model, r.runtime, r.precision) != KEY), broken])]
     line = find(many, "attend-fusion", "litert", "int8")
     assert P50.relation(line.row, line.base) == "" and GAP.relation(line.row, line.base) == ""
-    # What is known of it without running it still is.
+    # The file's size is known without running it.
     assert SIZE.relation(line.row, line.base) == "0.050×"
     for text in (table(many), markdown_table(many), page(many)):
         assert "crashed: SIGKILL" in text
@@ -170,7 +170,7 @@ def test_escape_sequences_do_not_reach_the_terminal():
 def test_the_page_needs_nothing_from_elsewhere_and_can_be_read_without_eyes(many: list[Results]):
     text = page(many)
     reader = Reader(text)
-    # The specifications name their schema, which nothing loads.
+    # Chart specifications contain the URL of their schema, which is never loaded.
     assert not re.search(
         r"https?:|@import|url\(|src=|href=", text.replace("https://vega.github.io/schema/vega/v6.json", "")
     )

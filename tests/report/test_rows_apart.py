@@ -1,4 +1,4 @@
-"""Rows, devices and columns that differ do not look the same."""
+"""Different rows, devices and columns have different names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_two_recipes_of_one_precision_are_told_apart():
     for text in (table(many), markdown_table(many)):
         assert "INT8 static" in text and "INT8 dynamic" in text
     assert [line.weights for line in compare(many)] == ["FP32", "INT8 dynamic", "INT8 static"]
-    # One alone needs no more than its precision, and two files of one recipe are told apart by their names.
+    # A single recipe is not named, and two files of one recipe are distinguished by file name.
     assert "INT8 static" not in table([with_recipes("int8-static")])
     assert {line.weights for line in compare([with_recipes("int8-static", "int8-static")])} == {
         "FP32", "INT8 0.onnx", "INT8 1.onnx",
@@ -46,7 +46,7 @@ def test_two_machines_of_one_name_are_told_apart():
     assert first.endswith("(AVX-512 VNNI)") and second.endswith("(AVX2)")
     assert f"on {first}" in table(many) and f"on {second}" in table(many)
     assert second in markdown_table(many)
-    # What one measured is not a baseline of the other.
+    # A row of one machine is not the baseline for the other.
     alone = results(NO_VNNI, rows=[row("attend-fusion", "litert", "int8")])
     assert all(line.base is None for line in compare([results(VNNI), alone]) if line.results is alone)
     kernel = dataclasses.replace(NO_VNNI, kernel="Linux 6.9")
@@ -73,7 +73,7 @@ def test_columns_of_the_gallery_have_names_of_their_own():
     many = [dataclasses.replace(one, gallery=Gallery(0, [video])), results(LAPTOP)]
     shown = shown_gallery(many, compare(many))
     assert shown is not None and len(set(shown.names.values())) == len(shown.names) == 2 and PI.label in shown.where
-    # Of one network in one precision there is one column, and two runtimes' are told apart.
+    # Each network and precision has one column; columns of two runtimes get different names.
     same = [row("attend-fusion", runtime, "fp32", file=f"a.{runtime}") for runtime in ("litert", "onnxruntime")]
     alone = results(rows=same, gallery=Gallery(0, [GalleryVideo("id", [], {r.key: [] for r in same})]))
     shown = shown_gallery([alone], compare([alone]))
@@ -82,7 +82,7 @@ def test_columns_of_the_gallery_have_names_of_their_own():
 
 @pytest.mark.parametrize("is_ratio, expected", [(True, "+,.3~f"), (False, ",.4~f")])
 def test_the_historys_axis_is_written_out(is_ratio: bool, expected: str):
-    """`g` would write -20 as -2e+1."""
+    """The format `g` would print -20 as -2e+1."""
     spec = history_spec("t", "change, %", "d", (-20, 20), {"ok": ("circle", "red")}, is_ratio)
     assert spec["axes"][1]["format"] == expected
 

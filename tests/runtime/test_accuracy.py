@@ -1,4 +1,4 @@
-"""Accuracy is the metrics of the scores, and is not measured where it would mean nothing."""
+"""Accuracy: the metrics of all scores, and refusal of data without labels and of NaN scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = Path("net.onnx")
 
 
 class Linear:
-    """Scores that are a fixed function of each video, in as small batches as it asks for."""
+    """Scorer with a fixed function of each video and a configurable `max_batch`."""
 
     runtime = "onnxruntime"
 

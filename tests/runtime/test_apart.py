@@ -1,4 +1,4 @@
-"""Files that no manifest confirms: scored in a process of their own, which may die."""
+"""Files without a manifest are scored in a separate process, which may crash."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_flipped_bits_end_in_scores_or_an_error(lone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In LiteRT some of these crash the process."""
+    """Some of these crash LiteRT's process."""
     monkeypatch.setattr(apart, "SECONDS", 30.0)
     data, random = lone.read_bytes(), np.random.default_rng(0)
     for _ in range(100):

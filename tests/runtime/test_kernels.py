@@ -1,4 +1,4 @@
-"""INT8 sums are exact whatever the processor, and a row says which kernels computed them."""
+"""INT8 sums are exact on every processor, and results name the kernels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES = 24
 
 @pytest.fixture(params=["static", "dynamic"])
 def saturating(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A valid network whose pairs of products pass 16 bits: all activations and weights are at their largest."""
+    """A valid network with the largest activations and weights, so that sums of two products exceed 16 bits."""
     return network(tmp_path / f"{request.param}.onnx", 127, dynamic=request.param == "dynamic")
 
 
@@ -82,7 +82,7 @@ def features(videos: int = 3) -> Features:
 
 def test_sums_do_not_saturate_on_any_processor(saturating: Path, tmp_path: Path):
     np.testing.assert_allclose(load(saturating).score(features()), 2, rtol=1e-5)
-    # Weights that were packed for this processor are as exact, from the first load and from later ones.
+    # Packed weights are equally exact, on the first load and on later ones.
     for _ in range(2):
         scorer = load(saturating, packed=tmp_path / "packed")
         np.testing.assert_allclose(scorer.score(features()), 2, rtol=1e-5)
@@ -94,7 +94,7 @@ def test_weights_that_fit_keep_the_faster_kernels(tmp_path: Path):
         assert may_hold_weights_beyond(path, PAIR_LIMIT) is beyond
         assert unsigned_weights(path) is (beyond and u8s8_saturates())
         np.testing.assert_allclose(load(path).score(features()), 2, rtol=1e-5)
-        # Nor does a session that knows nothing of edge-af go wrong with them.
+        # A plain ONNX Runtime session is also exact.
         if not beyond:
             session = onnxruntime_module().InferenceSession(str(path), providers=["CPUExecutionProvider"])
             visual, audio = features()
@@ -132,7 +132,7 @@ def test_sums_do_not_saturate_on_an_emulated_processor_without_vnni(saturating: 
         "print(u8s8_saturates(), load(sys.argv[1]).score(Features(visual, audio)).min())"
     )
     root = str(Path(edge_af.__file__).parents[1])
-    # The kernel that runs underneath tells its own processor's instructions; qemu's are what counts.
+    # Linux reports the real processor's instructions; what counts are those that QEMU emulates.
     command = ["qemu-x86_64", "-cpu", processor, sys.executable, "-c", script, str(saturating)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={"PYTHONPATH": root, "HOME": "/"})
     assert done.returncode == 0, done.stderr[-2000:]
@@ -175,5 +175,5 @@ def test_onnx_kernels_are_named_by_what_runs_here():
     assert name is not None and name.startswith("U8S8")
     other = kernels("onnxruntime", "int8", integer=True, features=cpu_features(), unsigned_weights=True)
     assert other == name.replace("U8S8", "U8U8")
-    # VNNI multiplies exactly, and only where it lacks is there anything to mend.
+    # VNNI is exact; only processors without it saturate.
     assert u8s8_saturates() == ("VNNI" not in name)

@@ -1,4 +1,4 @@
-"""Weights that were packed beforehand give the same scores; constants are counted whatever the container."""
+"""Packed weights give the same scores; constants are counted in both formats."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_packed_weights_give_the_same_scores(
 def test_packed_weights_of_odd_sizes_lie_where_the_kernels_need_them(
     dataset: Dataset, eval_dataset: Dataset, tmp_path: Path, precision: str
 ):
-    """onnxruntime writes them one behind the other, and its kernels then crash or read scales from the wrong place."""
+    """onnxruntime writes them unaligned, and its kernels then crash or read scales from the wrong place."""
     config = AttendFusionConfig(tokens=5, token_width=60, heads=4, dropout=0.0)
     out = export_tiny("attend-fusion", tmp_path / "out", dataset, name="int4-block32-dynamic", config=config)
     path, packed = out / f"attend-fusion-{precision}.onnx", tmp_path / "packed"
-    # In a process of its own, as the wrong place can end in SIGSEGV.
+    # A separate process, because a wrong address can end in SIGSEGV.
     np.savez(tmp_path / "features.npz", *eval_dataset.features(slice(20)))
     program = (
         "import sys, numpy as np\n"
@@ -71,7 +71,7 @@ def test_packed_weights_of_odd_sizes_lie_where_the_kernels_need_them(
 
 @pytest.mark.slow
 def test_packed_weights_of_a_file_with_integer_inputs(dataset: Dataset, tmp_path: Path):
-    """The compiled model does not know its tensors' scales."""
+    """The compiled model does not expose its tensors' scales."""
     out = export_tiny("attend-fusion", tmp_path / "out", dataset, name="int8-static", integer_io=True)
     path = out / "attend-fusion-int8.tflite"
     features = dataset.features(slice(20))

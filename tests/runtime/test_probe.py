@@ -1,4 +1,4 @@
-"""What is not a model of ours is refused by reading its container, and reading never fails in another way."""
+"""The container check refuses files that are not our models, and never fails in any other way."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, suffix: str, conten
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
 def test_a_file_cut_anywhere_is_refused(exports: Path, tmp_path: Path, suffix: str):
-    """An ONNX file's graph spans nearly all of it; a FlatBuffer's tables may stand at its front, its weights behind."""
+    """An ONNX file's graph spans nearly all of it; a FlatBuffer may have its tables at the front and its weights at the end."""
     whole = (exports / f"attend-fusion/attend-fusion-fp32.{suffix}").read_bytes()
     path = tmp_path / f"cut.{suffix}"
     for share in (0.001, 0.1, 0.5, 0.9) if suffix == "onnx" else (0.00005, 0.0001):
@@ -55,7 +55,7 @@ def test_flipped_bytes_give_our_error_or_none(exports: Path, tmp_path: Path, suf
     refused = 0
     for _ in range(400):
         damaged = bytearray(whole)
-        # Near the ends, where the containers keep their structure.
+        # Near both ends, where the containers keep their structure.
         for at in random.integers(0, 3000, 4) * random.choice([1, -1], 4):
             damaged[at] = random.integers(256)
         path.write_bytes(damaged)

@@ -1,4 +1,4 @@
-"""Files open in their runtime, score alike, and features that cannot be scored are refused by array and row."""
+"""Files load in their runtime and score alike; errors about unusable features name array and row."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _with(array, row, value):
 
 @pytest.mark.parametrize("model", ["attend-fusion", "fc-late-fusion"])
 def test_a_videos_scores_do_not_depend_on_those_it_is_scored_with(exports: Path, eval_dataset: Dataset, model: str):
-    """Dynamic INT8 in ONNX Runtime takes one range for the whole batch; what is timed is one video at a time."""
+    """Dynamic INT8 in ONNX Runtime uses one range for the whole batch, but timing is per video."""
     dynamic = load(exports / model / f"{model}-int8.onnx")
     visual, audio = eval_dataset.features(slice(20))
     alone = np.concatenate([dynamic.score(Features(visual[i : i + 1], audio[i : i + 1])) for i in range(20)])

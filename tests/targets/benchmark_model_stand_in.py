@@ -1,5 +1,5 @@
-"""Stands in for LiteRT's `benchmark_model` on the loopback phone: LiteRT itself runs the file, with the threads and the counts
-that it is told, and what is measured is printed as the real one prints it. It takes the real one's options, and no others."""
+"""Stand-in for LiteRT's `benchmark_model` on the loopback phone. LiteRT's Python interpreter runs the file with the given
+threads and counts. Options and output are those of the real program."""
 
 import argparse
 import resource
@@ -15,7 +15,7 @@ def say(text="", to=sys.stdout):
 
 
 def run(invoke, at_least, most_seconds):
-    """Times of single inferences in microseconds, as the real one counts them."""
+    """Run and print like the real program; return the times of single inferences in microseconds."""
     times, end = [], time.monotonic() + most_seconds
     say(f"INFO: Running benchmark for at least {at_least} iterations and at least 0 seconds but terminate if exceeding "
           f"{most_seconds:g} seconds.")  # fmt: skip

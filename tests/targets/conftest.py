@@ -12,7 +12,7 @@ from loopback_phone import LoopbackPhone, adbd_command
 
 @pytest.fixture
 def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
-    """A board on the loopback, with what `LoopbackBoard` takes; it has nothing but Python yet."""
+    """Makes a board on the loopback with the options of `LoopbackBoard`; it has only Python installed."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     started = []
@@ -29,7 +29,7 @@ def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
 
 @pytest.fixture
 def board(make_board: Callable[..., LoopbackBoard]) -> LoopbackBoard:
-    """A board that was benched on before: the packages are there."""
+    """A board with the packages already installed, as after an earlier bench."""
     made = make_board()
     made.give_packages()
     return made
@@ -37,7 +37,7 @@ def board(make_board: Callable[..., LoopbackBoard]) -> LoopbackBoard:
 
 @pytest.fixture(scope="session")
 def adbd(pytestconfig: pytest.Config) -> str:
-    """The command that starts an adb daemon; got once, and kept in pytest's cache."""
+    """Command that starts an adb daemon, downloaded once into pytest's cache."""
     try:
         return adbd_command(Path(pytestconfig.cache.mkdir("adbd")))  # type: ignore[union-attr]
     except LookupError as error:
@@ -46,7 +46,7 @@ def adbd(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture
 def make_phone(adbd: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LoopbackPhone]]:
-    """A phone on the loopback, with what `LoopbackPhone` takes; adb in this process sees it, and no other."""
+    """Makes a phone on the loopback with the options of `LoopbackPhone`; adb in this process sees no other phone."""
     started = []
 
     def make(**options: object) -> LoopbackPhone:
@@ -55,7 +55,7 @@ def make_phone(adbd: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         monkeypatch.delenv("ANDROID_SERIAL", raising=False)
         for name in ("ADB_SERVER_SOCKET", "HOME"):
             monkeypatch.setenv(name, phone.environment[name])
-        # Where benches hold a phone: another run of these tests has one of the same number.
+        # Benches lock a phone in this folder, and parallel test runs use the same serial numbers.
         monkeypatch.setattr(tempfile, "tempdir", phone.environment["TMPDIR"])
         return phone
 
@@ -71,5 +71,5 @@ def phone(make_phone: Callable[..., LoopbackPhone]) -> LoopbackPhone:
 
 @pytest.fixture
 def own_exports(exports: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
+    """A private copy of the exports that a test may change."""
     return Path(shutil.copytree(exports, tmp_path / "exports"))

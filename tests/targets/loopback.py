@@ -1,4 +1,4 @@
-"""A board to bench on: a real OpenSSH server of our own on the loopback, with keys, configuration and home in one folder."""
+"""A board to bench on: a real OpenSSH server on the loopback, with keys, configuration and home in one folder."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ SSHD = shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd",) if Pat
 
 
 def why_not() -> str | None:
-    """Why no server can be started here; None if one can."""
+    """Return the reason why no server can be started here, or None."""
     if SSHD is None or shutil.which("ssh") is None:
         return "no OpenSSH server and client here (Debian: apt install openssh-server)"
     privileges = Path("/run/sshd")
     if os.geteuid() == 0 and not privileges.is_dir():
         try:
-            privileges.mkdir()  # Debian's start script would.
+            privileges.mkdir()  # Debian's start script does this.
         except OSError:
             return "root's sshd needs the folder /run/sshd"
     return None
 
 
 class LoopbackBoard:
-    """The server, its account's home, and a client's configuration that knows both."""
+    """The server, its account's home, and the configuration of a client."""
 
     def __init__(self, folder: Path, *, path: str | None = None, environment: dict[str, str] | None = None) -> None:
         self.folder, self.home = folder, folder / "home"
         self.cache = self.home / ".cache/edge-af"
         self.home.mkdir(parents=True)
-        # A shell that greets everybody is what protocols over it stumble on.
+        # Shells that print a greeting break naive protocols.
         (self.home / ".bashrc").write_text('echo "Welcome to the board"\nprintf "no end of line"\n')
         for name in ("host", "key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
@@ -72,20 +72,20 @@ class LoopbackBoard:
         self.server = self.start()
 
     def give_packages(self) -> None:
-        """Have it look as if it was benched on before. The packages are this interpreter's, which saves getting them."""
+        """Make it look as after an earlier bench, with this interpreter's packages instead of downloaded ones."""
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("HOME", str(self.home))
             patched.delenv("XDG_CACHE_HOME", raising=False)
             environment = agent.environment_folder(requirement_groups(pinned=True))
         python = environment / "bin/python"
         python.parent.mkdir(parents=True)
-        # A board has little memory, and the speed of little memory is soon measured.
+        # With little memory, as on a board, memory bandwidth is measured quickly.
         python.write_text(f'#!/bin/sh\nulimit -v 900000\nexec {sys.executable} "$@"\n')
         python.chmod(0o755)
         (environment / "complete.json").write_text('{"left_out": []}')
 
     def know(self, public_key: str) -> None:
-        """Have the client know the server by this key."""
+        """Make the client trust this server key."""
         (self.folder / "known").write_text(f"[127.0.0.1]:{self.port} {' '.join(public_key.split()[:2])}\n")
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -103,18 +103,18 @@ class LoopbackBoard:
         raise AssertionError((self.folder / "log").read_text())
 
     def stop(self) -> None:
-        """End the server and every connection to it."""
+        """Stop the server and all connections."""
         self.drop()
         self.server.kill()
         self.server.wait()
 
     def drop(self) -> None:
-        """Cut every connection."""
+        """Break all connections."""
         for pid in _children(self.server.pid):
             os.kill(pid, signal.SIGKILL)
 
     def processes(self) -> list[str]:
-        """Command lines of what runs in the account."""
+        """Return the command lines of the account's processes."""
         home, found = f"HOME={self.home}".encode(), []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -125,14 +125,14 @@ class LoopbackBoard:
         return found
 
     def is_quiet(self, seconds: float = 60) -> bool:
-        """Whether nothing runs in the account any more, once it has had time to end."""
+        """Wait for the account's processes to end; return False if some are left after `seconds`."""
         deadline = time.monotonic() + seconds
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
         return not self.processes()
 
     def client_environment(self) -> dict[str, str]:
-        """For `edge-af` here: its ssh knows the board, and its private folders are the test's."""
+        """Return the environment for `edge-af` on the client: ssh to the board, and temporary folders."""
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         return {
@@ -144,12 +144,12 @@ class LoopbackBoard:
         }
 
     def command(self, *arguments: object, where: tuple[object, ...] = ()) -> list[str]:
-        """Of a bench on this board, or on what `where` says."""
+        """Return the command of a bench on this board, or on the target in `where`."""
         where = where or ("--target", self.target)
         return [sys.executable, "-m", "edge_af", "bench", *map(str, (*arguments, *where))]
 
     def bench(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """`edge-af bench … --target` this board."""
+        """Run `edge-af bench` with this board as `--target`."""
         done = subprocess.run(
             self.command(*arguments),
             env=self.client_environment(),
@@ -163,7 +163,7 @@ class LoopbackBoard:
 
 
 class Started:
-    """A bench under way, its lines as they come."""
+    """A running bench whose messages are collected."""
 
     def __init__(self, board: LoopbackBoard, *arguments: object, where: tuple[object, ...] = ()) -> None:
         self.process = subprocess.Popen(
@@ -184,7 +184,7 @@ class Started:
             self.lines.append(line.rstrip())
 
     def end(self) -> tuple[int, str, str]:
-        """Status, standard output, standard error."""
+        """Wait for the end; return exit code, standard output and standard error."""
         assert self.process.stdout is not None
         said = self.process.stdout.read()
         status = self.process.wait()

@@ -1,8 +1,8 @@
-"""A phone to bench on: a real adb daemon, Debian's `adbd`, in namespaces of its own where nobody else can reach it.
+"""A phone to bench on: a real adb daemon, Debian's `adbd`, isolated in separate namespaces.
 
-The daemon lets everybody in who reaches its port. So it has a network of its own, with nothing but a loopback in it, and the
-adb server beside it is reached through a socket that is a file. The phone's root folder is this machine's, with a small
-`/data` and the parts of `/sys` that tell of a phone's cores and heat. No root is needed where users may make namespaces.
+The daemon accepts anyone who reaches its port. It therefore runs in a network namespace that only has a loopback, and the
+adb server in that namespace listens on a Unix socket. The phone's root folder is this machine's, with a small `/data` and
+those parts of `/sys` that describe a phone's cores and heat. No root is needed if users may create namespaces.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from small_dataset import REPOSITORY
 
 STAND_IN = Path(__file__).with_name("benchmark_model_stand_in.py")
 PORT = 15555
-"""Not adb's own: at 5555 the server would see an emulator too."""
+"""Not adb's default: the server would take port 5555 for an emulator."""
 SUITE = "trixie"
-"""The first Debian with the package adbd."""
+"""First Debian release with the package adbd."""
 
 _NAMESPACES = ("-Urnm", "-nm")
-"""Of a user's own; else, for root alone, without a user namespace."""
+"""Options of `unshare` with a user namespace, and without one, for root only."""
 
-# $1 the folder, $2 bytes of the phones' storage, $3 the daemon's command, $4 how many phones, $5 a Python and $6 its script.
+# $1: folder, $2: size of the phones' storage, $3: daemon's command, $4: number of phones, $5: Python, $6: its script.
 _START = r"""
 set -e
 ip link set lo up
@@ -58,8 +58,8 @@ HOME="$1" ANDROID_ADB_MDNS=0 adb -L "localfilesystem:$1/adb" server nodaemon >"$
 wait
 """
 
-# Two more phones: one whose daemon says nothing, and one that never lets this computer in. A message of adb's protocol is
-# six numbers: the kind, two arguments, the length and the sum of what follows, and the kind's complement.
+# Two more phones: one whose daemon never answers, and one that never authorizes this computer. A message in adb's protocol
+# starts with six numbers: kind, two arguments, length and sum of the data, and the kind's complement.
 _ODD = r"""
 import socket, struct, sys, threading
 def serve(port, answer):
@@ -74,7 +74,7 @@ def forbidding(client):
     auth, token = int.from_bytes(b"AUTH", "little"), bytes(20)
     while head := client.recv(24, socket.MSG_WAITALL):
         client.recv(struct.unpack("<6I", head)[3], socket.MSG_WAITALL)
-        if head[:4] == b"CNXN" or head[4] == 2:  # It comes, or signs: a token to sign.
+        if head[:4] == b"CNXN" or head[4] == 2:  # Answer a connection or a signature with a token to sign.
             client.sendall(struct.pack("<6I", auth, 1, 0, 20, sum(token), auth ^ 0xFFFFFFFF) + token)
 threading.Thread(target=serve, args=(int(sys.argv[1]), silent)).start()
 serve(int(sys.argv[2]), forbidding)
@@ -110,7 +110,7 @@ END
 
 
 def namespaces() -> str | None:
-    """The option of `unshare` that works here; None if none does."""
+    """Return the option of `unshare` that works here, or None."""
     for option in _NAMESPACES if os.geteuid() == 0 else _NAMESPACES[:1]:
         if subprocess.run(["unshare", option, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0:
             return option
@@ -118,16 +118,16 @@ def namespaces() -> str | None:
 
 
 def adbd_command(cache: Path) -> str:
-    """The command that starts the daemon: this machine's own, or one that is got from the mirrors that apt knows.
+    """Return the command that starts the daemon: the installed one, or one downloaded from apt's mirrors.
 
     Raises:
-        LookupError: there is none; says why.
+        LookupError: there is none; the message says why.
     """
     for name in ("adb", "unshare", "ip"):
         if shutil.which(name) is None:
             raise LookupError(f"no {name} here (Debian: apt install adb util-linux iproute2)")
     if namespaces() is None:
-        raise LookupError("neither this account nor this kernel may make network namespaces")
+        raise LookupError("this account cannot create network namespaces")
     if (own := shutil.which("adbd")) is not None:
         return f"exec {own}"
     root = cache / "root"
@@ -135,17 +135,17 @@ def adbd_command(cache: Path) -> str:
         _get_adbd(cache, root)
     loader, libraries = next(root.glob("**/ld-linux-*.so.?")), {path.parent for path in root.glob("**/*.so*")}
     program = next(path for path in root.glob("usr/*bin/adbd"))
-    # Its libraries are newer than this machine's: what it starts must not see them.
+    # Its libraries are newer than this machine's, and its child processes must not load them.
     return f"exec {loader} --library-path {':'.join(map(str, sorted(libraries)))} {program}"
 
 
 def _get_adbd(cache: Path, root: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise LookupError("no adbd here, and no apt to get it with")
+        raise LookupError("no adbd here, and no apt to download it")
     told = _said("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
     mirrors = {line.split()[0] for line in told.splitlines() if line.split()[-1:] != [] and "/debian/" in line}
     if not mirrors:
-        raise LookupError("no adbd here, and apt knows no mirror of Debian")
+        raise LookupError("no adbd here, and apt is not configured with a Debian mirror")
     shutil.rmtree(cache, ignore_errors=True)
     for name in ("lists/partial", "archives/partial", "stage"):
         (cache / name).mkdir(parents=True)
@@ -160,7 +160,7 @@ def _get_adbd(cache: Path, root: Path) -> None:
     _said(*apt, "--no-install-recommends", "--download-only", "install", "adbd")
     packages = list((cache / "archives").glob("*.deb"))
     if not any(path.name.startswith("adbd_") for path in packages):
-        raise LookupError(f"no adbd here, and the mirror that apt knows has none in {SUITE}")
+        raise LookupError(f"no adbd here, and apt's mirrors have none in {SUITE}")
     for path in packages:
         _said("dpkg-deb", "-x", str(path), str(cache / "stage"))
     for name in ("archives", "lists"):
@@ -172,18 +172,18 @@ def _said(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:
-        raise LookupError(f"no adbd here, and it cannot be got: `{' '.join(command[-2:])}` does not end") from None
+        raise LookupError(f"no adbd here, and the download fails: `{' '.join(command[-2:])}` does not end") from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise LookupError(f"no adbd here, and it cannot be got: `{' '.join(command[-2:])}`: {' '.join(last)}")
+        raise LookupError(f"no adbd here, and the download fails: `{' '.join(command[-2:])}`: {' '.join(last)}")
     return done.stdout
 
 
 class LoopbackPhone:
-    """One or two phones, and the adb server that sees them. `home` holds what `edge-af` here needs."""
+    """One or two phones, and the adb server that sees them."""
 
     def __init__(self, adbd: str, *, phones: int = 1, storage: str = "256m") -> None:
-        # The name of a socket may have some hundred characters.
+        # The path of a Unix socket may have at most about 100 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="edge-af-phone-", dir="/tmp"))
         self.count = phones
         self._describe()
@@ -220,7 +220,7 @@ class LoopbackPhone:
             self.connect(serial)
 
     def _describe(self) -> None:
-        """What the phone's `/sys`, `getprop` and `dumpsys` tell. Core 0 is a small one, the others are big."""
+        """Write the contents of the phone's `/sys`, `getprop` and `dumpsys`. Core 0 is small, the others are big."""
         tools = self.folder / "bin"
         tools.mkdir()
         (self.folder / "thermal").write_text("0\n")
@@ -239,7 +239,7 @@ class LoopbackPhone:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For `edge-af` and `adb` here."""
+        """Environment for `edge-af` and `adb` on this machine."""
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if name != "ANDROID_SERIAL"}
@@ -252,12 +252,12 @@ class LoopbackPhone:
         }
 
     def adb(self, *arguments: str) -> str:
-        """What the real adb says."""
+        """Run the real adb and return its output."""
         done = subprocess.run(["adb", *arguments], env=self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout + done.stderr
 
     def connect(self, serial: str) -> None:
-        """Have the server see a phone."""
+        """Connect the server to a phone."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self._space.poll() is None, (self.folder / "space.log").read_text()
@@ -288,30 +288,30 @@ class LoopbackPhone:
                 os.kill(int(process.name), signal.SIGKILL)
 
     def stop(self) -> None:
-        """End all of it."""
+        """Stop everything and delete the folder."""
         self._space.kill()
         self._space.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def program(self, text: str | None = None) -> Path:
-        """A `benchmark_model` for this phone: the stand-in, or a shell script of this text."""
+        """Write a `benchmark_model` for this phone: the stand-in, or a shell script with this text."""
         path = self.folder / ("benchmark_model" if text is None else "other_model")
         path.write_text(f"#!{sys.executable}\n{STAND_IN.read_text()}" if text is None else f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
         return path
 
     def command(self, *arguments: object, where: tuple[object, ...] = ("--target", "adb")) -> list[str]:
-        """Of a bench on this phone, or on what `where` says."""
+        """Return the command of a bench on this phone, or on the target in `where`."""
         return [sys.executable, "-m", "edge_af", "bench", *map(str, (*arguments, *where))]
 
     def client_environment(self) -> dict[str, str]:
-        """As a board's, for `Started`."""
+        """Return the environment; `Started` expects the interface of a board."""
         return self.environment
 
     def bench(
         self, *arguments: object, where: tuple[object, ...] = ("--target", "adb")
     ) -> subprocess.CompletedProcess[str]:
-        """`edge-af bench … --target adb`."""
+        """Run `edge-af bench … --target adb`."""
         done = subprocess.run(
             self.command(*arguments, where=where), env=self.environment, capture_output=True, text=True, timeout=600
         )

@@ -58,7 +58,7 @@ def test_the_phones_scores_are_measured(
         assert row.gap_at_20_interval is not None and row.f1_micro is not None and row.f1_micro_interval is not None
         assert (row.gap_at_20_delta is None) == (row.precision == "fp32")
     assert results.gallery is not None and len(results.gallery.videos[0].predictions) == 2
-    # A file's scores are asked for once, whatever the threads, and nothing is left but what is known by its hash.
+    # Each file is scored once for all thread counts, and no scores are left on the phone.
     assert f"accuracy: {2 * eval_dataset.videos} videos" in capsys.readouterr().err.replace(",", "")
     assert "scores" not in phone.adb("shell", f"ls {adb.FOLDER}").split()
     assert any("A phone's latency was measured on random values" in text for text in caveats([results]))
@@ -93,7 +93,7 @@ case "$*" in *--output_filepath*) truncate -s -4 {folder}/scores ;; esac
     "text, reason",
     [
         (OLDER, "leaves no scores: a build without --output_filepath"),
-        # The first batch has some, and they are not taken for the second's.
+        # The first batch's scores must not be taken for the second's.
         (ONCE, "leaves no scores"),
         (SHORT, "scores of"),
         ('case "$*" in *--output_filepath*) kill -ILL $$ ;; esac; exec {model} "$@"', "SIGILL in benchmark_model"),
@@ -112,10 +112,10 @@ def test_latency_is_kept_where_there_are_no_scores(
 
 @pytest.mark.slow
 def test_unplugged_while_scoring(phone: LoopbackPhone, exports: Path, eval_dataset: Dataset, tmp_path: Path):
-    """What was measured and scored is kept, and with the phone back the same command continues."""
+    """Finished measurements and scores are kept, and the same command continues once the phone is back."""
     kept: list[Results] = []
     marks, out, folder = phone.folder / "calls", tmp_path / "r.json", exports / "attend-fusion"
-    # The second file's second batch.
+    # Hang in the second batch of the second file.
     program = phone.program(
         f'case "$*" in *--output_filepath*) echo x >>{marks}; [ "$(wc -l <{marks})" != 5 ] || {{ touch {phone.folder}/slow; '
         f'sleep 600; }} ;; esac\nexec {phone.program()} "$@"'

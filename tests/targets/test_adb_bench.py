@@ -1,4 +1,4 @@
-"""`edge-af bench --target adb` against a real adb daemon: the main path, and what comes in between."""
+"""`edge-af bench --target adb` against a real adb daemon: the main path, and interruptions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HOSTILE = """it's $(touch pwned) `touch pwned` "q" ; touch pwned \\
 
 
 def bench(phone: LoopbackPhone, path: Path, program: Path | None = None, **options: Any) -> Results:
-    """A bench of `path` from this process."""
+    """Bench `path` from this process."""
     backend = AdbBackend(AdbTarget(), program or phone.program(), options.pop("cores", None))
     return run_bench(subjects_of([path]), backend=backend, **{"method": METHOD, **options})
 
@@ -52,12 +52,12 @@ def file_of(exports: Path) -> Path:
 
 
 def running(phone: LoopbackPhone) -> str:
-    """What of a benchmark runs on the phone, as the phone tells it; only its namespace's processes are seen there."""
+    """Ask the phone for processes of a benchmark. It sees only processes of its namespace."""
     return phone.adb("shell", "grep -la 'edge-a[f]/files/' /proc/[0-9]*/cmdline 2>/dev/null")
 
 
 def test_the_whole_way(phone: LoopbackPhone, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Under names that no shell would survive."""
+    """File names contain shell syntax."""
     monkeypatch.chdir(tmp_path)
     networks, out = tmp_path / HOSTILE, tmp_path / "results.json"
     shutil.copytree(exports / "attend-fusion", networks)
@@ -103,13 +103,13 @@ def test_the_whole_way(phone: LoopbackPhone, exports: Path, tmp_path: Path, monk
     assert (
         conditions is not None and conditions["before"].thermal_status == conditions["after"].thermal_status == "none"
     )
-    # Of the processor, as it is now, and not of the battery.
+    # The current temperature of the processor, not of the battery.
     assert conditions["after"].temperature_c == 43.0 and results.warnings == []
     assert not [*tmp_path.rglob("pwned")] and phone.serials[0] not in out.read_text() and is_quiet(phone)
 
 
 def is_quiet(phone: LoopbackPhone) -> bool:
-    """Whether nothing of a benchmark runs there any more; what was killed may take a moment to be gone."""
+    """Wait until no benchmark runs on the phone; return False if one is left after 10 seconds."""
     end = time.monotonic() + 10
     while running(phone):
         if time.monotonic() > end:
@@ -174,7 +174,7 @@ def test_a_file_that_fails_is_a_row_that_says_why(
     phone: LoopbackPhone, exports: Path, what: str, status: str, reason: str
 ):
     program = phone.program(FAILING.format(model=phone.program(), what=what))
-    # The empty model has as long too, and loads Python.
+    # The empty model has the same time limit, so its program must not have to load Python.
     method = dataclasses.replace(METHOD, timeout_seconds=1.5 if "sleep" in what else 60)
     if "sleep" in what:
         (phone.folder / "benchmark_model").write_text(f"#!/bin/sh\necho '{QUICK}'\n")
@@ -193,7 +193,7 @@ def test_a_program_that_does_not_run_there_is_told_before_all_else(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(EdgeAfError, match="name it with --benchmark-model FILE, or put it on the PATH"):
         run_bench(subjects_of([file_of(exports)]), method=METHOD, backend=AdbBackend(AdbTarget()))
-    # On the PATH: a program for another processor.
+    # A program for another processor on the PATH.
     program = tmp_path / "benchmark_model"
     program.write_bytes(b"\x7fELF" + bytes(14) + (183 if os.uname().machine != "aarch64" else 62).to_bytes(2, "little"))
     program.chmod(0o755)
@@ -208,7 +208,7 @@ def test_a_program_that_does_not_run_there_is_told_before_all_else(
 
 
 def slow(phone: LoopbackPhone) -> Path:
-    """A program that takes its time over a file from its second call on, and tells when."""
+    """Return a program that hangs from its third call on, and creates a file when it does."""
     marks = phone.folder / "calls"
     return phone.program(
         f'echo x >>{marks}; [ "$(wc -l <{marks})" -lt 3 ] || {{ touch {phone.folder}/slow; sleep 600; }}\n'
@@ -218,7 +218,7 @@ def slow(phone: LoopbackPhone) -> Path:
 
 @pytest.mark.slow
 def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: Path):
-    """What was measured is kept, and with the phone back the same command continues."""
+    """Finished measurements are kept, and the same command continues once the phone is back."""
     kept: list[Results] = []
 
     def unplug() -> None:
@@ -257,7 +257,7 @@ def test_unplugged_in_the_middle(phone: LoopbackPhone, exports: Path, tmp_path: 
 
 
 def no_longer_slow(phone: LoopbackPhone) -> None:
-    """The same program, to the byte, takes its time no more."""
+    """Stop the program from hanging without changing its bytes."""
     (phone.folder / "calls").unlink()
     (phone.folder / "calls").symlink_to("/dev/null")
 
@@ -268,7 +268,7 @@ def test_ctrl_c_ends_both_sides(phone: LoopbackPhone, exports: Path, tmp_path: P
     arguments = (exports / "attend-fusion", "--runs", 4, "--rounds", 2, "--out", out, "--target", "adb")
     started = Started(phone, "--benchmark-model", slow(phone), where=arguments)  # type: ignore[arg-type]
     wait_for((phone.folder / "slow").exists, started)
-    # Meanwhile nobody else measures on it.
+    # Meanwhile no other bench may use the phone.
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TMPDIR", phone.environment["TMPDIR"])
         patched.setattr("tempfile.tempdir", None)
@@ -334,7 +334,7 @@ def test_full_storage(make_phone: Callable[..., LoopbackPhone], exports: Path):
     phone = make_phone(storage="128k")
     with pytest.raises(EdgeAfError, match=r"MB do not fit into .*: 0 MB are free there.\nFree some"):
         bench(phone, exports / "fc-late-fusion")
-    # One that tells of more room than it has.
+    # A phone that reports more free space than it has.
     df = phone.folder / "bin/df"
     df.write_text("#!/bin/sh\necho fs 9 9 999999999 1% /data\n")
     df.chmod(0o755)
@@ -381,7 +381,7 @@ def test_a_phone_a_board_and_this_machine_on_one_page(
     rows = [line for line in table.read_text().splitlines() if "INT8" in line]
     assert len(rows) == 3 and sum("Example Phone" in line for line in rows) == 1
     (mine,) = (line for line in rows if "Example Phone" in line)
-    assert mine.count("–") == 1  # p90: not known, and so not told.
+    assert mine.count("–") == 1  # p90 is unknown.
 
 
 @pytest.mark.parametrize(

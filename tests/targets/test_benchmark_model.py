@@ -1,4 +1,4 @@
-"""What LiteRT's benchmark_model prints, as older and newer builds do."""
+"""Parsing the output of older and newer builds of LiteRT's benchmark_model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment on a board: real packages, from the board's own pip or copied; minutes, and a network."""
+"""The environment on a board: real packages, from the board's pip or copied. Takes minutes and needs a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), "click"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"pip gets no packages here: {done.stderr.strip().splitlines()[-1:]}")
+        pytest.skip(f"pip cannot download packages here: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def test_the_boards_own_pip_makes_it_once_even_over_a_broken_connection(
@@ -72,7 +72,7 @@ def test_a_version_that_is_not_to_be_had_there_is_told(
     monkeypatch: pytest.MonkeyPatch,
     offline: tuple[str, ...],
 ):
-    """This machine has a numpy that nobody publishes: the board gets another one, and the results say so."""
+    """This machine's numpy version is not published, so the board gets another one, and the results say so."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.metadata as metadata\n"
         "real = metadata.version\n"

@@ -1,4 +1,4 @@
-"""Several boards at once: one table, and whoever fails leaves a reason."""
+"""Several boards at once: one table, with a reason for each board that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy on a phone: an OpenSSH server on it, reached through the cable by `adb forward`."""
+"""Accuracy on a phone with an OpenSSH server, reached over USB with `adb forward`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORWARDED, SERVER = 8022, 15037
 
 
 def inside(adbd: str, folder: Path, file: str, data: str) -> None:
-    """In a network that nobody else is in: the daemon, the server beside it, and a bench through both."""
+    """Run the adb daemon, the SSH server and a bench through both, in an isolated network namespace."""
     environment = {**os.environ, "ADBD_PORT": str(PORT), "HOME": str(folder), "ANDROID_ADB_SERVER_PORT": str(SERVER)}
     daemon = subprocess.Popen(["sh", "-c", adbd], env=environment, stderr=subprocess.DEVNULL)
     board = LoopbackBoard(folder / "board")
@@ -46,9 +46,9 @@ def inside(adbd: str, folder: Path, file: str, data: str) -> None:
 def test_a_phones_debian_gives_accuracy(adbd: str, exports: Path, eval_dataset: Dataset, tmp_path: Path):
     if (reason := why_not()) is not None:
         pytest.skip(reason)
-    # An OpenSSH server that is root in a user's own namespace cannot become its client's account.
+    # In a user namespace, an OpenSSH server cannot switch to its client's account.
     if os.geteuid() or subprocess.run(["unshare", "-n", "true"]).returncode:
-        pytest.skip("only root can start both servers in a network of their own")
+        pytest.skip("only root can start both servers in a network namespace")
     lines = "import sys, pathlib; sys.path[:0] = sys.argv[5].split(':'); from test_forwarded_ssh import inside; "
     lines += "inside(sys.argv[1], pathlib.Path(sys.argv[2]), *sys.argv[3:5])"
     folders = f"{Path(__file__).parent}:{REPOSITORY / 'tests'}:{REPOSITORY}"

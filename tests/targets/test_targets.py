@@ -1,4 +1,4 @@
-"""What a target may be called, what is said of one that cannot be benched on, and what travels there."""
+"""Targets: their names, messages about unusable ones, and the files that are copied to them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sha256_of_bytes(data: bytes) -> str:
 
 
 def refused(board: LoopbackBoard, exports: Path, out: Path) -> str:
-    """What is said, in a few lines and with nothing left behind, of a target that cannot be benched on."""
+    """Run a bench that must fail without results and leftover files, and return its message."""
     done = board.bench(exports / "attend-fusion/attend-fusion-int8.tflite", "--out", out)
     assert done.returncode == 2 and done.stdout == "" and not out.exists()
     assert not list((board.folder / "tmp").iterdir())
@@ -104,7 +104,7 @@ def test_a_board_without_a_fitting_python_is_told_so(
     assert "has no python3; edge-af needs Python 3.11 or newer there" in refused(board, exports, tmp_path / "r.json")
     script(tools / "python3", '[ "$1" = -V ] || exit 1; echo Python 3.9.2')
     assert "has Python 3.9.2; edge-af needs Python 3.11" in refused(board, exports, tmp_path / "r.json")
-    # A newer one beside it serves, until it turns out that it cannot make environments.
+    # A newer Python is found next to it, but it cannot create environments.
     (tools / "python3.12").symlink_to(sys.executable)
     hidden = tmp_path / "hidden"
     hidden.mkdir()
@@ -163,7 +163,7 @@ def test_a_copy_that_was_cut_off_goes_on_where_it_was(board: LoopbackBoard, monk
         there.copy([upload])
         assert 1_000_000 < sum(sent) < 1_200_000
         assert (board.cache / "files" / upload.sha256).read_bytes() == content and not part.exists()
-        # A part of something else is found out by the hash, and the next try is from the start.
+        # If the partial file has other content, the hash reveals it and the next attempt starts over.
         (board.cache / "files" / upload.sha256).unlink()
         part.write_bytes(bytes(4_000_000))
         with pytest.raises(RequestRefused, match="arrived damaged"):
@@ -212,7 +212,7 @@ def test_without_account_and_home_the_folder_is_a_private_temporary_one(
     monkeypatch.setattr(Path, "home", nobody)
     folder = agent.home()
     assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700 and agent.home() == folder
-    # What somebody else laid there is not taken.
+    # A folder that others could have created is refused.
     folder.chmod(0o755)
     with pytest.raises(PermissionError):
         agent.home()

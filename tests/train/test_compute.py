@@ -1,4 +1,4 @@
-"""Where training computes, in what numbers, and how its time is told."""
+"""Training's choice of device and precision, and its speed figures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_missing_gpu_is_an_error_and_auto_does_without():
 
 
 def test_the_peak_is_no_less_than_what_a_product_reaches():
-    """Matrices half as large reach at most ten times the peak; a busy machine can slow either measurement."""
+    """The bound is loose, because a busy machine can slow down either measurement."""
     peak = matmul_flops("cpu", torch.float32)
     side, best = 512, float("inf")
     a = torch.ones(side, side)
@@ -80,7 +80,7 @@ def test_waiting_is_told_from_working():
 
 @pytest.mark.slow
 def test_a_compiled_network_trains_the_same(dataset, tmp_path):
-    """Same first loss to rounding; the weights are the network's own and not the compiler's."""
+    """The first loss agrees up to rounding, and the weights have the network's own names."""
     pytest.importorskip("torch._inductor")
     import json
 

@@ -1,4 +1,4 @@
-"""Two processes that train together, started by torchrun: what one process trains, and a clean end if one dies."""
+"""Distributed training with torchrun: two processes give the result of one, and exit cleanly if one dies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_af.train.distributed import Group
 from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 
-# Without dropout, whose draws differ from rank to rank, two processes have to end where one does.
+# No dropout, because it differs between ranks. Two processes then have to give the same result as one.
 CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.0)
 OPTIONS = TrainOptions(epochs=2, batch=54, lr=2e-3, held_out=0.1, threads=1, checkpoint_steps=2, precision="fp32")
 
@@ -72,19 +72,19 @@ def assert_same_training(dataset, folder, other):
     for line, wanted in zip(lines, expected, strict=True):
         assert line["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
         assert line["held_out_loss"] == pytest.approx(wanted["held_out_loss"], abs=1e-4)
-    # Scores and not weights: a bias in front of a BatchNorm has no effect, and AdamW makes steps of its rounding noise.
+    # Compare scores, not weights: a bias before a BatchNorm has no effect, and AdamW amplifies its rounding noise.
     scores, wanted = (edge_af.load(path).score(dataset.features(slice(0, 200))) for path in (folder, other))
     assert np.abs(scores - wanted).max() < 2e-3
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(dataset, alone, tmp_path):
-    """20 steps with the same global batch: 540 videos in batches of 54, twice."""
+    """Train 20 steps with the same global batch: 540 videos in batches of 54, twice."""
     done = torchrun(dataset, tmp_path / "run", SCRIPT)
     assert done.returncode == 0, done.stderr
     assert load_run(tmp_path / "run").training["processes"] == 2
     assert_same_training(dataset, tmp_path / "run", alone)
-    # One of the two speaks.
+    # Only one process prints.
     assert done.stderr.count("epoch 2/2") == 1
 
 

@@ -1,4 +1,4 @@
-"""A run that is stopped, however roughly, and resumed ends with the weights of one that was never stopped."""
+"""A run that is interrupted or killed and then resumed ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ except EdgeAfError as error:
 
 
 def start(dataset, out, waits=""):
-    """Train in another process; with `waits`, it stands still behind its first checkpoint until a signal comes."""
+    """Train in another process; with `waits`, it stops after its first checkpoint until SIGTERM arrives."""
     arguments = [str(dataset.folder), str(out), repr(CONFIG), repr(OPTIONS), waits]
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stderr=subprocess.PIPE, text=True)
 
@@ -104,7 +104,7 @@ def test_ten_kills_at_random_moments(dataset, unbroken, tmp_path):
     for _ in range(10):
         process = start(dataset, tmp_path)
         before = (tmp_path / CHECKPOINT).stat().st_mtime_ns if (tmp_path / CHECKPOINT).exists() else 0
-        # Past its imports and a new checkpoint, a kill falls anywhere: within a step, an evaluation or a save.
+        # After a new checkpoint, the kill may hit a step, an evaluation or a save.
         while process.poll() is None:
             now = (tmp_path / CHECKPOINT).stat().st_mtime_ns if (tmp_path / CHECKPOINT).exists() else 0
             if now != before:

@@ -1,4 +1,4 @@
-"""Training end to end on a small dataset, and what it leaves behind."""
+"""Training end to end on a small dataset, and the files it writes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_weights(dataset, tmp_path):
 
 @pytest.mark.slow
 def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path):
-    """With all of the loss on the teacher's scores, the student comes closer to them than one that saw only labels."""
+    """A student trained only on the teacher's scores matches them better than one trained on labels."""
     options = dataclasses.replace(OPTIONS, teacher_weight=1.0)
     train(TrainRequest(dataset, CONFIGS[1], "test", tmp_path / "teacher", OPTIONS))
     run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher"))
@@ -172,7 +172,7 @@ def test_every_epoch_sees_every_video_once_in_another_order():
     assert np.array_equal(np.sort(second), rows)
     assert not np.array_equal(first, second)
     assert np.array_equal(first, epoch_order(rows, 0, 1))
-    # Neighbors must not stay together: the correlation of a row and its place is what shuffling removes.
+    # Shuffling must remove the correlation between a row and its position.
     assert abs(np.corrcoef(first, np.arange(len(first)))[0, 1]) < 0.5
 
 
@@ -217,7 +217,7 @@ def test_impossible_options_name_their_flag(field, value):
 
 
 def test_patience_ends_a_run_that_brings_nothing_more(dataset, tmp_path, capsys):
-    """With hardly a step an epoch is as good as the one before it: two in a row without a gain end the run."""
+    """With a tiny learning rate, epochs bring no gain, and two such epochs in a row end the run."""
     options = dataclasses.replace(OPTIONS, epochs=30, lr=1e-9, patience=2)
     run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "run", options))
     lines = (tmp_path / "run" / METRICS).read_text().splitlines()
@@ -225,7 +225,7 @@ def test_patience_ends_a_run_that_brings_nothing_more(dataset, tmp_path, capsys)
     gaps = [json.loads(line)["held_out"]["gap_at_20"] for line in lines]
     assert gaps.index(max(gaps)) == len(gaps) - 3 == run.training["epoch"] - 1
     assert "stopped early" in capsys.readouterr().err
-    # It is finished: resuming it trains no more.
+    # Resuming a finished run does nothing.
     assert train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "run", options, resume=True)) == load_run(
         tmp_path / "run"
     )
@@ -254,7 +254,7 @@ def test_epochs_are_written_for_tensorboard(dataset, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_told_in_plain_words(dataset, tmp_path, monkeypatch):
-    """safetensors tells of it in words only, and not as an error of the operating system."""
+    """safetensors reports it as text, not as an `OSError`."""
     import safetensors.torch
 
     def full(tensors, path, metadata=None):
