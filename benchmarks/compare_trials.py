@@ -54,7 +54,7 @@ class Trial:
     loaded: bool
     """True if other processes loaded all cores intermittently."""
     created: str
-    exit_status: int
+    exit_code: int
     verdict: str
     ratio: list[float] | None
     """Value and the ends of its interval: value, low, high."""
@@ -174,7 +174,7 @@ def run_trial(kind: str, number: int, loaded: bool, base: Path, candidate: Path,
         number=number,
         loaded=loaded,
         created=created,
-        exit_status=done.returncode,
+        exit_code=done.returncode,
         verdict=timing["verdict"],
         ratio=_numbers(timing["ratio"]),
         noise=_numbers(timing["noise"]),
@@ -290,4 +290,4 @@ if __name__ == "__main__":
         main()
     except EdgeAfError as error:
         click.echo(f"compare_trials: {error}", err=True)
-        sys.exit(error.exit_status)
+        sys.exit(error.exit_code)

@@ -8,17 +8,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+DONE, GATE_FAILED, BAD_INPUT, INCONCLUSIVE, DEFECT = 0, 1, 2, 3, 70
+"""Exit codes of all commands. An unexpected error is a defect of edge-af: 70, EX_SOFTWARE of sysexits.h. A process ended by a
+signal has 128 + the signal's number."""
+
 
 class EdgeAfError(Exception):
-    """The command line or the input is at fault: exit code 2."""
+    """The command line or the input is at fault."""
 
-    exit_status = 2
+    exit_code = BAD_INPUT
 
 
 class GateFailed(EdgeAfError):
-    """A measured limit was exceeded (slower, larger, less accurate): exit code 1."""
+    """A measured limit was exceeded (slower, larger, less accurate)."""
 
-    exit_status = 1
+    exit_code = GATE_FAILED
 
 
 def missing_extra(package: str, extra: str) -> EdgeAfError:

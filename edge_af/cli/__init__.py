@@ -19,7 +19,7 @@ import click
 
 from edge_af.__version__ import __version__
 from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
-from edge_af.errors import EdgeAfError, missing_extra, unknown
+from edge_af.errors import DEFECT, EdgeAfError, missing_extra, unknown
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -50,10 +50,6 @@ EXTRA_OF = {
     "onnxscript": "export",
     "yaml": "export",
 }
-
-
-DEFECT = 70
-"""Exit code of an unforeseen error: EX_SOFTWARE of sysexits.h. It never means that a gate failed."""
 
 
 class Unforeseen(Exception):
@@ -149,7 +145,7 @@ def main() -> None:
         lose(error)
     if (lost := lost_output()) is not None:
         warn(f"standard output: cannot be written ({lost.strerror}), so results are missing there.")
-        status = status or EdgeAfError.exit_status
+        status = status or EdgeAfError.exit_code
     # If an interrupt passed through `exec` of a string, which dataclasses use, CPython later ends the process by SIGINT
     # instead of with this exit code. Another `exec` clears that state.
     exec("")
@@ -171,7 +167,7 @@ def _run() -> int:
         return _interrupted()
     except EdgeAfError as error:
         say(f"edge-af: {error}")
-        return error.exit_status
+        return error.exit_code
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRA_OF:
@@ -179,16 +175,16 @@ def _run() -> int:
         # Both extras include torch; name the extra of the verb that was called.
         absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
         say(f"edge-af: {absent}")
-        return absent.exit_status
+        return absent.exit_code
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "edge_af":
             return _report(error)
         # The library is damaged, built for another system, or exceeds a memory limit.
         say(f"edge-af: a package cannot be loaded here: {plain(str(error))}")
-        return EdgeAfError.exit_status
+        return EdgeAfError.exit_code
     except MemoryError:
         say("edge-af: out of memory. Close other programs, or use a machine with more.")
-        return EdgeAfError.exit_status
+        return EdgeAfError.exit_code
     except Unforeseen as error:
         cause = error.__cause__
         assert cause is not None
@@ -199,7 +195,7 @@ def _run() -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         say(f"edge-af: {where}{error.strerror or error}.")
-        return EdgeAfError.exit_status
+        return EdgeAfError.exit_code
     except Exception as error:
         if _holds_interrupt(error):
             return _interrupted()

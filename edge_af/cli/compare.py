@@ -81,7 +81,7 @@ def command(words: tuple[str, ...], options: CompareOptions) -> None:
     ]
     # Write files before printing, because the terminal's reader may be gone. A file that cannot be written must not
     # hide a failed gate.
-    status = found.exit_status
+    status = found.exit_code
     for name, path, write_to in files:
         if path is None:
             continue
@@ -90,7 +90,7 @@ def command(words: tuple[str, ...], options: CompareOptions) -> None:
             say(f"{name + ':':<11} {path}")
         except EdgeAfError as error:
             warn(str(error))
-            status = status or error.exit_status
+            status = status or error.exit_code
     step_summary(found)
     tell(dump(found) if options.json else table(found), nl=False)
     annotate(found)

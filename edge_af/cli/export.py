@@ -30,7 +30,8 @@ def command(run_folder: Path, options: ExportOptions) -> None:
     held out in training are not used. Every file is loaded and checked before the folder is kept.
     """
     started = time.monotonic()
-    from edge_af.export.selection import calibration_of, gate_of, recipes_of
+    from edge_af.export.default_recipes import recipes_of
+    from edge_af.export.videos import calibration_of, gate_of
     from edge_af.models.run import load_network, load_run
 
     out, run = options.out, load_run(run_folder)

@@ -52,7 +52,8 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
         return
     from edge_af.records.results import read_results
     from edge_af.report import write_reports
-    from edge_af.report.rows import caveats, compare, summary
+    from edge_af.report.notes import caveats
+    from edge_af.report.rows import compare, summary
     from edge_af.report.text import table
 
     many = [read_results(file) for file in files]

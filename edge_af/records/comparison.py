@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from edge_af.errors import BAD_INPUT, DONE, GATE_FAILED, INCONCLUSIVE
 from edge_af.files import write_atomic
 from edge_af.machine.conditions import Conditions
 from edge_af.machine.device import Device
@@ -20,8 +21,7 @@ SCHEMA_VERSION = 1
 
 PASSED, FAILED, INVALID, UNKNOWN = "passed", "failed", "invalid", "unknown"
 """Outcomes of a check: passed; failed; the base or the machine is at fault; inconclusive."""
-EXIT_STATUS = {PASSED: 0, FAILED: 1, INVALID: 2, UNKNOWN: 3}
-
+EXIT_CODES = {PASSED: DONE, FAILED: GATE_FAILED, INVALID: BAD_INPUT, UNKNOWN: INCONCLUSIVE}
 
 SLOWER, NOT_SLOWER, FASTER, CANNOT_TELL = "slower", "not slower", "faster", "cannot tell"
 
@@ -206,16 +206,16 @@ class Comparison:
         return worst(pair.status for pair in self.pairs)
 
     @property
-    def exit_status(self) -> int:
+    def exit_code(self) -> int:
         """Exit code, see `edge_af.errors`."""
-        return EXIT_STATUS[self.status]
+        return EXIT_CODES[self.status]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object of the schema."""
         value = dataclasses.asdict(self)
         for pair, own in zip(value["pairs"], self.pairs, strict=True):
             pair["status"] = own.status
-        return {"schema_version": SCHEMA_VERSION, "status": self.status, "exit_status": self.exit_status, **value}
+        return {"schema_version": SCHEMA_VERSION, "status": self.status, "exit_status": self.exit_code, **value}
 
 
 def worst(statuses: Iterable[str]) -> str:

@@ -15,23 +15,8 @@ import numpy as np
 
 from edge_af.artifacts import FORMATS
 from edge_af.records.results import Results, Sensitivity
-from edge_af.report.rows import (
-    GAP,
-    MEMORY,
-    MODEL_NAMES,
-    P50,
-    RUNTIME_NAMES,
-    SIZE,
-    Column,
-    Line,
-    compare,
-    device_names,
-    has_batches,
-    has_threads,
-    megabytes,
-    quantity,
-    signed,
-)
+from edge_af.report.columns import GAP, MEMORY, P50, SIZE, Column, megabytes, quantity, signed
+from edge_af.report.rows import MODEL_NAMES, RUNTIME_NAMES, Line, compare, device_names, has_batches, has_threads
 from edge_af.report.specs import Datum, latency_spec, memory_spec, scatter_spec, sensitivity_spec
 
 PACKAGE, EXTRA = "vl_convert", "report"

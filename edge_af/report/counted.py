@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edge_af.records.results import Instructions, Row
-from edge_af.report.rows import Column, Line, megabytes, quantity
+from edge_af.report.columns import Column, megabytes, quantity
+from edge_af.report.rows import Line
 from edge_af.report.tables import aligned
 
 MODELED = "Modeled latency"

@@ -14,9 +14,9 @@ from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, PASSED, 
 from edge_af.records.history import Entry, History
 from edge_af.report import tables
 from edge_af.report.charts import Chart
+from edge_af.report.columns import megabytes, quantity
 from edge_af.report.page import Section, rendered
 from edge_af.report.page_table import ABSENT, Cell, PageTable, Shown, TableRow, text_cell
-from edge_af.report.rows import megabytes, quantity
 from edge_af.report.specs import Datum, history_spec
 from edge_af.report.verdict import MARKS, interval_text, percent
 

@@ -19,26 +19,11 @@ from edge_af.__version__ import __version__
 from edge_af.files import package_data
 from edge_af.records.results import Results
 from edge_af.report.charts import EXTRA, Chart, charts, library
+from edge_af.report.columns import GAP, MEMORY, P50, SIZE, factor, signed
 from edge_af.report.gallery import shown_gallery
+from edge_af.report.notes import caveats, data_text, method_text
 from edge_af.report.page_table import comparison_table, filter_groups
-from edge_af.report.rows import (
-    GAP,
-    MEMORY,
-    P50,
-    SIZE,
-    Line,
-    caveats,
-    compare,
-    data_text,
-    device_titles,
-    devices_of,
-    factor,
-    gap_interval,
-    gap_to_fp32,
-    method_text,
-    networks_of,
-    signed,
-)
+from edge_af.report.rows import Line, compare, device_titles, devices_of, gap_interval, gap_to_fp32, networks_of
 from edge_af.report.specs import config
 
 Section = tuple[str, str, Sequence[Chart]]

@@ -9,15 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from edge_af.report.columns import F1, GAP, LIMIT, MORE_COLUMNS, P90, Column, parameters, signed
 from edge_af.report.counted import COUNTED_COLUMNS, EXPLAINED, MODELED, counted_cells, is_counted
 from edge_af.report.rows import (
-    F1,
-    GAP,
-    LIMIT,
-    MORE_COLUMNS,
-    P90,
     PRECISION_ORDER,
-    Column,
     Line,
     device_names,
     devices_of,
@@ -26,9 +21,7 @@ from edge_af.report.rows import (
     has_batches,
     has_threads,
     main_columns,
-    parameters,
     parameters_relation,
-    signed,
 )
 from edge_af.report.specs import PRECISIONS
 

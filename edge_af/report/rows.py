@@ -1,4 +1,4 @@
-"""Combine results: each row with its baseline, and the formatting of figures and their relations.
+"""Combine results: each row with the rows that it is compared with.
 
 Derived figures are shown but never stored: a results file holds only measurements.
 """
@@ -6,11 +6,11 @@ Derived figures are shown but never stored: a results file holds only measuremen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from edge_af.artifacts import CPU_OF_MACHINE
 from edge_af.machine.device import Device
-from edge_af.records.results import OK, Latency, Results, Row
+from edge_af.records.results import OK, Results, Row
+from edge_af.report.columns import MAIN_COLUMNS, PARAMS, UNTIMED_COLUMNS, Column, signed
 from edge_af.runtime.kernels import integer_instructions
 
 MODEL_NAMES = {"attend-fusion": "Attend-Fusion", "fc-late-fusion": "FC Late Fusion"}
@@ -63,33 +63,6 @@ class Line:
         if self.row.status == OK:
             return None
         return f"{self.row.status.replace('-', ' ')}: {self.row.reason or 'no reason was recorded'}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: a figure of a row."""
-
-    key: str
-    title: str
-    unit: str
-    value: Callable[[Row], float | None]
-    write: Callable[[float], str]
-    is_ratio: bool
-    """True to compare with the baseline as a factor, False as a difference."""
-
-    def text(self, row: Row) -> str:
-        """Return the figure without its unit; empty if there is none."""
-        value = self.value(row)
-        return "" if value is None else self.write(value)
-
-    def relation(self, row: Row, base: Row | None) -> str:
-        """Return the relation to the baseline, `0.09×` or `+0.0123`; empty for the baseline and for missing figures."""
-        value, reference = self.value(row), self.value(base) if base is not None else None
-        if value is None or reference is None or row is base:
-            return ""
-        if not self.is_ratio:
-            return signed(value - reference)
-        return factor(value / reference) if reference else ""
 
 
 def compare(many: Sequence[Results]) -> list[Line]:
@@ -241,14 +214,6 @@ def _network_names(rows: Sequence[Row]) -> dict[tuple[str, str, str], str]:
     return {identity: name if taken.count(name) == 1 else f"{name} ({identity[0]})" for identity, name in short.items()}
 
 
-def signed(difference: float) -> str:
-    """Format a difference of accuracies with its sign: `+0.0123`, `−0.0004`, `±0`."""
-    text = f"{abs(difference):.4f}"
-    if float(text) == 0:
-        return "±0"
-    return f"+{text}" if difference > 0 else f"−{text}"
-
-
 def gap_to_fp32(line: Line) -> float | None:
     """Return GAP@20 minus that of the same network in FP32: the bench's paired figure, or the rows' difference."""
     if line.row.gap_at_20_delta is not None:
@@ -263,36 +228,6 @@ def gap_interval(line: Line) -> str:
     return f"[{signed(delta.low)}, {signed(delta.high)}]" if delta is not None else ""
 
 
-def percent(share: float) -> str:
-    """Format a share: `34 %`, below 10 % `3.4 %`."""
-    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
-
-
-def factor(ratio: float) -> str:
-    """Format a multiple of the baseline with two digits: `0.0081×`, `0.034×`, `0.52×`, `1.70×`, `2.3×`, `12×`."""
-    for least, digits in ((9.95, 0), (1.995, 1), (0.0995, 2), (0.00995, 3)):
-        if ratio >= least:
-            return f"{ratio:,.{digits}f}×"
-    return f"{ratio:.4f}×"
-
-
-def quantity(value: float) -> str:
-    """Format with about three digits: `0.034`, `1.23`, `12.3`, `1,363`."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.995 else f"{value:.3f}"
-
-
-def megabytes(value: float) -> str:
-    """Format bytes in units of 1,000,000."""
-    return quantity(value / 1e6)
-
-
-def parameters(row: Row) -> str:
-    """Format a number of parameters: `341 M` or `3,950`."""
-    return f"{quantity(row.params / 1e6)} M" if row.params >= 1e5 else f"{row.params:,}"
-
-
 def parameters_relation(line: Line) -> str:
     """Return the network's size relative to the baseline's; empty for the baseline's network."""
     base = line.base
@@ -301,55 +236,8 @@ def parameters_relation(line: Line) -> str:
     return PARAMS.relation(line.row, base)
 
 
-def _four(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _latency(pick: Callable[[Latency], float | None]) -> Callable[[Row], float | None]:
-    return lambda row: pick(row.latency_ms) if row.latency_ms is not None else None
-
-
-GAP = Column("gap_at_20", "GAP@20", "", lambda row: row.gap_at_20, _four, False)
-F1 = Column("f1_micro", "F1", "", lambda row: row.f1_micro, _four, False)
-PARAMS = Column("params", "Parameters", "M", lambda row: row.params, lambda value: quantity(value / 1e6), True)
-SIZE = Column("size_bytes", "File", "MB", lambda row: row.size_bytes, megabytes, True)
-P50 = Column("p50", "p50", "ms", _latency(lambda latency: latency.p50), quantity, True)
-P90 = Column("p90", "p90", "ms", _latency(lambda latency: latency.p90), quantity, True)
-MEMORY = Column("peak_memory_bytes", "Memory", "MB", lambda row: row.peak_memory_bytes, megabytes, True)
-
-LIMIT = Column("limit_share", "Of the limit", "", lambda row: row.limit_share, percent, False)
-
-MAIN_COLUMNS = (GAP, F1, SIZE, P50, P90, MEMORY)
-"""Columns of the table, each with its relation. Parameters are shown with the network's name."""
-
-UNTIMED_COLUMNS = (GAP, F1, SIZE)
-"""Columns for emulated boards."""
-
-MORE_COLUMNS = (
-    Column("f1_macro", "Macro F1", "", lambda row: row.f1_macro, _four, False),
-    Column("f1_micro_at_half", "F1 at 0.5", "", lambda row: row.f1_micro_at_half, _four, False),
-    Column("f1_threshold", "F1 threshold", "", lambda row: row.f1_threshold, _four, False),
-    Column("hit_at_1", "Hit@1", "", lambda row: row.hit_at_1, _four, False),
-    Column("perr", "PERR", "", lambda row: row.perr, _four, False),
-    Column("map", "mAP", "", lambda row: row.map, _four, False),
-    Column("ties_share", "Ties", "", lambda row: row.ties_share, percent, False),
-    Column("p95", "p95", "ms", _latency(lambda latency: latency.p95), quantity, True),
-    Column("p99", "p99", "ms", _latency(lambda latency: latency.p99), quantity, True),
-    Column("mean", "Mean", "ms", _latency(lambda latency: latency.mean), quantity, True),
-    Column("n", "Inferences", "", _latency(lambda latency: latency.n), lambda value: f"{value:,.0f}", True),
-    Column("load_ms", "Load", "ms", lambda row: row.load_ms, quantity, True),
-    Column("first_ms", "First", "ms", lambda row: row.first_ms, quantity, True),
-    Column("videos_per_s", "Videos", "a second", lambda row: row.videos_per_s, quantity, True),
-    Column("limit_ms", "Limit", "ms", lambda row: row.limit_ms, quantity, True),
-    Column("runtime_memory_bytes", "Bare runtime", "MB", lambda row: row.runtime_memory_bytes, megabytes, True),
-)
-"""Columns shown on request."""
-
-
 def summary(line: Line) -> dict[str, object]:
     """Return a row with its relations for machine-readable output, without raw latencies."""
-    from dataclasses import asdict
-
     row = asdict(line.row)
     row.pop("latency_raw_us")
     base, relation = line.base, {}
@@ -372,78 +260,3 @@ def summary(line: Line) -> dict[str, object]:
 def main_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
     """Return the columns of the comparison: no latency and memory if all rows are emulated."""
     return MAIN_COLUMNS if any(line.results.device.emulator is None for line in lines) else UNTIMED_COLUMNS
-
-
-def caveats(many: Sequence[Results]) -> list[str]:
-    """List caveats about the figures."""
-    found = []
-    titles = device_titles(many)
-    if any(results.quick for results in many):
-        found.append("Quick run with fewer inferences than the standard measurement. Not for publication.")
-    for results, title in zip(many, titles, strict=True):
-        if len(results.rows) < results.rows_planned:
-            found.append(
-                f"Interrupted: {len(results.rows)} of {results.rows_planned} rows were measured ({results.created})."
-            )
-        kind = CPU_OF_MACHINE.get(results.device.machine.lower(), results.device.machine)
-        others = [row.file for row in results.rows if row.cpu not in (None, kind)]
-        if others:
-            found.append(
-                f"Made for another kind of processor than {kind}, and slower here for it: {', '.join(others)}."
-            )
-        where = f"{title}: " if len(set(titles)) > 1 else ""
-        found += [where + text for text in results.warnings]
-    if any(results.tool is not None for results in many):
-        found.append("A phone's latency was measured on random values.")
-    without = [results for results in many if results.data is None]
-    if without:
-        where = (
-            ""
-            if len(without) == len(many)
-            else "; ".join(dict.fromkeys(title for one, title in zip(many, titles, strict=True) if one.data is None))
-            + ": "
-        )
-        timed = any(results.device.emulator is None and results.tool is None for results in without)
-        more = ", and latency was measured on random values" if timed else ""
-        found.append(f"{where}{'n' if where else 'N'}o evaluation data was given: no accuracy{more}.")
-    if len({results.data for results in many if results.data is not None}) > 1:
-        found.append("The results come from different evaluation sets: their accuracies cannot be compared.")
-    return found
-
-
-def method_text(results: Results) -> str:
-    """Describe how latency and memory were measured."""
-    method = results.method
-    if results.device.emulator is not None:
-        return (
-            f"Emulated by {results.device.emulator}: instructions of one inference after {method.warm_up} to warm up, counted "
-            "on one thread. Nothing was timed."
-        )
-    limit = f" or {method.seconds:g} seconds, whichever came first" if method.seconds is not None else ""
-    source = "videos of the evaluation set" if results.inputs == "videos" else "random values"
-    if (tool := results.tool) is not None:
-        return (
-            f"Each row in {method.rounds} fresh process{'es' if method.rounds > 1 else ''} of {tool.name} (SHA-256 "
-            f"{tool.sha256[:12]}), {' '.join(tool.options)}: p50 and p95 are the medians of the processes' own, the mean is of "
-            "all inferences. Peak memory is the process's, as the tool tells it."
-        )
-    return (
-        f"Each row in a fresh process: {method.warm_up} inferences to warm up, then {method.inferences:,} timed{limit}, "
-        f"one video at a time, on {source}. Peak memory is the kernel's high-water mark up to then."
-    )
-
-
-def kernels_text(lines: Sequence[Line]) -> list[str]:
-    """Name the kernels that ran, one sentence per device; empty if unknown."""
-    found: dict[str, dict[str, None]] = {}
-    for line in lines:
-        if line.row.kernels is not None:
-            found.setdefault(line.device, {})[f"{line.runtime} {line.precision} {line.row.kernels}"] = None
-    where = len(devices_of(lines)) > 1
-    return [f"Kernels{f' on {device}' if where else ''}: {', '.join(names)}." for device, names in found.items()]
-
-
-def data_text(results: Results) -> str:
-    """Describe the evaluation set in a few words."""
-    data = results.data
-    return f"{data.name}: {data.videos:,} videos, {data.classes:,} classes" if data is not None else "none"

@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edge_af.records.results import Results
+from edge_af.report.columns import GAP, LIMIT, P90, parameters, signed
 from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
+from edge_af.report.notes import caveats, data_text, kernels_text, method_text
 from edge_af.report.rows import (
-    GAP,
-    LIMIT,
-    P90,
     Line,
-    caveats,
     compare,
-    data_text,
     device_titles,
     devices_of,
     gap_interval,
     gap_to_fp32,
     has_batches,
     has_threads,
-    kernels_text,
     main_columns,
-    method_text,
-    parameters,
     parameters_relation,
-    signed,
 )
 from edge_af.report.tables import aligned, escape, printable, table_lines
 

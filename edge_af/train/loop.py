@@ -61,7 +61,7 @@ class Stopped(EdgeAfError):
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.exit_status = 128 + number
+        self.exit_code = 128 + number
 
 
 @dataclass(frozen=True)

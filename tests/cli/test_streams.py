@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_af.cli import DEFECT
+from edge_af.errors import DEFECT
 
 EDGE_AF = f"{sys.executable} -m edge_af"
 RAISING = "import sys, edge_af.cli.models as verb\nfrom edge_af.cli import main\n"

@@ -115,6 +115,6 @@ def test_a_comparison_in_which_a_process_breaks(
     settings = Settings(budget_seconds=2, timeout_seconds=timeout, worker=tuple(with_load(body)))
     found = compare(match(base, candidate), None, settings)
     (pair,) = found.pairs
-    assert found.exit_status == status
+    assert found.exit_code == status
     assert pair.checks[0].verdict.startswith(said), pair.checks
     assert pair.base is not None and pair.candidate is not None and pair.candidate.peak_memory_bytes

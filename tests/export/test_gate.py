@@ -105,7 +105,7 @@ def test_where_nothing_helps_the_export_fails_and_leaves_nothing(
     ) as caught:
         # A negative limit requires a gain that no file reaches.
         export(tmp_path / "out", dataset, GateData(labeled, np.arange(200, 600), -0.5))
-    assert caught.value.exit_status == 1
+    assert caught.value.exit_code == 1
     assert "in float" in str(caught.value)
     assert not list(tmp_path.iterdir())
 

@@ -13,8 +13,9 @@ from report_results import HOSTILE, PI, Reader, edge_af, results, row
 from edge_af.machine.memory import MemoryReading
 from edge_af.records.results import Data, Delta, Latency, Results, Sensitivity, write_results
 from edge_af.report.charts import charts, memory_parts
+from edge_af.report.columns import GAP, MEMORY, P50, SIZE, factor, quantity, signed
 from edge_af.report.page import page as whole_page
-from edge_af.report.rows import GAP, MEMORY, P50, SIZE, compare, factor, quantity, signed, summary
+from edge_af.report.rows import compare, summary
 from edge_af.report.text import markdown_table, table
 
 

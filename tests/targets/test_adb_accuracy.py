@@ -18,7 +18,7 @@ from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.metrics import evaluate
 from edge_af.records.results import Method, Results
-from edge_af.report.rows import caveats
+from edge_af.report.notes import caveats
 from edge_af.runtime import load, score_all
 from edge_af.targets import adb, adb_backend
 from edge_af.targets.adb import AdbTarget

@@ -45,7 +45,7 @@ try:
         train(TrainRequest(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True), group)
 except EdgeAfError as error:
     print(error, file=sys.stderr, flush=True)
-    sys.exit(error.exit_status)
+    sys.exit(error.exit_code)
 """
 
 

@@ -46,7 +46,7 @@ try:
     train(TrainRequest(open_dataset(data), eval(config), "test", Path(out), eval(options), resume=True))
 except EdgeAfError as error:
     print(error, file=sys.stderr)
-    sys.exit(error.exit_status)
+    sys.exit(error.exit_code)
 """
 
 
