@@ -103,7 +103,7 @@ def training_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> l
     if not names:
         return []
     return [
-        f"{dataset.folder.resolve().name} is what {', '.join(names)} was trained on: its accuracy says nothing of others."
+        f"{dataset.folder.resolve().name} is what {', '.join(names)} was trained on, so its accuracy says nothing about others."
     ]
 
 

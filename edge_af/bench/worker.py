@@ -243,7 +243,7 @@ def main(
             action(job, tell)
             tell({"status": OK, "reason": None})
         except DoesNotFit:
-            tell({"status": DOES_NOT_FIT, "reason": "the weights alone take more memory than there is"})
+            tell({"status": DOES_NOT_FIT, "reason": "the weights alone need more memory than is available"})
         except MissingRuntime as error:
             tell({"status": MISSING_RUNTIME, "reason": " ".join(str(error).splitlines())})
         except EdgeAfError as error:

@@ -62,9 +62,9 @@ def check_agreement(agreement: float, disorder: tuple[str, str] | None, inputs: 
     limit = relative.min_agreement if relative.min_agreement is not None else LEAST_AGREEMENT[inputs]
     if disorder is not None:
         role, what = disorder
-        status, verdict = INVALID if role == "base" else FAILED, f"the {role} {what}, so that its speed means nothing"
+        status, verdict = INVALID if role == "base" else FAILED, f"the {role} {what}, so its speed is meaningless"
     elif agreement < limit:
-        status, verdict = FAILED, "disagrees: it scores the same videos otherwise, so that its speed means nothing"
+        status, verdict = FAILED, "disagrees: it scores the same videos differently, so its speed is meaningless"
     else:
         status, verdict = PASSED, "agrees"
     return Check("agreement", status, verdict, 1.0, agreement, limit)

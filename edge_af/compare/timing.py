@@ -160,12 +160,12 @@ def _timing(
     verdict, reason = (last.verdict, None) if last is not None else (CANNOT_TELL, None)
     if last is None or noise is None:
         reason = (
-            f"only {times.generations} of the {LEAST_GENERATIONS} loads that the least interval needs fitted "
+            f"only {times.generations} of the {LEAST_GENERATIONS} loads that an interval needs fitted "
             f"into this pair's {max(budget, 0):.3g} s{_busy(times.core_share)}: pass a larger --budget, "
             f"{_needed(times.generations, seconds)} for each pair"
         )
     elif not _is_within(noise, max_slowdown):
-        verdict, reason = CANNOT_TELL, "the base differs from itself by more than is allowed of the candidate"
+        verdict, reason = CANNOT_TELL, "two processes of the base differ by more than the limit"
     elif verdict == CANNOT_TELL:
         reason = (
             f"the interval reaches from below to above the limit after {seconds:.0f} s{_busy(times.core_share)}: pass a "

@@ -73,7 +73,7 @@ class AdbBackend:
     def refuses(self, row: PlannedRow) -> tuple[str, str] | None:
         if row.subject.runtime != "litert":
             where = "for .onnx files see docs/android.md (a Debian in Termux, over ssh)"
-            return MISSING_RUNTIME, f"{NAME} runs .tflite files alone; {where}"
+            return MISSING_RUNTIME, f"{NAME} runs only .tflite files; {where}"
         return (FAILED, f"on a phone {NAME} is run with one video per inference") if row.batch != 1 else None
 
     def prepare(self, plan: Sequence[PlannedRow], dataset: Dataset | None, method: Method, scratch: Path) -> None:

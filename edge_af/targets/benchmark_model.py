@@ -132,7 +132,7 @@ def found_of(ended: Ended, seconds: float) -> dict[str, Any]:
         return {"status": FAILED, "reason": f"{NAME} ended with status {ended.status}: {_cause(text)}"}
     printed = parse(text)
     if printed is None:
-        older = "it is too old to tell a median; take a newer build" if _timings(text) else _last_line(text)
+        older = "it is too old to report a median; use a newer build" if _timings(text) else _last_line(text)
         return {"status": FAILED, "reason": f"{NAME} printed no complete measurement: {older}"}
     return {
         "status": OK,
@@ -150,7 +150,7 @@ def _cause(text: str) -> str:
     causes = [line for line in errors if "Benchmarking failed" not in line]
     cause = causes[0].removeprefix("ERROR: ")[:200] if causes else _last_line(text)
     if "Didn't find op for builtin opcode" in cause:
-        cause += f" This {NAME} is older than the file: take a newer build"
+        cause += f" This {NAME} is older than the file: use a newer build"
     return cause
 
 

@@ -387,7 +387,7 @@ def version_warnings(there: Device, label: str) -> tuple[str, ...]:
     ]
     if not differing:
         return ()
-    return (f"{label} has {', '.join(differing)}: figures of the two are not of one version.",)
+    return (f"{label} has {', '.join(differing)}: their figures are of different versions.",)
 
 
 def doctor_on_target(target: SshTarget, arguments: Sequence[str], *, offline: bool = False) -> tuple[int, str]:

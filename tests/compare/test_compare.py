@@ -141,9 +141,9 @@ def test_more_work_is_slower_larger_and_status_1(exports: Path, tmp_path: Path):
         (
             "prior",
             lambda weights: 0 * weights,
-            "the candidate scores all videos alike, so that its speed means nothing",
+            "the candidate scores all videos alike, so its speed is meaningless",
         ),
-        ("shuffled", lambda weights: weights[::-1], "disagrees: it scores the same videos otherwise"),
+        ("shuffled", lambda weights: weights[::-1], "disagrees: it scores the same videos differently"),
         ("no number", lambda weights: weights * np.float32("nan"), "the candidate has scores that are not numbers"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_whole_way(phone: LoopbackPhone, exports: Path, tmp_path: Path, monk
         assert 0 < latency.p50 <= (latency.p95 or 0) and row.load_ms and row.first_ms and row.gap_at_20 is None
         assert (row.peak_memory_bytes or 0) > 1e6 and (row.bare_memory_bytes or 0) > 1e6
         onnx = rows["onnxruntime", precision]
-        assert onnx.status == "missing-runtime" and "runs .tflite files alone" in (onnx.reason or "")
+        assert onnx.status == "missing-runtime" and "runs only .tflite files" in (onnx.reason or "")
     device, tool = results.device, results.tool
     assert device.cpu == "Example Phone One (Maker SC1)" and device.system == "Android 16, API 36"
     assert device.soc == "Maker SC1" and device.python is None and device.kernel.startswith("Linux")
