@@ -53,7 +53,7 @@ def unchanged(path: Path, sha256: str | None) -> Iterator[None]:
         return
     before, ctime = _identity(path)
     if sha256_file(path) != sha256:
-        raise EdgeAfError(f"{path}: was replaced or changed meanwhile (its SHA-256 is another). Start again.")
+        raise EdgeAfError(f"{path}: was replaced or changed meanwhile (its SHA-256 differs). Start again.")
     yield
     after, ctime_after = _identity(path)
     # Links and chmod change ctime too, for example in backups. In that case the checksum decides.
@@ -103,7 +103,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """Return an unused hidden name beside `path`. Callers know it before creating the file, so they can always delete it."""
+    """Return an unused hidden name beside `path`. Callers know it before they create a file, so the file can always be deleted."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
@@ -297,7 +297,8 @@ def check_replaceable(out: Path, ours: Iterable[str], overwrite: bool) -> None:
     foreign = [path for path in found if not any(_matches(PurePosixPath(path).parts, parts) for parts in patterns)]
     if foreign:
         raise EdgeAfError(
-            f"{out}: holds {foreign[0]!r}, which --overwrite would delete and this verb did not write. Choose another folder."
+            f"{out}: holds {foreign[0]!r}, which --overwrite would delete and this command did not write. "
+            "Choose another folder."
         )
 
 
@@ -354,11 +355,11 @@ def replace_folder(new: Path, out: Path, replaced: Collection[str]) -> None:
         else:
             (aside / path).rename(place)
     if kept:
-        warn(f"{out}: files came into it meanwhile that have the names of new ones. They are kept in {aside}.")
+        warn(f"{out}: files added meanwhile have the same names as new ones. They are kept in {aside}.")
         return
     shutil.rmtree(aside, ignore_errors=True)
     if aside.exists():
-        warn(f"{aside}: what was replaced could not all be deleted; delete it by hand.")
+        warn(f"{aside}: the old folder could not be completely deleted; delete it by hand.")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Accuracy beyond the metrics of each network: intervals, differences from FP32, and a gallery of videos."""
+"""Accuracy figures beyond the basic metrics: intervals, differences from FP32, and a gallery of videos."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Judge:
         return self._outcomes(row) is not None
 
     def judged(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows with intervals and differences. Rows of one file share its accuracy."""
+        """Return the rows with intervals and differences added. Rows of one file share its accuracy."""
         measured = {row.key: row for row in rows if row.gap_at_20 is not None}
         fields = (
             "f1_micro",

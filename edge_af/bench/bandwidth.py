@@ -1,6 +1,6 @@
-"""Memory bandwidth of this machine, a lower bound for the latency of one video.
+"""Measure this machine's memory bandwidth, which sets a lower bound on the latency of one video.
 
-Inference of one video reads every weight once and does little with it, so it takes at least as long as reading them. Only
+Inference of one video reads every weight once and does little work per weight. It takes at least as long as reading them. Only
 numpy is needed: the maximum over a block of float32 takes about one vector instruction per cache line and releases Python's
 lock, so several threads can read at once.
 
@@ -26,7 +26,7 @@ from edge_af.records.results import Bandwidth
 from edge_af.subprocesses import die_with_parent, environment
 
 SECONDS = 0.4
-"""Seconds for reading each buffer, at least three passes."""
+"""Seconds to keep reading each buffer, and at least three passes."""
 
 BLOCK = 2**20
 """Values read per call: 4 MiB, large enough to make Python's overhead negligible."""
@@ -79,7 +79,7 @@ def measure_apart(threads: Sequence[int], sizes: Sequence[int]) -> list[Bandwidt
 
 
 def main() -> None:
-    """Measure what the command line asks for, without sizes that do not fit into memory."""
+    """Measure the sizes on the command line, skipping those that do not fit into memory."""
     parent, *asked = sys.argv[1:]
     die_with_parent(int(parent))
     found = []

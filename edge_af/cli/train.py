@@ -48,7 +48,8 @@ def command(options: TrainCommand) -> None:
             raise EdgeAfError(f"--ablate applies to attend-fusion, not to {options.model}.")
         config = dataclasses.replace(config, ablate=options.ablate)
 
-    # Large pages save page faults, a tenth of a step at the paper's size. PyTorch reads this at its first large allocation.
+    # Large pages avoid page faults, which take a tenth of a step at the paper's size. PyTorch reads this at its first large
+    # allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from edge_af.data.dataset import open_dataset
     from edge_af.train.distributed import joined

@@ -10,7 +10,6 @@ An integer q stands for the real number r = scale * (q - zero_point) (Jacob et a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node
-from edge_af.export.ranges import Histogram, Ranges
+from edge_af.export.ranges import Ranges, choose_range
 from edge_af.export.recipes import Form, RangeChoice, Recipe
 
 Span = tuple[int, int]
@@ -31,10 +30,6 @@ NO_PAIR_LIMIT = 127
 """The full range of INT8 weights."""
 BIAS_LIMIT = 2**30
 """Largest bias in integer steps, which leaves half of INT32's range for the sum of products."""
-SHARES = tuple(share / 100 for share in range(100, 19, -1))
-"""Shares of the full range to try for the least squared error; ties go to the largest."""
-LEVELS = 256
-"""Number of levels of INT8."""
 ROWS = 256
 """Weight rows quantized at a time, to bound memory."""
 
@@ -144,65 +139,6 @@ def affine_of(low: float, high: float) -> Affine:
     # A tensor that is always zero still needs a scale.
     scale = float(np.float32((high - low) / 255)) or 1.0
     return Affine(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
-
-
-def choose_range(histogram: Histogram, choice: RangeChoice) -> tuple[float, float]:
-    """Return the range (low, high) that `choice` selects from a histogram."""
-    if choice.method == "min-max":
-        return histogram.minimum, histogram.maximum
-    if choice.method == "mse":
-        return _least_error(histogram)
-    if choice.method == "entropy":
-        return _least_divergence(histogram)
-    share = choice.percentile / 100
-    return histogram.quantile(1 - share), histogram.quantile(share)
-
-
-def _least_error(histogram: Histogram) -> tuple[float, float]:
-    """Return the part of the range with the least expected squared error: clipping, plus step²/12 per value for rounding."""
-    at = np.ldexp(histogram.first + np.arange(len(histogram.counts)) + 0.5, histogram.exponent)
-    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
-
-    def error(share: float) -> float:
-        cut = np.maximum(at - share * high, 0) ** 2 + np.maximum(share * low - at, 0) ** 2
-        return float(histogram.counts @ np.where(cut > 0, cut, (share * (high - low) / 255) ** 2 / 12))
-
-    best = min(SHARES, key=error)
-    return best * low, best * high
-
-
-def _least_divergence(histogram: Histogram) -> tuple[float, float]:
-    """Return the part of the range with the least KL divergence between the values' distribution and its INT8 form.
-
-    As in NVIDIA's TensorRT (Migacz, "8-bit Inference with TensorRT", GTC 2017). P is the histogram inside the range, with
-    clipped counts added to its outermost bins. Q is the same without clipped counts, and each level's counts are spread
-    evenly over its nonempty bins. TensorRT has 128 levels of the absolute value; here INT8's 256 levels cover the range.
-    """
-    at = np.ldexp(histogram.first + np.arange(len(histogram.counts)) + 0.5, histogram.exponent)
-    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
-    counts = histogram.counts.astype(np.float64)
-
-    def divergence(share: float) -> float:
-        inside = np.flatnonzero((at >= share * low) & (at <= share * high))
-        if share < 1 and len(inside) < LEVELS:
-            return math.inf  # A level would be finer than a bin.
-        if len(inside) == 0:
-            return 0.0
-        own = counts[inside]
-        p = own.copy()
-        p[0] += counts[: inside[0]].sum()
-        p[-1] += counts[inside[-1] + 1 :].sum()
-        level = np.clip((at[inside] - share * low) / (share * (high - low) or 1.0) * LEVELS, 0, LEVELS - 1).astype(int)
-        held = np.bincount(level[own > 0], minlength=LEVELS)
-        q = np.where(own > 0, (np.bincount(level, own, LEVELS) / np.maximum(held, 1))[level], 0.0)
-        # An outermost bin may hold only clipped counts: one value in total keeps the divergence finite.
-        q = np.maximum(q / max(q.sum(), 1.0), 1 / p.sum())
-        p = p / p.sum()
-        seen = p > 0
-        return float((p[seen] * np.log(p[seen] / q[seen])).sum())
-
-    best = min(SHARES, key=divergence)
-    return best * low, best * high
 
 
 def quantize_weight(

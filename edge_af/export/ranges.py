@@ -1,4 +1,4 @@
-"""Find activation ranges of the float graph in one pass over training videos.
+"""Activation ranges: histograms of the float graph's activations on training videos, and the choice of a range from each.
 
 A tensor's values are counted in bins of width 2^k aligned at zero: bin i covers [i 2^k, (i + 1) 2^k). When the values
 outgrow the bins, k grows and neighboring bins are merged, which gives exactly the counts of wider bins. So the result does
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, to_onnx
+from edge_af.export.recipes import RangeChoice
 from edge_af.files import read_json, write_json
 from edge_af.runtime.ort import onnxruntime_module, quiet_options
 from edge_af.typed import Mismatch, built
@@ -34,6 +35,10 @@ BINS = 2048
 SMALLEST_EXPONENT = -140
 INDEX_BITS = 40
 BATCH = 64
+SHARES = tuple(share / 100 for share in range(100, 19, -1))
+"""Shares of the full range to try for the least squared error; ties go to the largest."""
+LEVELS = 256
+"""Number of levels of INT8."""
 
 
 @dataclass(frozen=True)
@@ -255,3 +260,62 @@ class _Held:
     seed: int
     tensors: dict[str, _HeldHistogram]
     network_sha256: str = ""
+
+
+def choose_range(histogram: Histogram, choice: RangeChoice) -> tuple[float, float]:
+    """Return the range (low, high) that `choice` selects from a histogram."""
+    if choice.method == "min-max":
+        return histogram.minimum, histogram.maximum
+    if choice.method == "mse":
+        return _least_error(histogram)
+    if choice.method == "entropy":
+        return _least_divergence(histogram)
+    share = choice.percentile / 100
+    return histogram.quantile(1 - share), histogram.quantile(share)
+
+
+def _least_error(histogram: Histogram) -> tuple[float, float]:
+    """Return the part of the range with the least expected squared error: clipping, plus step²/12 per value for rounding."""
+    at = np.ldexp(histogram.first + np.arange(len(histogram.counts)) + 0.5, histogram.exponent)
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+
+    def error(share: float) -> float:
+        cut = np.maximum(at - share * high, 0) ** 2 + np.maximum(share * low - at, 0) ** 2
+        return float(histogram.counts @ np.where(cut > 0, cut, (share * (high - low) / 255) ** 2 / 12))
+
+    best = min(SHARES, key=error)
+    return best * low, best * high
+
+
+def _least_divergence(histogram: Histogram) -> tuple[float, float]:
+    """Return the part of the range with the least KL divergence between the values' distribution and its INT8 form.
+
+    As in NVIDIA's TensorRT (Migacz, "8-bit Inference with TensorRT", GTC 2017). P is the histogram inside the range, with
+    clipped counts added to its outermost bins. Q is the same without clipped counts, and each level's counts are spread
+    evenly over its nonempty bins. TensorRT has 128 levels of the absolute value; here INT8's 256 levels cover the range.
+    """
+    at = np.ldexp(histogram.first + np.arange(len(histogram.counts)) + 0.5, histogram.exponent)
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    counts = histogram.counts.astype(np.float64)
+
+    def divergence(share: float) -> float:
+        inside = np.flatnonzero((at >= share * low) & (at <= share * high))
+        if share < 1 and len(inside) < LEVELS:
+            return math.inf  # A level would be finer than a bin.
+        if len(inside) == 0:
+            return 0.0
+        own = counts[inside]
+        p = own.copy()
+        p[0] += counts[: inside[0]].sum()
+        p[-1] += counts[inside[-1] + 1 :].sum()
+        level = np.clip((at[inside] - share * low) / (share * (high - low) or 1.0) * LEVELS, 0, LEVELS - 1).astype(int)
+        held = np.bincount(level[own > 0], minlength=LEVELS)
+        q = np.where(own > 0, (np.bincount(level, own, LEVELS) / np.maximum(held, 1))[level], 0.0)
+        # An outermost bin may hold only clipped counts: one value in total keeps the divergence finite.
+        q = np.maximum(q / max(q.sum(), 1.0), 1 / p.sum())
+        p = p / p.sum()
+        seen = p > 0
+        return float((p[seen] * np.log(p[seen] / q[seen])).sum())
+
+    best = min(SHARES, key=divergence)
+    return best * low, best * high

@@ -65,7 +65,7 @@ class TfliteModel:
 
         Args:
             name: name in the ONNX graph.
-                shape: None for dimensions that depend on the batch.
+            shape: None for dimensions that depend on the batch.
             batch_one: shape at batch 1, the file's default.
             dtype: float32 or int8.
             affine: quantization of int8 values.
@@ -86,13 +86,13 @@ class TfliteModel:
         Args:
             name: as in the ONNX graph.
             array: float32, float16, int8 or int32.
-            scales: of int8 values, one or one per index of the first axis.
+            scales: of int8 values, a single one or one per index of the first axis.
         """
         quantization = None if scales is None else _quantization(scales, 0)
         return self._constant(name, TYPES[array.dtype], array.shape, np.ascontiguousarray(array), quantization)
 
     def int4(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32]) -> int:
-        """Add an even number of integers (out, in) from -8 to 7 as INT4; return their index.
+        """Add an even number of integers (out, in) from -8 to 7 as INT4; return the tensor's index.
 
         Args:
             name: as in the ONNX graph.

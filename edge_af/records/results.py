@@ -33,7 +33,7 @@ class Latency:
 
     p50: float
     p90: float | None
-    """None if it comes from a tool's summary without this figure; p99 likewise."""
+    """None if a tool's summary lacks it; p99 likewise."""
     p99: float | None
     mean: float
     n: Positive
@@ -41,7 +41,7 @@ class Latency:
 
 
 LEAST_FOR_MEDIAN = 20
-"""Fewest inferences of a round for a meaningful median."""
+"""Fewest inferences that a round needs for a meaningful median."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Instructions:
     memory_read_bytes: Count
     """Bytes read from memory by a cache of the board's last-level size (16 ways, least recently used)."""
     memory_written_bytes: Count
-    """Bytes that it writes back."""
+    """Bytes that this cache writes back."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Row:
     """One artifact in one runtime with one thread count and batch size. Missing figures are None."""
 
     artifact: str
-    """Name of the file's folder, preceded by as much of its path as distinguishes folders of the same name."""
+    """Name of the file's folder, preceded by parts of its path if several folders have this name."""
     file: str
     model: str
     preset: str
@@ -152,7 +152,7 @@ class Row:
     videos_per_s: float | None = None
     """Videos per second: `batch` divided by the mean latency."""
     limit_ms: float | None = None
-    """Time to read as many bytes as the weights once, with as many threads, on this machine in the same bench."""
+    """Time to read the weights' number of bytes once, with the row's threads, measured in the same bench."""
     limit_share: float | None = None
     """`limit_ms` divided by the p50; 1 is the best possible."""
     peak_memory_bytes: int | None = None
@@ -162,9 +162,9 @@ class Row:
     bare_memory_bytes: int | None = None
     """Peak memory of the same measurement with an empty model: Python, numpy and the runtime."""
     needed_bytes: int | None = None
-    """Memory that a row that does not fit needs, estimated."""
+    """Estimated memory needed by a row with the status `does-not-fit`."""
     available_bytes: int | None = None
-    """Memory available to a row that does not fit."""
+    """Memory available to a row with the status `does-not-fit`."""
     memory: dict[str, MemoryReading] | None = None
     """Memory at `before_load`, `after_load` and `after_run`, as far as the row got."""
     gap_at_20: float | None = None
@@ -305,7 +305,7 @@ class GalleryVideo:
     id: str
     labels: list[str]
     predictions: dict[str, list[Prediction]]
-    """The three best, best first, by `Row.key`."""
+    """Each network's three best classes, best first, keyed by `Row.key`."""
 
 
 @dataclass(frozen=True)
@@ -381,8 +381,8 @@ def read_results(path: Path) -> Results:
     """Read `results.json`; unknown fields are ignored.
 
     Raises:
-        EdgeAfError: the file is missing or not JSON, has an unknown schema version, or violates the schema (names the
-            field).
+        EdgeAfError: the file is missing or not JSON, has an unknown schema version, or violates the schema (the
+            message names the field).
     """
     value = read_json(path, "results file")
     if not isinstance(value, dict) or "schema_version" not in value:

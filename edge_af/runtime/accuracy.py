@@ -23,7 +23,7 @@ def accuracy(
     batch: int = 256,
     on_scored: Callable[[int], None] = lambda videos: None,
 ) -> Metrics:
-    """Score every video of a dataset and compare with its labels.
+    """Score every video of a dataset and compare the scores with its labels.
 
     Args:
         scorer: the network, with as many classes as the dataset.

@@ -36,7 +36,7 @@ from edge_af.typed import built
 SECONDS = 120.0
 """Timeout of each answer: a damaged file may also make a runtime run forever."""
 SLOWEST_READ = 5e6
-"""Bytes per second that the slowest memory card reads, which extends the timeout of loading."""
+"""Bytes per second that the slowest memory card reads, used to extend the loading timeout."""
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class ApartScorer:
             return built(kind, value)
         except ValueError as error:
             raise EdgeAfError(
-                f"{self._path}: {self._step} it returned a garbled answer ({error}). Export it again."
+                f"{self._path}: garbled answer while {self._step} it ({error}). Export it again."
             ) from None
 
     def _read(self, count: int, deadline: float) -> bytes:
@@ -112,7 +112,7 @@ class ApartScorer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([stream], [], [], left)[0]:
                 self._end()
-                raise EdgeAfError(f"{self._path}: {self._step} it timed out. Export it again.")
+                raise EdgeAfError(f"{self._path}: timed out while {self._step} it. Export it again.")
             part = os.read(stream, min(count - len(found), 1 << 20))
             if not part:
                 raise self._died()
@@ -131,8 +131,8 @@ class ApartScorer:
         self._chatter.seek(0)
         said = self._chatter.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
         return EdgeAfError(
-            f"{self._path}: {self._step} it crashes its runtime (its process ended {how}): damaged, or made for another "
-            f"machine. Export it again.{f' Last words: {said}' if said else ''}"
+            f"{self._path}: its runtime crashed while {self._step} it (its process ended {how}). The file is damaged or made "
+            f"for another machine. Export it again.{f' Last output: {said}' if said else ''}"
         )
 
 

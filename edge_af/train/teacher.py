@@ -19,8 +19,8 @@ from edge_af.models.run import Run, load_network
 from edge_af.train.compute import Compute, Inputs
 
 KEPT_BYTES = 2 * 2**30
-"""Scores of all training videos are kept in memory up to this many bytes. A teacher with 341M parameters needs as long
-to score a video as a student with 72M to train on it, and its scores do not change."""
+"""Scores of all training videos are kept in memory if they take at most this many bytes. Scoring a video with a teacher of
+341M parameters takes as long as training a student of 72M on it, and the scores do not change."""
 BATCH = 512
 
 
@@ -57,12 +57,12 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
     """Return a teacher's identity and its network.
 
     Raises:
-        EdgeAfError: the teacher is not a run, or has other classes than the data.
+        EdgeAfError: the teacher is not a run, or has a different number of classes from the data.
     """
     run: Run
     run, network = load_network(folder)
     if run.classes != dataset.classes:
-        raise EdgeAfError(f"{folder}: the teacher knows {run.classes:,} classes, the data {dataset.classes:,}.")
+        raise EdgeAfError(f"{folder}: the teacher has {run.classes:,} classes, but the data has {dataset.classes:,}.")
     return {"model": run.model, "sha256": sha256_file(folder / run.weights)}, network
 
 

@@ -85,7 +85,7 @@ def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path
 def test_a_teacher_of_other_classes_is_refused(dataset, tmp_path):
     train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1)))
     fewer = dataclasses.replace(dataset, index={**dataset.index, "classes": 40})
-    with pytest.raises(EdgeAfError, match="the teacher knows 30 classes, the data 40"):
+    with pytest.raises(EdgeAfError, match="the teacher has 30 classes, but the data has 40"):
         train(TrainRequest(fewer, CONFIGS[0], "test", tmp_path / "student", OPTIONS, teacher=tmp_path / "teacher"))
     assert not (tmp_path / "student" / RUN).exists()
 
