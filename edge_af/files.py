@@ -103,7 +103,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """Return an unused hidden name beside `path`. Callers know it before they create a file, so the file can always be deleted."""
+    """Return an unused hidden name beside `path`. Callers know it before creating a file, so they can always delete it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
