@@ -66,7 +66,7 @@ class VerbCheck:
 
 @dataclass(frozen=True)
 class Health:
-    """What this machine has for running networks."""
+    """State of this machine: device, runtimes and verbs."""
 
     device: Device
     conditions: Conditions

@@ -1,4 +1,4 @@
-"""What another machine needs to run edge-af: an archive of this installation, and its packages."""
+"""Prepare edge-af for another machine: an archive of this installation, and its packages."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Written:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What an export writes."""
+    """An export task: formats, recipes and checks."""
 
     cpu: str
     """Processor of the quantized ONNX files, a key of `to_onnx.ACTIVATION_TYPE`."""
@@ -124,7 +124,7 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
             freed after tracing if the caller keeps no reference.
         run: the network's run, recorded in the manifest.
         out: export folder to write.
-        request: what to write.
+        request: the export task.
 
     Raises:
         EdgeAfError: the calibration data is missing or of other classes, the network cannot be written, or `out` exists.

@@ -28,7 +28,7 @@ FP32_LIMIT = 1e-5
 
 @dataclass(frozen=True)
 class Execution:
-    """How a runtime executes a file."""
+    """Execution of a file in its runtime."""
 
     integer_layers: tuple[str, ...]
     """Fully connected layers with integer kernels."""

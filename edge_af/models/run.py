@@ -77,7 +77,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Split:
-    """How a run's data was split; see `edge_af.data.batches.split`."""
+    """Split of a run's training data; see `edge_af.data.batches.split`."""
 
     held_out: float
     seed: int

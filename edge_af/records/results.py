@@ -231,7 +231,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Method:
-    """How each row is measured."""
+    """Measurement method of each row."""
 
     inferences: Positive = 1024
     """Timed inferences over all rounds (MLPerf's single-stream minimum), or fewer if `seconds` pass first."""

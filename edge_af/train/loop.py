@@ -66,7 +66,7 @@ class Stopped(EdgeAfError):
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train."""
+    """A training task."""
 
     dataset: Dataset
     """Training videos; part of them is held out."""

@@ -9,7 +9,7 @@ from edge_af.options import check, option
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train."""
+    """Training options."""
 
     epochs: int = option("Passes over the training videos.", default=6, at_least=1)
     batch: int = option("Videos per step.", default=256, at_least=2)

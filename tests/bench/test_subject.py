@@ -32,7 +32,7 @@ def test_files_that_are_passed_over_are_named(
     (folder / "mine.tflite").write_bytes(b"")
     assert len(subjects_of([folder])) == listed
     err = capsys.readouterr().err
-    assert "lists 'network.bin'" in err
+    assert "'network.bin' is neither an .onnx nor a .tflite file" in err
     assert "skipping 1 file(s) not listed in manifest.json: mine.tflite" in err
 
 

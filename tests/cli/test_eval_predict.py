@@ -152,7 +152,12 @@ def test_predict_refuses_other_files_and_rows(artifact: Path, eval_dataset: Data
         assert "neither a prepared dataset nor an .npz" in refused("predict", artifact, tmp_path / name)
     assert "no such file" in refused("predict", artifact, tmp_path / "absent.npz")
     assert "not a prepared dataset" in refused("predict", artifact, tmp_path)
-    for rows, message in (("x", "'x' is neither"), ("200", "row 200 is not one"), ("-1", "not one"), ("5:5", "no row")):
+    for rows, message in (
+        ("x", "'x' is not a row number"),
+        ("200", "row 200 is not one"),
+        ("-1", "not one"),
+        ("5:5", "no row"),
+    ):
         assert message in refused("predict", artifact, eval_dataset.folder, "--rows", rows)
     folder = Path(shutil.copytree(eval_dataset.folder, tmp_path / "data"))
     visual = np.load(folder / "visual.npy")

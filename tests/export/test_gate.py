@@ -143,7 +143,7 @@ def test_other_data_is_gated_on_whole_and_said(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--int8", "--max-gap-drop", "0.001"], "go together"),
+        (["--int8", "--max-gap-drop", "0.001"], "need each other"),
         (["--max-gap-drop", "0.001", "--gate-data", "DATA"], "none is exported"),
         (["--recipe", "int8-dynamic", "--max-gap-drop", "-1", "--gate-data", "DATA"], "max-gap-drop"),
         (["--recipe", "int8-dynamic", "--ranges", "ranges.json"], "static"),

@@ -213,7 +213,7 @@ def test_a_layer_that_falls_back_to_float_fails_the_export(graph: Graph, ranges:
     execution = onnx_execution(tmp_path / "net.onnx", layers_of(graph), "x86-64")
     layer = relu.inputs[0]
     assert layer in execution.float_layers
-    with pytest.raises(GateFailed, match=rf"run in float: .*{layer}"):
+    with pytest.raises(GateFailed, match=rf"run in float instead of integers: .*{layer}"):
         check_integer("net.onnx", execution, list(made.layers))
 
 
@@ -270,5 +270,5 @@ def test_int8_weights_alone_are_no_integer_layer(tmp_path: Path, form: str) -> N
         assert execution.integer_layers == ("layer",)
     else:
         assert execution.float_layers == ("layer",)
-        with pytest.raises(GateFailed, match="run in float: layer"):
+        with pytest.raises(GateFailed, match="run in float instead of integers: layer"):
             check_integer("net.tflite", execution, ["layer"])

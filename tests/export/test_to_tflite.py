@@ -204,7 +204,7 @@ def test_what_int8_has_no_form_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EdgeAfError, match=r"'node' \(Div\): a division of two activations"):
         write_tflite(graph, tmp_path / "no.tflite", plan(graph, INT8, ranges, everything=True), integer_io=True)
     dynamic = Recipe("dynamic", "", Form("int8", "dynamic"))
-    with pytest.raises(EdgeAfError, match=r"layer node does not have static activations"):
+    with pytest.raises(EdgeAfError, match=r"layer node needs static activations"):
         plan(CASES["Gemm"], dynamic, ranges, everything=True)
 
 

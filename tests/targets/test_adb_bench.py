@@ -388,7 +388,7 @@ def test_a_phone_a_board_and_this_machine_on_one_page(
     "text", ["adb:", "adb:-s", "adb:a ", "adb: a", "adb:a;b", "adb:a\nb", "adb:$(x)", "ADB", "adb://x"]
 )
 def test_what_is_no_phone(text: str):
-    with pytest.raises(EdgeAfError, match=r"target is .*adb\[:SERIAL\]"):
+    with pytest.raises(EdgeAfError, match=r"expected .*adb\[:SERIAL\]"):
         open_backend(text, TargetOptions())
 
 
