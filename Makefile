@@ -16,7 +16,7 @@ TOOLS_INSTALLED := $(TOOLS)/.installed
 TORTURE_FLAGS ?=
 BASE_REF ?= HEAD~1
 
-.PHONY: lock schemas licenses audit demo test coverage test-slow torture test-emulated test-browser lint install clean compare demo-quick
+.PHONY: lock docs schemas reference licenses audit demo test coverage test-slow torture test-emulated test-browser lint install clean compare demo-quick
 
 demo: $(INSTALLED)
 	$(BIN)/edge-af demo $(DEMO_FLAGS)
@@ -80,11 +80,19 @@ lock: $(TOOLS_INSTALLED)
 	$(TOOLS)/bin/uv pip compile --quiet --universal --no-deps --generate-hashes --no-header --no-annotate --no-emit-package torch \
 		--python-version 3.11 constraints.txt --output-file hashes.txt
 
+# The documentation site, in site/docs/index.html. It opens without a network.
+docs: $(INSTALLED) $(TOOLS_INSTALLED)
+	$(TOOLS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+
+# Update the generated pages of docs/reference from the code.
+reference: $(INSTALLED)
+	$(BIN)/python .ci/reference.py
+
 # Update docs/schemas from the dataclasses.
 schemas: $(INSTALLED)
 	$(BIN)/python .ci/schemas.py
 
-# Update docs/licenses.md from the installed packages.
+# Update docs/reference/licenses.md from the installed packages.
 licenses: $(INSTALLED) $(TOOLS_INSTALLED)
 	$(BIN)/python .ci/licenses.py $(TOOLS)/bin/pip-licenses
 
@@ -94,8 +102,9 @@ audit: $(TOOLS_INSTALLED)
 
 $(TOOLS_INSTALLED): Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 pip-licenses==5.5.5 pip-audit==2.10.1
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 pip-licenses==5.5.5 pip-audit==2.10.1 \
+		sphinx==9.0.4 furo==2025.12.19 myst-parser==5.2.0
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out demo-quick .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site demo-out demo-quick .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Write docs/licenses.md from the installed packages: `python .ci/licenses.py PIP-LICENSES`."""
+"""Write docs/reference/licenses.md from the installed packages: `python .ci/licenses.py PIP-LICENSES`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main(pip_licenses: str) -> None:
         elif license == "UNKNOWN":
             license = READ[name]
         lines.append(f"| {name} | {version} | {license} |")
-    (ROOT / "docs/licenses.md").write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    (ROOT / "docs/reference/licenses.md").write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def normal(name: str) -> str:

@@ -124,7 +124,7 @@ def test_the_same_files_give_the_same_bytes(exported: Path, signed: Path, keys: 
 
 @needs_openssh
 def test_it_is_checked_without_edge_af(signed: Path, keys: Path, tmp_path: Path):
-    """Run the commands of docs/bundle.md."""
+    """Run the commands of docs/how-to/bundle.md."""
     folder = tmp_path / "plain"
     shutil.unpack_archive(signed, folder)
     with (folder / SUMS).open() as sums:
@@ -159,7 +159,7 @@ def test_unsigned(exported: Path, tmp_path: Path):
     bundle = tmp_path / "af.zip"
     write_bundle(exported, bundle, formats=("tflite",))
     done = edge_af("verify", bundle)
-    assert done.exit_code == 0 and "not signed" in done.output and "FP32 TFLite, INT8 TFLite: whole" in done.output
+    assert done.exit_code == 0 and "not signed" in done.output and "FP32 TFLite, INT8 TFLite: intact" in done.output
     signers = tmp_path / "signers"
     signers.write_text("")
     done = edge_af("verify", bundle, "--signers", signers)

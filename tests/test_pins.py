@@ -35,7 +35,7 @@ def test_pins_name_no_place_to_get_packages_from():
 
 
 def test_the_list_of_licenses_is_of_what_is_pinned():
-    page = (REPOSITORY / "docs/licenses.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/licenses.md").read_text(encoding="utf-8")
     assert page.startswith(LICENSES["HEAD"]), "run `make licenses`"
     lines = page.splitlines()
     rows = [line.strip("| ").split(" | ", 2) for line in lines if line.startswith("| ") and "package" not in line]

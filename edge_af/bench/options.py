@@ -49,7 +49,7 @@ class BenchOptions:
     packed: bool = option("Pack weights for this processor once, and memory-map them.", default=True, group=HOW)
     timeout: float = option("Timeout of each row's process, in seconds.", default=600.0, at_least=1, group=HOW)
     target: str | None = option(
-        "Machine to measure on (see docs/targets.md).",
+        "Machine to measure on (see docs/how-to/targets.md).",
         default=None,
         metavar=ADDRESS,
         shown_default="this one",

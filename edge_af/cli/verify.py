@@ -62,6 +62,6 @@ def command(bundle: Path, options: VerifyOptions) -> None:
         tell(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         by = f", signed by {found.signer} ({found.fingerprint})" if found.signer is not None else ""
-        tell(f"{bundle}: {manifest.model} {manifest.preset}, {kinds(manifest.files)}: whole{by}")
+        tell(f"{bundle}: {manifest.model} {manifest.preset}, {kinds(manifest.files)}: intact{by}")
     if options.out is not None:
         say(f"unpacked: {options.out}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 LEAST_AGREEMENT = {"videos": 0.5, "random": 0.25}
 """Smallest agreement that passes, by kind of input. A quantized network reaches 0.99 and more. Another network trained on
-the same data reaches 0.6 to 0.8 on videos, and 0.35 on random values (docs/compare.md has the figures)."""
+the same data reaches 0.6 to 0.8 on videos, and 0.35 on random values (docs/explanation/comparison.md has the figures)."""
 SMALLEST = 1e-6
 """Scores and their complements are clipped to at least this: below it, float32 rounding and a saturated sigmoid dominate."""
 

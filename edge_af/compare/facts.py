@@ -1,7 +1,7 @@
 """Facts that need no clock: file bytes, weight bytes that an inference reads, operators, MACs and peak memory.
 
 All but the memory are exact. Peak memory is the kernel's high-water mark of a process, the lowest of `MEMORY_RUNS` fresh
-processes: what a runtime allocates besides the weights differs per process (see docs/compare.md).
+processes: what a runtime allocates besides the weights differs per process (see docs/explanation/comparison.md).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class CompareOptions:
         group=GATES,
     )
     budget_file: Path | None = option(
-        "YAML file with absolute limits and gate options (see docs/compare.md).",
+        "YAML file with absolute limits and gate options (see docs/how-to/ci.md).",
         default=None,
         is_file=True,
         group=GATES,

@@ -39,7 +39,7 @@ ERROR = 0.01
 LEAST_GENERATIONS = 8
 """Smallest number of generations for an interval."""
 LAYOUT = 0.01
-"""Approximate change of a time by the load alone (docs/compare.md); limits the weight of any generation."""
+"""Approximate change of a time by the load alone (docs/explanation/comparison.md); limits the weight of any generation."""
 
 _OF_MEAN_DEVIATION = math.sqrt(math.pi / 2)
 """A normal distribution's ratio of standard to mean absolute deviation; also of the median's to the mean's standard error."""

@@ -16,7 +16,7 @@ DEFAULTS = {
     "int4": {"onnx": "int4-block32-dynamic", "tflite": "int4-block32-dynamic"},
     "fp16": {"onnx": "fp16", "tflite": "fp16"},
 }
-"""Default recipe of each precision and format; `docs/decisions.md` has the measurements."""
+"""Default recipe of each precision and format; `docs/explanation/decisions.md` has the measurements."""
 DEFAULTS_ON_VIDEOS = {"int4": "int4-block64-dynamic-gptq-corrected"}
 """Defaults in both formats with calibration data, which these recipes' rounding needs."""
 DEFAULTS_FOR_ONE_LAYER = {"int4": "int4-block32-dynamic-gptq-corrected"}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DAMPING = 1.0
 """λ as a share of the mean diagonal of XᵀX. The paper uses 0.01, with more rows than columns. With a few hundred videos
-that overfits; see `docs/decisions.md` for the measurement."""
+that overfits; see `docs/explanation/decisions.md` for the measurement."""
 STEP = 128
 """Columns per block, as in the paper; more with many rows, so that G is factorized less often."""
 

@@ -1,6 +1,6 @@
 """The networks' configurations as frozen dataclasses, and the presets. Nothing here needs torch.
 
-`docs/model.md` separates what the paper states from what is inferred.
+`docs/explanation/networks.md` separates what the paper states from what is inferred.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ COUNTED_COLUMNS = (
 EXPLAINED = (
     "One inference on one thread, counted under emulation. From memory: bytes read by a cache of the board's last-level size. "
     "Modeled latency: from these counts and the board's published figures, with its band; not measured "
-    "(docs/emulated-arm.md)."
+    "(docs/explanation/emulation.md)."
 )
 
 

@@ -72,7 +72,7 @@ class AdbBackend:
 
     def refuses(self, row: PlannedRow) -> tuple[str, str] | None:
         if row.subject.runtime != "litert":
-            where = "for .onnx files see docs/android.md (a Debian in Termux, over ssh)"
+            where = "for .onnx files see docs/how-to/android.md (a Debian in Termux, over ssh)"
             return MISSING_RUNTIME, f"{NAME} runs only .tflite files; {where}"
         return (FAILED, f"on a phone {NAME} is run with one video per inference") if row.batch != 1 else None
 
@@ -156,7 +156,7 @@ class AdbBackend:
         if found["status"] != OK:
             raise EdgeAfError(
                 f"{self._phone.label}: {NAME} does not run there, not even on an empty model: {found['reason']}\n"
-                f"Use the build for {self.machine} (docs/android.md)."
+                f"Use the build for {self.machine} (docs/how-to/android.md)."
             )
         peak: int | None = found["peak_memory_bytes"]
         return peak
@@ -174,7 +174,7 @@ def _program(path: Path | None) -> File:
         if on_path is None:
             raise EdgeAfError(
                 f"--target adb needs LiteRT's {NAME} for Android: name it with --benchmark-model FILE, or put it on the PATH.\n"
-                "See docs/android.md for the download."
+                "See docs/how-to/android.md for the download."
             )
         path = Path(on_path)
     if not path.is_file():
@@ -194,7 +194,7 @@ def _check_machine(path: Path, machine: str, label: str) -> None:
         names = {number: name for name, number in _ELF_MACHINES.items()}
         raise EdgeAfError(
             f"{path}: a {NAME} for {names.get(head[18], f'machine {head[18]}')}, but {label} is {machine}.\n"
-            f"Use the build for {machine} (docs/android.md)."
+            f"Use the build for {machine} (docs/how-to/android.md)."
         )
 
 

@@ -30,7 +30,7 @@ def test_a_profile(path: Path):
 
 
 def test_the_guide_says_the_same():
-    guide = (REPOSITORY / "docs/raspberry-pi.md").read_text()
+    guide = (REPOSITORY / "docs/how-to/raspberry-pi.md").read_text()
     assert len(DEVICES) == 4
     for path in DEVICES:
         device = yaml.safe_load(path.read_text())

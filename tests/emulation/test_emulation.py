@@ -108,7 +108,7 @@ def test_the_model_is_fitted_on_half_and_tried_on_the_other():
     for (board, kind), fit in model.fits().items():
         mine = [one for one in fitted if (one.board, one.kind) == (board, kind)]
         assert len(mine) == fit.figures >= 1 and 0.1 < fit.efficiency < 2 and 1 < fit.spread < 3
-    # The error stated in docs/emulated-arm.md.
+    # The error stated in docs/explanation/emulation.md.
     errors = sorted(abs(one.error) for one in others)
     assert errors[len(errors) // 2] < 0.4 and sum(one.in_band for one in others) >= 0.8 * len(others)
     assert all(math.isfinite(one.error) for one in trials)
