@@ -21,8 +21,9 @@ updates this page. A plain install needs click, numpy and one runtime: onnxrunti
 ai-edge-litert.
 
 MPL-2.0 (certifi, hypothesis, pathspec, tqdm) is a weak copyleft: it covers changes to those
-packages' own files. PyTorch's entry is long because its wheel includes other libraries. edge-af
-itself has no license yet: ask its authors before you redistribute it.
+packages' own files. codespell (GPL-2.0) only checks spelling in `make lint`. PyTorch's entry is long
+because its wheel includes other libraries. edge-af itself has the Apache License 2.0 (`LICENSE`,
+`NOTICE`).
 
 | package | version | license |
 |---|---|---|
