@@ -3,7 +3,15 @@
 project = "edge-af"
 author = "edge-af contributors"
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "README.md", "benchmarks/README.md", "benchmarks/results/*.md"]
+include_patterns = [
+    "docs/**.md",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "benchmarks/results/*.md",
+]
 exclude_patterns = ["docs/ci/**"]
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
