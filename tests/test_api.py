@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,8 @@ def test_the_public_names_are_these():
     assert set(edge_af.__all__) <= set(dir(edge_af))
     for name in edge_af.__all__:
         assert getattr(edge_af, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'laod'"):
-        edge_af.laod  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'loads'"):
+        edge_af.loads  # noqa: B018
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -65,13 +66,13 @@ def test_a_type_checker_sees_the_types_and_refuses_misspelled_names(tmp_path: Pa
         "features = edge_af.Features(visual=np.zeros((1, 1024)), audio=np.zeros((1, 128)))\n"
         "score: float = network.predict(features, top=1)[0][0].score\n"
         "wrong: str = network.classes\n"
-        "edge_af.laod('x')\n"
+        "edge_af.loads('x')\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "user.py"]
     environment = {"MYPYPATH": str(REPOSITORY), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
-    assert len(found) == 2 and "user.py:6" in found[0] and '"laod"' in found[1], done.stdout + done.stderr
+    assert len(found) == 2 and "user.py:6" in found[0] and '"loads"' in found[1], done.stdout + done.stderr
 
 
 @pytest.mark.slow
@@ -240,3 +241,51 @@ def test_features_that_cannot_be_scored_are_refused_with_the_fix(folder: Path, f
         with pytest.raises(EdgeAfError, match=f"features: .*{message}") as error:
             call(features)
         assert len(str(error.value).splitlines()) == 1
+
+
+def blocks_of_the_page() -> list[str]:
+    page = (REPOSITORY / "docs/python-api.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)\n```", page, re.DOTALL)
+
+
+def run_code(blocks: list[str], exports: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run code blocks in one namespace, in a folder with `artifacts/`."""
+    (folder / "artifacts").symlink_to(exports)
+    monkeypatch.chdir(folder)
+    namespace: dict[str, typing.Any] = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "example", "exec"), namespace)
+
+
+def test_the_page_documents_every_name_and_runs(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    page = (REPOSITORY / "docs/python-api.md").read_text(encoding="utf-8")
+    public = [name for name in (*vars(edge_af.Network), *Features._fields) if not name.startswith("_")]
+    assert {"score", "predict", "visual"} <= set(public)
+    for name in (
+        *edge_af.__all__,
+        *public,
+        *typing.get_type_hints(Prediction),
+        *typing.get_type_hints(edge_af.Network),
+    ):
+        assert f"`{name}" in page, name
+    run_code(blocks_of_the_page(), exports, tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "artifacts/attend-fusion/attend-fusion-int8.onnx 30 ('name of 0'" in said
+    assert "(2, 30) float32" in said and "visual[np.newaxis]" in said
+
+
+def test_the_notebook_is_valid_and_runs_the_same_code(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    notebook = json.loads((REPOSITORY / "docs/python-api.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5) and "kernelspec" in notebook["metadata"]
+    code = []
+    for cell in notebook["cells"]:
+        assert set(cell) == {"cell_type", "id", "metadata", "source"} | (
+            {"execution_count", "outputs"} if cell["cell_type"] == "code" else set()
+        )
+        if cell["cell_type"] == "code":
+            code.append("".join(cell["source"]))
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    assert code == blocks_of_the_page()
+    run_code(code, exports, tmp_path, monkeypatch)
