@@ -1,6 +1,7 @@
 """edge-af: an audio-visual video classifier from training to a Raspberry Pi or a phone, with its losses measured.
 
-Importing this package does not import numpy, a runtime or a training framework.
+The public Python API is `__all__`; see `edge_af.api`. Importing this package imports neither numpy nor a runtime nor a
+training framework: that happens when one of these names is first used.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_af.__version__ import __version__
+from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from edge_af.api import Features, Network, Prediction, load
+else:
 
-    from edge_af.runtime import Scorer
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from edge_af import api
 
-__all__ = ["__version__", "load"]
+        return getattr(api, name)
 
 
-def load(path: str | Path, *, runtime: str | None = None, threads: int = 1, packed: str | Path | None = None) -> Scorer:
-    """Open a run folder, an ONNX file or a TFLite file for scoring. See `edge_af.runtime.load_safely`."""
-    from edge_af.runtime import load_safely
+__all__ = ["EdgeAfError", "Features", "Network", "Prediction", "__version__", "load"]
 
-    return load_safely(path, runtime=runtime, threads=threads, packed=packed)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,7 +22,7 @@ from edge_af.metrics.bootstrap import (
     resampled_gap,
     save_outcomes,
 )
-from edge_af.records.results import OK, Delta, Gallery, GalleryVideo, Prediction, Row
+from edge_af.records.results import OK, Delta, Gallery, GalleryPrediction, GalleryVideo, Row
 
 GALLERY_VIDEOS = 24
 GALLERY_SEED = 0
@@ -118,7 +118,9 @@ class Judge:
                 labels=[names[c] for c in np.nonzero(labels[at])[0]],
                 predictions={
                     key: [
-                        Prediction(names[held.best[video, rank]], round(float(score), 4), bool(held.hits[video, rank]))
+                        GalleryPrediction(
+                            names[held.best[video, rank]], round(float(score), 4), bool(held.hits[video, rank])
+                        )
                         for rank, score in enumerate(held.scores[video, :TOP])
                     ]
                     for key, held in found.items()

@@ -39,12 +39,10 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
     visual (n, 1024) and audio (n, 128).
     """
-    import numpy as np
-
+    from edge_af.api import Network
     from edge_af.bench.subject import subject_of
     from edge_af.data.dataset import open_dataset
-    from edge_af.metrics import top_k
-    from edge_af.runtime import check_features, load_safely, score_all
+    from edge_af.runtime import check_features, load_safely
 
     subject = subject_of(artifact)
     dataset = open_dataset(features) if features.is_dir() else None
@@ -57,31 +55,18 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
     if options.rows is None and count > options.videos:
         say(f"the first {options.videos} of {count:,} videos; choose others with --videos or --rows.")
-    scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
+    network = Network(artifact, load_safely(artifact, threads=options.threads, confirmed=subject is not None), names)
     picked = given.take(chosen)
     check_features(picked, str(features), rows=chosen)
-    scores = score_all(scorer, picked)
-    if not np.isfinite(scores).all():
-        broken = chosen[int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])]
-        raise EdgeAfError(
-            f"{artifact}: a score of {features}, row {broken}, is NaN or infinite.\n"
-            "The row's features are finite, so the network is at fault: export or train it again."
-        )
-    best = top_k(scores, options.top)
     found: list[dict[str, Any]] = [
         {
             "id": dataset.ids[row].decode(errors="replace") if dataset is not None else str(row),
             "labels": [
-                {
-                    "class": int(index),
-                    "name": names[index] if index < len(names) and names[index] else f"class {index}",
-                    "score": round(float(scores[position, index]), 6),
-                }
-                for index in best[position]
+                {"class": one.class_index, "name": one.name, "score": round(one.score, 6)} for one in predictions
             ],
         }
-        for position, row in enumerate(chosen)
+        for row, predictions in zip(chosen, network.predict(picked, options.top), strict=True)
     ]
     if options.json:
         tell(json.dumps(found, indent=2, ensure_ascii=False))

@@ -289,7 +289,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class GalleryPrediction:
     """One of a network's best classes for a video."""
 
     name: str
@@ -304,7 +304,7 @@ class GalleryVideo:
 
     id: str
     labels: list[str]
-    predictions: dict[str, list[Prediction]]
+    predictions: dict[str, list[GalleryPrediction]]
     """Each network's three best classes, best first, keyed by `Row.key`."""
 
 

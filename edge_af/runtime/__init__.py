@@ -175,8 +175,13 @@ def check_features(features: Features, where: str, rows: Sequence[int] | None = 
         if array.dtype.kind in "iu":
             raise EdgeAfError(f"{where}: array {name!r} holds whole numbers ({array.dtype}); {NO_FEATURE}.")
         if array.ndim != 2 or array.shape[1] != width or array.dtype.kind != "f":
+            fix = ""
+            if array.shape == (width,):
+                fix = f" One video is a row: {name}[np.newaxis]."
+            elif array.dtype.kind != "f":
+                fix = f" Convert it: {name}.astype(np.float32)."
             raise EdgeAfError(
-                f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {width})."
+                f"{where}: array {name!r} is {array.dtype} {array.shape}, expected float32 (videos, {width}).{fix}"
             )
     if len(features.visual) != len(features.audio):
         raise EdgeAfError(

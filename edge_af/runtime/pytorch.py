@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.data import Features
+from edge_af.runtime import MissingRuntime
 
 
 class TorchScorer:
@@ -17,8 +18,13 @@ class TorchScorer:
     max_batch: int | None = None
 
     def __init__(self, path: Path, threads: int) -> None:
-        import torch
-
+        try:
+            import safetensors  # noqa: F401 - reads the weights
+            import torch
+        except ImportError as error:
+            raise MissingRuntime(
+                f"torch cannot be imported here ({error}).\nInstall it with: pip install torch safetensors"
+            ) from None
         from edge_af.models.run import load_network
 
         torch.set_num_threads(threads)

@@ -185,7 +185,7 @@ def test_predict_refuses_a_damaged_npz(artifact: Path, tmp_path: Path):
     assert "neither a prepared dataset nor an .npz" in refused("predict", artifact, odd)
 
 
-def test_predict_names_the_row_that_a_broken_network_scores_nan(eval_dataset: Dataset, tmp_path: Path):
+def test_predict_says_that_a_network_scores_nan(eval_dataset: Dataset, tmp_path: Path):
     import torch
 
     from edge_af.models.networks import build, count_params
@@ -201,7 +201,7 @@ def test_predict_names_the_row_that_a_broken_network_scores_nan(eval_dataset: Da
     )  # fmt: skip
     save_run(tmp_path, run_of, network)
     message = refused("predict", tmp_path, eval_dataset.folder, "--rows", "7,9")
-    assert "row 7, is NaN or infinite" in message
+    assert "2 of 2 videos have a NaN or infinite score" in message
 
 
 def test_what_a_runtime_says_of_itself_is_not_shown(exports: Path, eval_dataset: Dataset):

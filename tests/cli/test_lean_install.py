@@ -145,5 +145,5 @@ def test_a_verb_that_needs_more_says_what_to_install(
     write_json(tmp_path / "run.json", {"schema_version": SCHEMA_VERSION, "model": run.model, **dataclasses.asdict(run)})
     command = [sys.executable, "-m", "edge_af", "eval", str(tmp_path), "--data", str(eval_dataset.folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "pip install 'edge-af[train]'" in done.stderr
+    assert done.returncode == 2 and "pip install torch" in done.stderr
     assert "Traceback" not in done.stderr

@@ -22,10 +22,10 @@ from edge_af.records.results import (
     Data,
     Delta,
     Gallery,
+    GalleryPrediction,
     GalleryVideo,
     Latency,
     Method,
-    Prediction,
     Results,
     Round,
     Row,
@@ -53,7 +53,9 @@ def results() -> Results:
         row, status="does-not-fit", reason="too little", latency_ms=None, latency_raw_us=None, memory=None, gap_at_20=None,
         gap_at_20_interval=None, gap_at_20_delta=None, needed_bytes=2000, available_bytes=1000,
     )  # fmt: skip
-    video = GalleryVideo("v1", ["Car"], {"a/a.onnx": [Prediction("Car", 0.9, True), Prediction("<b>", 0.1, False)]})
+    video = GalleryVideo(
+        "v1", ["Car"], {"a/a.onnx": [GalleryPrediction("Car", 0.9, True), GalleryPrediction("<b>", 0.1, False)]}
+    )
     return Results(
         created="2026-01-02T03:04:05+00:00", device=this_device(), quick=True, inputs="videos", data=Data("eval", 8, 30),
         baseline=Baseline("a", "attend-fusion", "small", "fp32"), method=Method(seconds=None), rows_planned=2,

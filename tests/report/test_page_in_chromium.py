@@ -11,7 +11,7 @@ import pytest
 from report_results import HOSTILE, LAPTOP, PI, results
 from report_results import MANY as HISTORY
 
-from edge_af.records.results import Gallery, GalleryVideo, Prediction, Results, Sensitivity
+from edge_af.records.results import Gallery, GalleryPrediction, GalleryVideo, Results, Sensitivity
 from edge_af.report import history
 from edge_af.report.charts import charts, library
 from edge_af.report.page import page
@@ -50,7 +50,7 @@ def full(device: Any, **changes: Any) -> Results:
         gap_at_20=None, f1_micro=None, peak_memory_bytes=None,
     )  # fmt: skip
     names = [HOSTILE, ENDING, "Guitar"]
-    said = [Prediction(name, 0.9 - 0.3 * index, index != 1) for index, name in enumerate(names)]
+    said = [GalleryPrediction(name, 0.9 - 0.3 * index, index != 1) for index, name in enumerate(names)]
     videos = [GalleryVideo(f"{ENDING}{i}", names, {row.key: said for row in rows}) for i in range(8)]
     layers = [
         Sensitivity("attend-fusion", "attend-fusion", "small", "tflite", "int8", "int8", name, 10**6, snr, 0.001)

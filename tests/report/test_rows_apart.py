@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from report_results import LAPTOP, PI, results, row
 
-from edge_af.records.results import Gallery, GalleryVideo, Modeled, Prediction, Results
+from edge_af.records.results import Gallery, GalleryPrediction, GalleryVideo, Modeled, Results
 from edge_af.report.counted import counted_titles
 from edge_af.report.gallery import shown_gallery
 from edge_af.report.rows import compare, device_titles
@@ -69,7 +69,7 @@ def test_columns_of_the_gallery_have_names_of_their_own():
     one = results(PI)
     lines = compare([one, results(LAPTOP)])
     keys = {line.row.key for line in lines}
-    video = GalleryVideo("id", ["Car"], {key: [Prediction("Car", 0.5, True)] for key in keys})
+    video = GalleryVideo("id", ["Car"], {key: [GalleryPrediction("Car", 0.5, True)] for key in keys})
     many = [dataclasses.replace(one, gallery=Gallery(0, [video])), results(LAPTOP)]
     shown = shown_gallery(many, compare(many))
     assert shown is not None and len(set(shown.names.values())) == len(shown.names) == 2 and PI.label in shown.where

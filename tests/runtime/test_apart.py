@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import edge_af
 from edge_af.data import Features
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
@@ -27,7 +26,7 @@ def lone(request: pytest.FixtureRequest, exports: Path, tmp_path: Path) -> Path:
 
 
 def test_scores_are_the_same(lone: Path, eval_dataset: Dataset) -> None:
-    scorer, here = edge_af.load(lone), load(lone)
+    scorer, here = load_safely(lone), load(lone)
     assert isinstance(scorer, ApartScorer)
     assert (scorer.runtime, scorer.classes, scorer.max_batch) == (here.runtime, here.classes, here.max_batch)
     visual, audio = eval_dataset.features(slice(40))
@@ -76,7 +75,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     for name in ("x.onnx", "x.tflite"):
         (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(5000))
         with pytest.raises(EdgeAfError, match=f"{name}: .*cannot load this file"):
-            edge_af.load(tmp_path / name)
+            load_safely(tmp_path / name)
 
 
 @pytest.mark.slow
@@ -88,6 +87,6 @@ def test_flipped_bits_end_in_scores_or_an_error(lone: Path, monkeypatch: pytest.
         at = int(random.integers(len(data)))
         lone.write_bytes(data[:at] + bytes([data[at] ^ 1 << int(random.integers(8))]) + data[at + 1 :])
         try:
-            score_all(edge_af.load(lone), Features(np.zeros((3, 1024), np.float32), np.zeros((3, 128), np.float32)))
+            score_all(load_safely(lone), Features(np.zeros((3, 1024), np.float32), np.zeros((3, 128), np.float32)))
         except EdgeAfError as error:
             assert len(str(error).splitlines()) <= 2

@@ -18,7 +18,6 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import lock_output
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
 from edge_af.models.run import METRICS, RUN, load_network, load_run, save_run
-from edge_af.runtime import score_all
 from edge_af.train.compute import Compute
 from edge_af.train.learning import multi_label_cross_entropy
 from edge_af.train.loop import TrainRequest, train
@@ -42,7 +41,7 @@ def test_loss_is_the_papers_equation():
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model)
 def test_a_trained_network_beats_the_prior_on_other_videos(config, dataset, eval_dataset, tmp_path):
     run = train(TrainRequest(dataset, config, "test", tmp_path / "run", OPTIONS))
-    scores = score_all(edge_af.load(tmp_path / "run"), eval_dataset.stored)
+    scores = edge_af.load(tmp_path / "run").score(eval_dataset.stored)
     labels = eval_dataset.labels(slice(None))
     prior = np.tile(dataset.label_counts() / dataset.videos, (len(labels), 1))
     assert metrics.gap_at_20(scores, labels) > metrics.gap_at_20(prior, labels) + 0.1
@@ -73,7 +72,7 @@ def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path
     run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher"))
     train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "alone", OPTIONS))
     scores = {
-        name: score_all(edge_af.load(tmp_path / name), eval_dataset.stored) for name in ("teacher", "student", "alone")
+        name: edge_af.load(tmp_path / name).score(eval_dataset.stored) for name in ("teacher", "student", "alone")
     }
     distance = {name: np.abs(scores[name] - scores["teacher"]).mean() for name in ("student", "alone")}
     assert distance["student"] < 0.9 * distance["alone"]
