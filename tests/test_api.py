@@ -244,7 +244,7 @@ def test_features_that_cannot_be_scored_are_refused_with_the_fix(folder: Path, f
 
 
 def blocks_of_the_page() -> list[str]:
-    page = (REPOSITORY / "docs/python-api.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/python-api.md").read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)\n```", page, re.DOTALL)
 
 
@@ -260,7 +260,7 @@ def run_code(blocks: list[str], exports: Path, folder: Path, monkeypatch: pytest
 def test_the_page_documents_every_name_and_runs(
     exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    page = (REPOSITORY / "docs/python-api.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/python-api.md").read_text(encoding="utf-8")
     public = [name for name in (*vars(edge_af.Network), *Features._fields) if not name.startswith("_")]
     assert {"score", "predict", "visual"} <= set(public)
     for name in (
@@ -277,7 +277,7 @@ def test_the_page_documents_every_name_and_runs(
 
 
 def test_the_notebook_is_valid_and_runs_the_same_code(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    notebook = json.loads((REPOSITORY / "docs/python-api.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((REPOSITORY / "docs/reference/python-api.ipynb").read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5) and "kernelspec" in notebook["metadata"]
     code = []
     for cell in notebook["cells"]:
