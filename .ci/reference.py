@@ -57,7 +57,7 @@ FILES: dict[str, tuple[str, str, tuple[type[Any], ...]]] = {
             results.Sensitivity,
             results.Gallery,
             results.GalleryVideo,
-            results.Prediction,
+            results.GalleryPrediction,
         ),
     ),
     "manifest": (
