@@ -287,7 +287,7 @@ def test_integer_inputs_and_outputs(
     one, two = (load(out / f"attend-fusion-{name}.tflite").score(Features(visual, audio)) for name in ("fp32", "int8"))
     assert two.dtype == np.float32
     assert 0 < np.abs(one - two).mean() < 0.04
-    with pytest.raises(EdgeAfError, match=r"does not have static activations"):
+    with pytest.raises(EdgeAfError, match=r"needs static activations"):
         run_verb(capsys, run, *flags, "--overwrite", "--recipe", "int8-dynamic")
 
 
@@ -386,7 +386,7 @@ def test_recipes_of_the_same_name_are_two_recipes(
         (["--int8", "--calibration-data", "nowhere"], "nowhere"),
         (["--format", "tflit"], "tflite"),
         (["--io", "int8"], "add --int8"),
-        (["--io", "int8", "--fp16"], "does not have static activations"),
+        (["--io", "int8", "--fp16"], "needs static activations"),
     ],
 )
 def test_slips_are_named_and_leave_nothing(
