@@ -182,7 +182,7 @@ def command_section(name: str, command: click.Command) -> list[str]:
     ]
     groups: dict[str, list[str]] = {}
     own = command._groups if isinstance(command, GroupedCommand) else {}
-    for parameter in command.get_params(context):
+    for parameter in command.params:
         if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)) is not None:
             row = f"| `{cell(record[0])}` | {cell(re.sub(r' {2,}', ' ', record[1]))} |"
             groups.setdefault(own.get(parameter.name or "", OTHER), []).append(row)
