@@ -54,8 +54,8 @@ test-emulated: $(INSTALLED)
 	-$(BIN)/edge-af targets setup emulated
 	$(BIN)/pytest -m emulated -rs
 
-# The page in the system's Chromium (Debian: apt install chromium).
-test-browser: $(INSTALLED)
+# The page and the documentation site in the system's Chromium (Debian: apt install chromium).
+test-browser: docs
 	$(BIN)/pytest -m browser
 
 lint: $(INSTALLED)
@@ -82,7 +82,7 @@ lock: $(TOOLS_INSTALLED)
 
 # The documentation site, in site/docs/index.html. It opens without a network.
 docs: $(INSTALLED) $(TOOLS_INSTALLED)
-	$(TOOLS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+	$(TOOLS)/bin/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going -c docs . site
 
 # Update the generated pages of docs/reference from the code.
 reference: $(INSTALLED)

@@ -61,7 +61,7 @@ class VerbCheck:
     works: bool
     reason: str | None
     extra: str | None
-    """The missing extra, as in `pip install 'edge-af[train]'`; None if none is missing."""
+    """The missing extra, such as `train`; None if none is missing."""
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,6 @@ class GateFailed(EdgeAfError):
     exit_code = GATE_FAILED
 
 
-def missing_extra(package: str, extra: str) -> EdgeAfError:
-    """Return the error for a verb whose packages are not installed."""
-    return EdgeAfError(
-        f"this verb needs the package {package!r}, which is not installed.\n"
-        f"Install it with: pip install 'edge-af[{extra}]'"
-    )
-
-
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return the message for an unknown name, which suggests the nearest known one or lists them all."""
     names = list(known)

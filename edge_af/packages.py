@@ -7,10 +7,14 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from shlex import quote
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from packaging.requirements import Requirement
 
@@ -96,6 +100,28 @@ def requirement_groups(*, pinned: bool = False) -> dict[str, list[str]]:
                 text = f"{one.name}=={importlib.metadata.version(one.name)}"
         groups.setdefault(runtime_of.get(one.name, "base"), []).append(text)
     return groups
+
+
+def install_command(extra: str) -> str:
+    """Return a shell command that adds an extra, such as `train`, to this installation.
+
+    edge-af is on no package index, so the command names the checkout or the wheel that it was installed from. If that is gone,
+    it names the extra's packages.
+    """
+    pip = shutil.which("pip")
+    command = "pip" if pip and Path(pip).parent == Path(sys.executable).parent else f"{quote(sys.executable)} -m pip"
+    try:
+        distribution = importlib.metadata.distribution("edge-af")
+    except importlib.metadata.PackageNotFoundError:
+        return f"{command} install -e {quote(f'{Path(__file__).resolve().parents[1]}[{extra}]')}"
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    source = Path(url2pathname(urlsplit(origin.get("url", "")).path))
+    if origin and source.exists():
+        editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+        return f"{command} install {editable}{quote(f'{source}[{extra}]')}"
+    needed = [Requirement(text) for text in distribution.requires or []]
+    own = [one for one in needed if one.marker and "extra" in str(one.marker) and one.marker.evaluate({"extra": extra})]
+    return f"{command} install {' '.join(quote(f'{one.name}{one.specifier}') for one in own)}"
 
 
 def download_wheels(

@@ -19,7 +19,8 @@ import click
 
 from edge_af.__version__ import __version__
 from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
-from edge_af.errors import DEFECT, EdgeAfError, missing_extra, unknown
+from edge_af.errors import DEFECT, EdgeAfError, unknown
+from edge_af.packages import install_command
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -173,9 +174,11 @@ def _run() -> int:
         if package not in EXTRA_OF:
             return _report(error)
         # Both extras include torch; name the extra of the verb that was called.
-        absent = missing_extra(package, "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package])
-        say(f"edge-af: {absent}")
-        return absent.exit_code
+        extra = "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package]
+        say(
+            f"edge-af: this verb needs the package {package!r}, which is not installed.\nInstall it: {install_command(extra)}"
+        )
+        return EdgeAfError.exit_code
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "edge_af":
             return _report(error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge_af.cli import build
 from edge_af.console import tell
 from edge_af.options import option
+from edge_af.packages import install_command
 
 if TYPE_CHECKING:
     from edge_af.doctor import Health
@@ -92,7 +93,7 @@ def _text(health: Health) -> str:
     for verb in health.verbs:
         text = "works" if verb.works else "does not work"
         text += f": {verb.reason}" if verb.reason else ""
-        text += f"; pip install 'edge-af[{verb.extra}]'" if verb.extra else ""
+        text += f"; {install_command(verb.extra)}" if verb.extra else ""
         lines += _row(verb.verb, text)
     if health.remarks:
         lines.append("")

@@ -19,7 +19,7 @@ from edge_af.report.columns import GAP, MEMORY, P50, SIZE, Column, megabytes, qu
 from edge_af.report.rows import MODEL_NAMES, RUNTIME_NAMES, Line, compare, device_names, has_batches, has_threads
 from edge_af.report.specs import Datum, latency_spec, memory_spec, scatter_spec, sensitivity_spec
 
-PACKAGE, EXTRA = "vl_convert", "report"
+PACKAGE = "vl_convert"
 
 PARTS = {
     "bare": ("bare runtime", "var(--bare)"),

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from edge_af.__version__ import __version__
 from edge_af.files import package_data
 from edge_af.records.results import Results
-from edge_af.report.charts import EXTRA, Chart, charts, library
+from edge_af.report.charts import Chart, charts, library
 from edge_af.report.columns import GAP, MEMORY, P50, SIZE, factor, signed
 from edge_af.report.gallery import shown_gallery
 from edge_af.report.notes import caveats, data_text, method_text
@@ -95,7 +95,6 @@ def rendered(template: str, *, sections: Sequence[Section], facets: Sequence[Map
         content=_json(content),
         sections=sections,
         has_charts=vega is not None,
-        extra=EXTRA,
         filters=filter_groups(facets),
         version=__version__,
         **values,

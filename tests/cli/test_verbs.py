@@ -66,7 +66,7 @@ def test_a_verb_without_its_packages_says_which_extra_has_them(verb, package, ex
     code = f"import sys\nsys.modules[{package!r}] = None\nfrom edge_af.cli import main\nmain()"
     found = edge_af(*arguments, code=code)
     assert found.returncode == 2, found.stderr
-    assert f"edge-af[{extra}]" in found.stderr
+    assert f"[{extra}]'" in found.stderr and "pip install -e" in found.stderr
     assert "Traceback" not in found.stderr
 
 

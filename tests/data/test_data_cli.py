@@ -110,7 +110,7 @@ def test_what_works_without_tensorflow(prepared: Path, tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
     ran = _command(WITHOUT_TENSORFLOW, "data", "prepare", made, "--out", tmp_path / "out")
     assert ran.returncode == 2
-    assert "pip install 'edge-af[train]'" in ran.stderr
+    assert "[train]'" in ran.stderr
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
 
 
