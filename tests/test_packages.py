@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from small_dataset import REPOSITORY
 
+from edge_af.data.dataset import Dataset
 from edge_af.packages import install_command
 
 
@@ -61,17 +63,43 @@ def test_the_pip_is_this_pythons(monkeypatch: pytest.MonkeyPatch):
     assert shlex.split(install_command("train"))[:3] == [sys.executable, "-m", "pip"]
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", REPOSITORY, "--no-deps", "-w", folder], check=True)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def environment(python: str | Path, folder: Path, wheel: Path) -> Path:
+    """Install a wheel in a fresh virtual environment; return the folder of its programs."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin/python", "-m", "pip", "install", "-q", wheel], check=True)
+    return folder / "bin"
+
+
 @pytest.mark.slow
-def test_a_wheels_command_works(tmp_path: Path):
-    """Install the wheel in a fresh environment, and run the command that it prints for the smallest extra."""
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", REPOSITORY, "--no-deps", "-w", tmp_path / "dist"], check=True
-    )
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    python = tmp_path / "env/bin/python"
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=True)
+def test_a_wheels_command_works(tmp_path: Path, wheel: Path):
+    """Run the command that an installed wheel prints for the smallest extra."""
+    programs = environment(sys.executable, tmp_path / "env", wheel)
     code = "from edge_af.packages import install_command; print(install_command('report'))"
-    printed = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    subprocess.run(printed, shell=True, check=True, cwd=tmp_path)
-    subprocess.run([python, "-c", "import vl_convert"], check=True)
+    printed = subprocess.run(
+        [programs / "python", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    subprocess.run(printed.stdout, shell=True, check=True, cwd=tmp_path)
+    subprocess.run([programs / "python", "-c", "import vl_convert"], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_wheel_works_on(version: str, tmp_path: Path, wheel: Path, exports: Path, eval_dataset: Dataset):
+    """Score an ONNX and a TFLite file with a plain install; PYTHON311 and so on may name the interpreters."""
+    python = os.environ.get(f"PYTHON{version.replace('.', '')}") or shutil.which(f"python{version}")
+    if python is None or subprocess.run([python, "--version"], capture_output=True).returncode:
+        pytest.skip(f"there is no python{version} here")
+    programs = environment(python, tmp_path / "env", wheel)
+    for file in ("fc-late-fusion-int8.onnx", "fc-late-fusion-int8.tflite"):
+        command = ["eval", exports / "fc-late-fusion" / file, "--data", eval_dataset.folder]
+        done = subprocess.run([programs / "edge-af", *command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0 and "GAP@20" in done.stdout, done.stderr
+    assert subprocess.run([programs / "edge-af", "doctor"], capture_output=True, cwd=tmp_path).returncode == 0
