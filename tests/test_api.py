@@ -59,6 +59,7 @@ def test_type_hints_resolve():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_type_checker_sees_the_types_and_refuses_misspelled_names(tmp_path: Path):
     (tmp_path / "user.py").write_text(
         "import numpy as np\nimport edge_af\n"
