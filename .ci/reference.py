@@ -86,7 +86,11 @@ FILES: dict[str, tuple[str, str, tuple[type[Any], ...]]] = {
         "[history.schema.json](../schemas/history.schema.json).",
         (history.Entry,),
     ),
-    "run": ("Run: `run.json`", "Written by `edge-af train` into the run folder.", (run.Run, run.Split)),
+    "run": (
+        "Run: `run.json`",
+        "Written by `edge-af train` into the run folder.",
+        (run.Run, run.Split, run.HeldOutAccuracy),
+    ),
     "suite": ("Suite", "A YAML file for `edge-af bench --suite`.", (suite.Suite, suite.SuiteNetwork)),
     "fleet": ("Fleet", "A YAML file for `edge-af bench --target-file`.", (fleet.Fleet, fleet.FleetEntry)),
 }

@@ -1,11 +1,11 @@
-"""The export folder: its files, and `manifest.json` with the description and SHA-256 of each."""
+"""The export folder: its files, `manifest.json` with the description and SHA-256 of each, and the model card `README.md`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +15,9 @@ from edge_af.files import read_json, sha256_file, write_json
 from edge_af.typed import Mismatch, built
 
 MANIFEST = "manifest.json"
+CARD = "README.md"
+CARD_MARK, CARD_END = "<!-- edge-af: measured figures -->", "<!-- edge-af: end of measured figures -->"
+"""Comments in a model card around the text that `edge-af report --model-card` replaces."""
 SCHEMA_VERSION = 3
 READS = (1, 2, SCHEMA_VERSION)
 """Version 1 lacks `integer_share`, `undelegated` and `io`; version 2 lacks `training_data`."""
@@ -138,6 +141,20 @@ def read_manifest(folder: Path) -> Manifest:
         return built(Manifest, value)
     except Mismatch as error:
         raise EdgeAfError(f"{path}: not an edge-af manifest ({error}). Export again.") from None
+
+
+def has_card(folder: Path) -> bool:
+    """Return True if the folder's `README.md` is a model card, as edge-af wrote it or edited."""
+    path = folder / CARD
+    try:
+        return path.is_file() and CARD_MARK.encode() in path.read_bytes()
+    except OSError:
+        return False
+
+
+def replaceable(folder: Path, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return `patterns`, and the model card if the folder has one: another `README.md` is the user's own."""
+    return (*patterns, CARD) if has_card(folder) else tuple(patterns)
 
 
 def check_file(folder: Path, file: ArtifactFile) -> Path:

@@ -1,9 +1,9 @@
 """Bundles: an export packed into one signed file, and its verification.
 
-A bundle is an uncompressed ZIP archive of `SHA256SUMS`, `SHA256SUMS.sig`, `manifest.json` and the exported files.
-`SHA256SUMS` has the format of `sha256sum` and covers the manifest and the exported files. The signature is OpenSSH's
-(`ssh-keygen -Y sign`, PROTOCOL.sshsig in openssh-portable) and covers `SHA256SUMS`. So `unzip`, `ssh-keygen` and
-`sha256sum` can verify a bundle without edge-af. The same files always give the same bytes.
+A bundle is an uncompressed ZIP archive of `SHA256SUMS`, `SHA256SUMS.sig`, `manifest.json`, the model card `README.md` and the
+exported files. `SHA256SUMS` has the format of `sha256sum` and covers the manifest, the card and the exported files. The
+signature is OpenSSH's (`ssh-keygen -Y sign`, PROTOCOL.sshsig in openssh-portable) and covers `SHA256SUMS`. So `unzip`,
+`ssh-keygen` and `sha256sum` can verify a bundle without edge-af. The same files always give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from edge_af.artifacts import FORMATS, MANIFEST, ArtifactFile, Manifest, read_manifest, write_manifest
+from edge_af.artifacts import (
+    CARD,
+    FORMATS,
+    MANIFEST,
+    ArtifactFile,
+    Manifest,
+    has_card,
+    read_manifest,
+    replaceable,
+    write_manifest,
+)
 from edge_af.console import Progress
 from edge_af.errors import EdgeAfError, GateFailed
 from edge_af.files import atomic_path, explain_os_errors, sha256_file, staged_folder
@@ -32,7 +42,7 @@ SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 NAMESPACE = "edge-af"
 """Namespace of the signature: a signature by the same key for another purpose is refused."""
 OURS = (MANIFEST, "*.onnx", "*.tflite")
-"""Files that a bundle may hold, and that `--overwrite` may replace when unpacking."""
+"""Files that a bundle may hold besides the model card, and that `--overwrite` may replace when unpacking."""
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 24
@@ -103,9 +113,13 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix="edge-af-bundle-") as temporary, atomic_path(out) as new:
         place = Path(temporary)
         write_manifest(place, manifest)
-        sums = {MANIFEST: sha256_file(place / MANIFEST), **{file.path: file.sha256 for file in chosen}}
+        described = [MANIFEST]
+        if has_card(folder):
+            shutil.copyfile(folder / CARD, place / CARD)
+            described.append(CARD)
+        sums = {name: sha256_file(place / name) for name in described} | {file.path: file.sha256 for file in chosen}
         (place / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), encoding="utf-8")
-        heads = [SUMS, MANIFEST]
+        heads = [SUMS, *described]
         if key is not None:
             _sign(place / SUMS, key)
             heads.insert(1, SIGNATURE)
@@ -150,7 +164,11 @@ def verify_bundle(
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-af-verify-")))
         # The signature comes first, so that unsigned content is not parsed.
         fingerprint, signer, is_signed = _signed(archive, path, temporary, signers)
-        folder = stack.enter_context(staged_folder(out, OURS, overwrite=overwrite)) if out is not None else None
+        folder = (
+            stack.enter_context(staged_folder(out, replaceable(out, OURS), overwrite=overwrite))
+            if out is not None
+            else None
+        )
         total = sum(archive.getinfo(name).file_size for name in sums)
         with _Bytes("verify", total) as progress:
             for name, digest in sums.items():
@@ -161,7 +179,8 @@ def verify_bundle(
                     )
                 progress.count(archive.getinfo(name).file_size)
         manifest = read_manifest(temporary)
-        if {MANIFEST: sums[MANIFEST], **{file.path: file.sha256 for file in manifest.files}} != sums:
+        described = {name: sums[name] for name in (MANIFEST, CARD) if name in sums}
+        if described | {file.path: file.sha256 for file in manifest.files} != sums:
             raise EdgeAfError(f"{path}: not a bundle of edge-af: {MANIFEST} and {SUMS} tell of other files.")
         if folder is not None:
             with explain_os_errors(folder):
@@ -210,7 +229,7 @@ def _sums(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     lines = _read(archive, path, SUMS).decode(errors="replace").splitlines()
     matches = [_LINE.fullmatch(line) for line in lines]
     sums = {match[2]: match[1] for match in matches if match is not None}
-    ours = all(any(fnmatch(name, pattern) for pattern in OURS) for name in sums)
+    ours = all(any(fnmatch(name, pattern) for pattern in (*OURS, CARD)) for name in sums)
     if not ours or len(sums) != len(lines) or {*names} - {SUMS, SIGNATURE} != {*sums}:
         raise EdgeAfError(
             f"{path}: not a bundle of edge-af: {SUMS} does not tell of just the entries that there are, or of other files."

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_af.artifacts import MANIFEST, read_manifest
+from edge_af.artifacts import CARD, MANIFEST, read_manifest
 from edge_af.bundle import SIGNATURE, SUMS, verify_bundle, write_bundle
 from edge_af.cli import cli
 from edge_af.errors import EdgeAfError, GateFailed
@@ -100,7 +100,8 @@ def test_there_and_back(exported: Path, keys: Path, tmp_path: Path):
     found = json.loads(done.stdout)
     assert done.exit_code == 0 and found["signer"] == "me@example.com" and found["fingerprint"].startswith("SHA256:")
     assert [file["path"] for file in found["files"]] == ["attend-fusion-int8.onnx", "attend-fusion-int8.tflite"]
-    assert sorted(path.name for path in out.iterdir()) == [*(file["path"] for file in found["files"]), MANIFEST]
+    assert sorted(path.name for path in out.iterdir()) == [CARD, *(file["path"] for file in found["files"]), MANIFEST]
+    assert (out / CARD).read_bytes() == (exported / CARD).read_bytes()
     for file in read_manifest(out).files:
         assert (out / file.path).read_bytes() == (exported / file.path).read_bytes()
         assert load(out / file.path).classes == found["classes"]
@@ -155,6 +156,21 @@ def test_whom_it_is_by(exported: Path, signed: Path, keys: Path, tmp_path: Path)
     assert not (tmp_path / "x.zip").exists()
 
 
+def test_only_a_model_card_travels(exported: Path, tmp_path: Path):
+    folder, bundle, out = Path(shutil.copytree(exported, tmp_path / "export")), tmp_path / "af.zip", tmp_path / "out"
+    (folder / CARD).write_text("notes of the user")
+    write_bundle(folder, bundle, precisions=("int8",))
+    verify_bundle(bundle, out=out)
+    assert CARD not in entries(bundle) and not (out / CARD).exists()
+    # Unpacking again deletes a card, but no other README.md.
+    (out / CARD).write_text("notes of the user")
+    with pytest.raises(EdgeAfError, match=r"holds 'README.md', which --overwrite would delete"):
+        verify_bundle(bundle, out=out, overwrite=True)
+    shutil.copyfile(exported / CARD, out / CARD)
+    verify_bundle(bundle, out=out, overwrite=True)
+    assert not (out / CARD).exists()
+
+
 def test_unsigned(exported: Path, tmp_path: Path):
     bundle = tmp_path / "af.zip"
     write_bundle(exported, bundle, formats=("tflite",))
@@ -200,6 +216,8 @@ SWAPPED = bytes.maketrans(b"01", b"10")
         (lambda held: held.update({SIGNATURE: b"no signature"}), "the signature is not of what is in it"),
         (lambda held: held.update({"attend-fusion-int8.onnx": b"another"}), "attend-fusion-int8.onnx is damaged"),
         (lambda held: held.update({MANIFEST: b"{}"}), "manifest.json is damaged"),
+        (lambda held: held.update({CARD: b"another card"}), "README.md is damaged"),
+        (lambda held: held.pop(CARD), "does not tell of just the entries"),
         (lambda held: held.update({"extra.sh": b"rm -rf"}), "does not tell of just the entries"),
         (lambda held: held.pop("attend-fusion-int8.onnx"), "does not tell of just the entries"),
         (lambda held: held.pop(SUMS), "has no SHA256SUMS"),

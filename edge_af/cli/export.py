@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     example="edge-af export runs/attend-fusion --int8 --calibration-data prepared/train --out artifacts/attend-fusion",
 )
 def command(run_folder: Path, options: ExportOptions) -> None:
-    """Turn a trained network into ONNX and TFLite files with a manifest.
+    """Turn a trained network into ONNX and TFLite files with a manifest and a model card.
 
     RUN is a folder that `edge-af train` wrote. Static activations need --calibration-data, the run's training data; videos
     held out in training are not used. Every file is loaded and checked before the folder is kept.
@@ -55,6 +55,7 @@ def command(run_folder: Path, options: ExportOptions) -> None:
             sensitivity_videos=options.sensitivity_videos,
             cpu=options.cpu or (this_cpu() if recipes.get("onnx") else "x86-64"),
             integer_io=options.io == "int8",
+            license=options.license,
             overwrite=options.overwrite,
         ),
     )

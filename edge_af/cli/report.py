@@ -25,6 +25,9 @@ class ReportOptions:
         "HTML file to write the page to. It opens without a network.", default=None, is_file=True
     )
     markdown: Path | None = option("Markdown file to write the table to.", default=None, is_file=True)
+    model_card: tuple[Path, ...] = option(
+        "Export folder whose model card gets the figures of its files. Repeatable.", default=()
+    )
     json: bool = option("Print the table's figures as JSON instead of the table.", default=False)
 
 
@@ -36,10 +39,13 @@ class ReportOptions:
 def command(files: tuple[Path, ...], options: ReportOptions) -> None:
     """Show one or more results files of `edge-af bench` in one table.
 
-    With --history, show past comparisons of `edge-af compare`.
+    With --model-card, put the figures into the README.md of an export folder too. With --history, show
+    past comparisons of `edge-af compare`.
     """
     if bool(files) == bool(options.history):
         raise EdgeAfError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")
+    if options.history and options.model_card:
+        raise EdgeAfError("--model-card needs results files of `edge-af bench`, not --history.")
     if options.history:
         from edge_af.records.history import read_history
         from edge_af.report import write_history
@@ -57,6 +63,10 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
     from edge_af.report.text import table
 
     many = [read_results(file) for file in files]
+    if options.model_card:
+        from edge_af.report.model_card import write_measured_cards
+
+        write_measured_cards(options.model_card, many)
     if options.json:
         value = {"rows": [summary(line) for line in compare(many)], "caveats": caveats(many)}
         tell(json.dumps(value, indent=2, ensure_ascii=False))

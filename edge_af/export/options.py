@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,12 @@ class ExportOptions:
         at_least=0,
         group=GATE,
     )
+    license: str | None = option(
+        "License of the weights for the model card, such as cc-by-4.0.",
+        default=None,
+        metavar="IDENTIFIER",
+        shown_default="not stated",
+    )
     overwrite: bool = option("Replace what --out holds.", default=False)
     json: bool = option("Print the manifest, without class names, as JSON.", default=False)
 
@@ -84,3 +91,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if (self.max_gap_drop is None) != (self.gate_data is None):
             raise EdgeAfError("--max-gap-drop and --gate-data need each other.")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            raise EdgeAfError(
+                f"--license {self.license}: expected a model hub's identifier, in lowercase letters, digits, dots and "
+                "hyphens, such as cc-by-4.0."
+            )

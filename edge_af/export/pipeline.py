@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_af.artifacts import (
+    CARD,
     FORMATS,
     MANIFEST,
     ArtifactFile,
     Calibration,
     Gate,
     Manifest,
+    replaceable,
     versions,
     write_manifest,
 )
@@ -52,13 +54,14 @@ from edge_af.export.sensitivity import (
 from edge_af.export.to_onnx import quantize_graph
 from edge_af.export.to_tflite import NOTHING_QUANTIZED, write_tflite
 from edge_af.export.trace import trace
-from edge_af.files import check_utf8_name, sha256_file, staged_folder
+from edge_af.files import check_utf8_name, sha256_file, staged_folder, write_atomic
 from edge_af.models.run import Run
+from edge_af.report.model_card import model_card
 from edge_af.runtime.ort import PAIR_LIMIT
 
 RANGES = "ranges.json"
 OURS = ("*.onnx", "*.tflite", RANGES, SENSITIVITY, MANIFEST)
-"""Files in an export folder that `overwrite` may replace."""
+"""Files in an export folder, besides the model card, that `overwrite` may replace."""
 SENSITIVITY_VIDEOS = 256
 """Default number of videos to measure each layer's sensitivity on."""
 TRIED = 16
@@ -112,17 +115,19 @@ class ExportRequest:
     """Number of gate (or else calibration) videos to measure each layer's sensitivity on; 0 for none."""
     integer_io: bool = False
     """True for INT8 inputs and outputs of quantized TFLite files, whose layers must all be static."""
+    license: str | None = None
+    """Identifier of the weights' license for the model card; None to say that it is not stated."""
     overwrite: bool = False
     """True to replace the files of an earlier export."""
 
 
 def export_network(network: nn.Module, run: Run, out: Path, request: ExportRequest) -> Manifest:
-    """Write a network's files, `ranges.json`, `sensitivity.json` and `manifest.json` to the folder `out`, atomically.
+    """Write a network's files, `ranges.json`, `sensitivity.json`, `manifest.json` and `README.md` to `out`, atomically.
 
     Args:
         network: in eval mode, maps visual (n, 1024) and audio (n, 128) to logits (n, classes). To save memory, it is
             freed after tracing if the caller keeps no reference.
-        run: the network's run, recorded in the manifest.
+        run: the network's run, recorded in the manifest and the model card.
         out: export folder to write.
         request: the export task.
 
@@ -159,7 +164,7 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
             f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
             f"{run.classes:,}. Calibrate on the data it was trained on."
         )
-    with staged_folder(out, OURS, overwrite=request.overwrite) as stage:
+    with staged_folder(out, replaceable(out, OURS), overwrite=request.overwrite) as stage:
         features = _videos_to_try(calibration)
         with torch.inference_mode():
             scores = torch.sigmoid(network(*map(torch.from_numpy, features))).numpy()
@@ -208,6 +213,10 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
             training_data=run.data,
         )
         write_manifest(stage, manifest)
+        rounded_on = (
+            (calibration.dataset.folder.resolve().name, len(calibration.rows)) if by_inputs and calibration else None
+        )
+        write_atomic(stage / CARD, model_card(manifest, run, request.license, rounded_on))
     return manifest
 
 

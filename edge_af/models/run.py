@@ -69,10 +69,28 @@ class Run:
         return built(TrainingData, self.training.get("data", {}), unknown=True)
 
     @property
+    def held_out(self) -> HeldOutAccuracy | None:
+        """Accuracy on the held-out videos; None if not recorded."""
+        try:
+            return built(HeldOutAccuracy, self.training.get("held_out"), unknown=True)
+        except Mismatch:
+            return None
+
+    @property
     def split(self) -> Split | None:
         """Split of the training data; None if not recorded."""
         options = self.training.get("options")
         return built(Split, options, unknown=True) if options is not None else None
+
+
+@dataclass(frozen=True)
+class HeldOutAccuracy:
+    """Accuracy of a run's network in PyTorch on the training videos that were held out."""
+
+    videos: int
+    gap_at_20: float
+    f1_micro: float
+    f1_threshold: float
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edge_af.artifacts import CPU_OF_MACHINE
 from edge_af.records.results import Results
 from edge_af.report.rows import Line, device_titles, devices_of
+from edge_af.report.tables import escape
 
 
 def caveats(many: Sequence[Results]) -> list[str]:
@@ -65,6 +66,18 @@ def method_text(results: Results) -> str:
     return (
         f"Each row in a fresh process: {method.warm_up} inferences to warm up, then {method.inferences:,} timed{limit}, "
         f"one video at a time, on {source}. Peak memory is the kernel's high-water mark up to then."
+    )
+
+
+def measured_text(results: Results, device: str) -> str:
+    """Describe when, on what and how a bench measured, in Markdown; `device` is its title."""
+    packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
+    python = f"Python {results.device.python}" if results.device.python else None
+    system = ", ".join(filter(None, (results.device.system, python, packages)))
+    return (
+        f"{escape(results.created)}, {escape(device)}, {escape(results.device.kernel)}, "
+        f"{escape(system)}. Data: {escape(data_text(results))}. "
+        f"{escape(method_text(results))}"
     )
 
 

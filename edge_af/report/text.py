@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from edge_af.records.results import Results
 from edge_af.report.columns import GAP, LIMIT, P90, parameters, signed
 from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
-from edge_af.report.notes import caveats, data_text, kernels_text, method_text
+from edge_af.report.notes import caveats, data_text, kernels_text, measured_text
 from edge_af.report.rows import (
     Line,
     compare,
@@ -177,14 +177,7 @@ def markdown_table(many: Sequence[Results]) -> str:
         out += ["", "Not measured, or only partly:", "", *problems]
     out += ["", *(f"* {escape(text)}" for text in caveats(many))]
     for results, device in zip(many, device_titles(many), strict=True):
-        packages = ", ".join(f"{name} {version}" for name, version in results.device.versions.items())
-        python = f"Python {results.device.python}" if results.device.python else None
-        system = ", ".join(filter(None, (results.device.system, python, packages)))
-        out.append(
-            f"* {escape(results.created)}, {escape(device)}, {escape(results.device.kernel)}, "
-            f"{escape(system)}. Data: {escape(data_text(results))}. "
-            f"{method_text(results)}"
-        )
+        out.append(f"* {measured_text(results, device)}")
     return "\n".join(out) + "\n"
 
 

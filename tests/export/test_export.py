@@ -49,7 +49,7 @@ def test_an_export_holds_four_checked_files(network: nn.Module, model: str, data
     rows = choose_videos(np.arange(dataset.videos), 128, seed=0)
     export(network, model, out, CalibrationData(dataset, rows, 0))
     expected = {f"{model}-{precision}.{suffix}" for precision in ("fp32", "int8") for suffix in ("onnx", "tflite")}
-    assert {path.name for path in out.iterdir()} == expected | {"manifest.json", "ranges.json"}
+    assert {path.name for path in out.iterdir()} == expected | {"manifest.json", "ranges.json", "README.md"}
     manifest = read_manifest(out)
     assert (manifest.model, manifest.classes, len(manifest.class_names)) == (model, CLASSES, CLASSES)
     assert manifest.calibration is not None
@@ -84,6 +84,7 @@ def test_the_order_of_calibration_videos_changes_no_byte(
         export(network, model, tmp_path / name, CalibrationData(dataset, order, 4))
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     manifests = [json.loads(files.pop("manifest.json")) for files in (one, two)]
+    del one["README.md"], two["README.md"]  # The model card shows the manifest's figures.
     assert one == two
     for manifest in manifests:
         for file in manifest["files"]:
@@ -296,7 +297,9 @@ def test_fp32_of_one_format_needs_no_data(
     make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_verb(capsys, make_run(), "--out", tmp_path / "out", "--format", "tflite")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "fc-late-fusion-fp32.tflite"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("manifest.json", "README.md", "fc-late-fusion-fp32.tflite")
+    }
     assert read_manifest(tmp_path / "out").calibration is None
 
 
@@ -418,7 +421,7 @@ def test_ranges_of_one_export_serve_the_next_without_videos(
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     # Sensitivity cannot be measured without videos.
     assert set(one) - set(two) == {"sensitivity.json"}
-    for name in set(two) - {"manifest.json"}:
+    for name in set(two) - {"manifest.json", "README.md"}:
         assert one[name] == two[name], name
     assert read_manifest(tmp_path / "two").calibration == read_manifest(tmp_path / "one").calibration
 
@@ -454,7 +457,7 @@ def test_rounding_by_inputs_does_not_depend_on_the_order_of_videos(dataset: Data
             ExportRequest(recipes=recipe, calibration=calibration, cpu="x86-64", sensitivity_videos=50),
         )
     for path in (tmp_path / "one").iterdir():
-        if path.name != "manifest.json":
+        if path.name not in ("manifest.json", "README.md"):
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
     with pytest.raises(EdgeAfError, match="pass --calibration-data"):
         export_network(
