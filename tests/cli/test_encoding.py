@@ -50,6 +50,8 @@ def _lacks_encoding(call: ast.Call) -> bool:
         values = [*call.args, *filter(None, [given.get("mode")])]
         texts = [node.value for value in values for node in ast.walk(value) if isinstance(node, ast.Constant)]
         return not any(isinstance(text, str) and "b" in text and len(text) <= 3 for text in texts)
+    if (owner, name) == ("distribution", "read_text"):
+        return False  # importlib.metadata reads UTF-8 and takes no encoding.
     return name in ("read_text", "write_text") or bool({"text", "universal_newlines"} & {*given})
 
 
