@@ -52,6 +52,7 @@ class BenchOptions:
         "Machine to measure on (see docs/how-to/targets.md).",
         default=None,
         metavar=ADDRESS,
+        complete="target",
         shown_default="this one",
         group=WHERE,
     )

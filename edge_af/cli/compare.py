@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_af.cli.build import verb
+from edge_af.cli.build import paths, verb
 from edge_af.compare.options import CompareOptions
 from edge_af.console import duration, say, tell, warn
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @verb(
     CompareOptions,
-    words=click.Argument(["words"], nargs=-1, required=True, metavar="BASE CANDIDATE | -- COMMAND…"),
+    words=click.Argument(
+        ["words"], nargs=-1, required=True, metavar="BASE CANDIDATE | -- COMMAND…", shell_complete=paths
+    ),
     example="edge-af compare released/attend-fusion artifacts/attend-fusion --data prepared/eval\n"
     "edge-af compare --base-ref HEAD~1 -- make export",
 )

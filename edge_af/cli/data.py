@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge_af.cli.build import path_argument, verb
+from edge_af.cli.build import path_argument, paths, verb
 from edge_af.console import say, tell, warn
 from edge_af.data.prepare import PrepareOptions
 from edge_af.data.synth import SynthOptions
@@ -60,7 +60,7 @@ class PrepareCommand(PrepareOptions):
 
 @verb(
     PrepareCommand,
-    sources=click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…"),
+    sources=click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…", shell_complete=paths),
     example="edge-af data prepare yt8m/train --out prepared/train",
 )
 def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
@@ -100,7 +100,11 @@ class InfoOptions:
     json: bool = option(JSON, default=False)
 
 
-@verb(InfoOptions, path=click.Argument(["path"], metavar="PATH"), example="edge-af data info prepared/eval")
+@verb(
+    InfoOptions,
+    path=click.Argument(["path"], metavar="PATH", shell_complete=paths),
+    example="edge-af data info prepared/eval",
+)
 def info(path: str, options: InfoOptions) -> None:
     """Describe PATH: a prepared dataset, or TFRecord files (a file, a folder or a glob)."""
     from edge_af.data.dataset import is_dataset, open_dataset

@@ -23,7 +23,10 @@ class DoctorOptions:
 
     timeout: float = option("Time limit of one check, in seconds.", default=120.0, at_least=1)
     target: str | None = option(
-        "Machine to examine (see docs/how-to/targets.md).", default=None, metavar="ssh://[USER@]HOST[:PORT]"
+        "Machine to examine (see docs/how-to/targets.md).",
+        default=None,
+        metavar="ssh://[USER@]HOST[:PORT]",
+        complete="ssh",
     )
     offline: bool = option("Download packages for --target here and copy them.", default=False)
     json: bool = option("Print JSON instead of text.", default=False)

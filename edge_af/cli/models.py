@@ -23,7 +23,7 @@ class ModelsOptions:
 
     classes: int = option("Number of classes; the 2018 data has 3862.", default=4716, at_least=1)
     model: str | None = option("List this network only.", default=None, choices=PRESETS)
-    preset: str | None = option("List this preset only, layer by layer.", default=None)
+    preset: str | None = option("List this preset only, layer by layer.", default=None, complete="preset")
     json: bool = option("Print a list of objects as JSON, with layers.", default=False)
 
 

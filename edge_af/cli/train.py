@@ -25,7 +25,9 @@ class TrainCommand(TrainOptions):
     data: Path = option("Prepared dataset to train on.", group=NETWORK)
     out: Path = option("Run folder to write.", group=NETWORK)
     model: str = option("Network.", choices=PRESETS, group=NETWORK)
-    preset: str = option("Size of the network (see `edge-af models`).", default="small", group=NETWORK)
+    preset: str = option(
+        "Size of the network (see `edge-af models`).", default="small", complete="preset", group=NETWORK
+    )
     ablate: str = option("Part to remove from attend-fusion.", default="none", choices=ABLATIONS, group=NETWORK)
     teacher: Path | None = option("Teacher run to distill from.", default=None, group=NETWORK)
     resume: bool = option("Continue from the checkpoint in --out, if there is one.", default=False, group=NETWORK)

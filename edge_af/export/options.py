@@ -24,6 +24,7 @@ class ExportOptions:
         "Recipe name or YAML file, instead of the precision's default. Repeatable.",
         default=(),
         metavar="[FORMAT=]NAME|FILE",
+        complete="recipe",
         group=FILES,
     )
     format: tuple[str, ...] = option(
