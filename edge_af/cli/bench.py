@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_af.bench.options import BenchOptions
 from edge_af.cli.build import path_argument, verb
-from edge_af.console import duration, say, tell, warn
+from edge_af.console import duration, line_width, say, tell, warn
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
             ]
             tell(json.dumps({"targets": found}, indent=2, ensure_ascii=False))
     elif results:
-        tell(table(list(results.values())))
+        tell(table(list(results.values()), line_width()))
     for outcome in failed if not options.json else []:
         tell(f"{outcome.label}: not measured: {outcome.reason}")
     for outcome in outcomes:
@@ -122,15 +122,15 @@ def _show_plans(plans: Sequence[BenchDryRun], options: BenchOptions) -> None:
 
 
 def _plan_lines(plan: BenchDryRun) -> list[str]:
-    from edge_af.report.tables import aligned
+    from edge_af.report.tables import aligned, wrapped
 
     rows = [["file", "runtime", "threads", "batch", "status"]]
     for row in plan.rows:
         rows.append([row.file, row.runtime, str(row.threads), str(row.batch), row.status or "to measure"])
-    limit = f" or {plan.seconds:g} s" if plan.seconds is not None else ""
+    width, limit = line_width(), f" or {plan.seconds:g} s" if plan.seconds is not None else ""
     lines = [
         f"{plan.target}: {len(plan.rows)} rows, {plan.rounds} round{'s' if plan.rounds > 1 else ''}",
-        *aligned(rows, (0, 1, 4)),
+        *aligned(rows, (0, 1, 4), width),
         *(
             f"! {row.file} in {row.runtime}, {row.threads} threads, batch {row.batch}: {row.reason}"
             for row in plan.rows
@@ -147,4 +147,4 @@ def _plan_lines(plan: BenchDryRun) -> list[str]:
         lines.append(f"at most {duration(plan.seconds_at_most)}, plus loading and scoring")
     else:
         lines.append("no time limit: the duration depends on the files")
-    return lines
+    return wrapped(lines, width)

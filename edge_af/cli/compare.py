@@ -13,7 +13,7 @@ import click
 
 from edge_af.cli.build import paths, verb
 from edge_af.compare.options import CompareOptions
-from edge_af.console import duration, say, tell, warn
+from edge_af.console import duration, line_width, say, tell, warn
 
 if TYPE_CHECKING:
     from edge_af.compare.dry_run import CompareDryRun
@@ -106,7 +106,7 @@ def command(words: tuple[str, ...], options: CompareOptions) -> None:
             warn(str(error))
             status = status or error.exit_code
     step_summary(found)
-    tell(dump(found) if options.json else table(found), nl=False)
+    tell(dump(found) if options.json else table(found, line_width()), nl=False)
     annotate(found)
     click.get_current_context().exit(status)
 
@@ -123,7 +123,7 @@ def _show_plan(plan: CompareDryRun, options: CompareOptions) -> None:
         for pair in plan.pairs:
             timed = "yes" if pair.is_timed else f"no: {pair.problem or 'the same bytes'}"
             rows.append([pair.name, pair.base, pair.candidate, timed])
-        tell("\n".join([*aligned(rows, range(4)), ""]))
+        tell("\n".join([*aligned(rows, range(4), line_width()), ""]))
     for where, names in (("base", plan.only_base), ("candidate", plan.only_candidate)):
         if names:
             tell(f"not compared, only in the {where}: {', '.join(names)}")
@@ -133,7 +133,7 @@ def _show_plan(plan: CompareDryRun, options: CompareOptions) -> None:
         for pattern, limits in plan.limits.items()
         for name, limit in limits.items()
     ]
-    tell("\n".join([*aligned(rows, (0,)), ""]))
+    tell("\n".join([*aligned(rows, (0,), line_width()), ""]))
     if plan.accuracy_videos:
         tell(f"accuracy: {plan.accuracy_videos:,} videos in all")
     tell(f"at most {duration(plan.seconds_at_most)}, plus loading and scoring")

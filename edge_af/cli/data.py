@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from edge_af.cli.build import path_argument, paths, verb
-from edge_af.console import say, tell, warn
+from edge_af.console import line_width, say, tell, warn
 from edge_af.data.prepare import PrepareOptions
 from edge_af.data.synth import SynthOptions
 from edge_af.options import option, part
+from edge_af.report.tables import aligned
 
 JSON = "Print the figures as JSON."
 
@@ -176,13 +177,18 @@ def _print_dataset(found: dict[str, Any]) -> None:
     for name, text in lines.items():
         tell(f"  {name:<16}{text}")
     tell("  most frequent classes")
-    for entry in found["most_frequent"]:
-        tell(f"    {entry['videos']:>10,}  {entry['name']} ({entry['class']})")
+    rows = [[f"{entry['videos']:,}", f"{entry['name']} ({entry['class']})"] for entry in found["most_frequent"]]
+    width = line_width()
+    for line in aligned([["videos", "class"], *rows], (1,), width - 4 if width is not None else None):
+        tell(f"    {line}")
 
 
 def _print_tfrecords(found: dict[str, Any]) -> None:
+    rows = [["file", "videos", "MB", "packed", "layout"]]
     for file in found["files"]:
-        packed = ", GZIP" if file["gzip"] else ""
         what = f"{file['layout']} ({', '.join(file['fields'])})" if file["layout"] else "no records"
-        tell(f"{file['path']}: {file['videos']:,} videos, {file['size_bytes'] / 1e6:,.1f} MB{packed}, {what}")
+        size, packed = f"{file['size_bytes'] / 1e6:,.1f}", "GZIP" if file["gzip"] else "no"
+        rows.append([file["path"], f"{file['videos']:,}", size, packed, what])
+    for line in aligned(rows, (0, 3, 4), line_width()):
+        tell(line)
     tell(f"{len(found['files'])} file(s): {found['videos']:,} videos, {found['size_bytes'] / 1e6:,.1f} MB")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_af.cli.build import path_argument, verb
-from edge_af.console import tell
+from edge_af.console import line_width, tell
 from edge_af.export.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _table(manifest: Manifest) -> list[str]:
         )
         for file in manifest.files
     ]
-    return aligned([head, *rows], (0, 2))
+    return aligned([head, *rows], (0, 2), line_width())
 
 
 def _peak_memory_bytes() -> int:
