@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_af.bench.options import BenchOptions
 from edge_af.cli.build import path_argument, verb
+from edge_af.cli.next_step import suggest, unused
 from edge_af.console import duration, line_width, say, tell, warn
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
     from edge_af.bench.dry_run import BenchDryRun
+    from edge_af.bench.subject import Subject
     from edge_af.targets.fleet import Outcome
 
 
@@ -61,10 +64,12 @@ def command(paths: tuple[Path, ...], options: BenchOptions) -> None:
         return
     if members is not None:
         _show(bench_fleet(subjects, request, members), options)
+        _suggest([member.out(options.out) for member in members], subjects, options)
         return
     backend = open_backend(options.target, options.for_target) if options.target is not None else LocalBackend()
     bench(subjects, request, backend)
     _show([Outcome(backend.label, options.out)], options)
+    _suggest([options.out], subjects, options)
 
 
 def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
@@ -108,6 +113,21 @@ def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
         raise EdgeAfError(f"{len(failed)} of {len(outcomes)} targets gave no results.")
     if not any(row.status == OK for one in results.values() for row in one.rows):
         raise EdgeAfError(f"nothing could be measured; the reasons are in the table and in {options.out}.")
+
+
+def _suggest(outs: list[Path], subjects: Sequence[Subject], options: BenchOptions) -> None:
+    """Suggest the page if there is none, else labels from the fastest file."""
+    from edge_af.records.results import OK, read_results
+
+    if options.json or not all(out.is_file() for out in outs):
+        return
+    if options.html is None:
+        suggest("report", *outs, "--html", unused(options.out.with_suffix(".html")))
+    elif options.data is not None:
+        paths = {f"{subject.artifact}/{subject.path.name}": subject.path for subject in subjects}
+        rows = [row for out in outs for row in read_results(out).rows if row.status == OK and row.key in paths]
+        fastest = min(rows, key=lambda row: row.latency_ms.p50 if row.latency_ms is not None else math.inf)
+        suggest("predict", paths[fastest.key], options.data, "--videos", 3)
 
 
 def _show_plans(plans: Sequence[BenchDryRun], options: BenchOptions) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edge_af.cli.build import path_argument, paths, verb
+from edge_af.cli.next_step import suggest, unused
 from edge_af.console import line_width, say, tell, warn
 from edge_af.data.prepare import PrepareOptions
 from edge_af.data.synth import SynthOptions
@@ -71,6 +72,7 @@ def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
     frame-level, of 2018 or 2017. After an interruption, the same command continues where it stopped.
     """
     from edge_af.data.prepare import prepare as run
+    from edge_af.data.sources import split_of
 
     out = options.out
     done = run(sources, out, part(options, PrepareOptions), overwrite=options.overwrite)
@@ -92,6 +94,11 @@ def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
         labels = f"{index['labels_per_video']:.2f} labels per video"
         counts = f"{index['videos']:,} videos, {index['classes']:,} classes, {labels}"
         tell(f"{out}: {counts}, layout {index['layout']}, {index['dtype']}")
+        if (split_of(Path(out.resolve().name)) or split_of(Path(sources[0]).resolve())) in (None, "train"):
+            run_folder = unused(Path("runs/attend-fusion"))
+            suggest("train", "--model", "attend-fusion", "--preset", "small", "--data", out, "--out", run_folder)
+        else:
+            suggest("data", "info", out)
 
 
 @dataclass(frozen=True)

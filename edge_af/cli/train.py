@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_af.cli.build import verb
+from edge_af.cli.next_step import suggest, unused
 from edge_af.console import tell
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, preset
@@ -69,4 +70,5 @@ def command(options: TrainCommand) -> None:
     held_out = run.training["held_out"]
     tell(f"{options.out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
     tell(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
-    tell(f"Next: edge-af export {options.out} --int8 --calibration-data {options.data} --out artifacts/{run.model}")
+    out = unused(Path("artifacts") / run.model)
+    suggest("export", options.out, "--int8", "--calibration-data", options.data, "--out", out)
