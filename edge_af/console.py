@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 import os
 import re
 import select
@@ -175,8 +176,39 @@ def warn(message: str) -> None:
 
 
 def styled(text: str, **style: Any) -> str:
-    """Color the text, unless NO_COLOR is set (https://no-color.org)."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+    """Color the text, unless the terminal is a plain one."""
+    return text if is_plain() else click.style(text, **style)
+
+
+def is_plain() -> bool:
+    """Return True if colors and cursor movement are unwanted: NO_COLOR (https://no-color.org) or TERM=dumb is set."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+NARROWEST = 40
+
+
+def line_width(stream: IO[str] | None = None) -> int | None:
+    """Return the columns that lines have on a stream, by default standard output: COLUMNS, or those of the terminal.
+
+    None where lines may have any length, as in a file or a pipe without COLUMNS.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isascii() and columns.isdecimal() else 0
+    if not width:
+        with contextlib.suppress(OSError, ValueError):  # A stream without a file, or a terminal without a size.
+            width = os.get_terminal_size((stream or sys.stdout).fileno()).columns
+    return max(width, NARROWEST) if width else None
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: `56 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = math.ceil(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 >= 60 else "")
 
 
 class Progress:
@@ -188,6 +220,9 @@ class Progress:
     PLAIN_SECONDS = 10.0
     """Minimum seconds between lines outside a terminal."""
 
+    WITHOUT_BAR = 40
+    """Columns of count, duration and rate if there is no total."""
+
     def __init__(self, label: str, total: int | None, unit: str = "") -> None:
         self._label, self._total = label, total
         self._unit = f" {unit}" if unit else ""
@@ -196,7 +231,7 @@ class Progress:
         self._started = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not _prefix:
+        if sys.stderr.isatty() and not is_plain() and not _prefix:
             from tqdm import tqdm
 
             tqdm.monitor_interval = 0  # tqdm would start a monitor thread.
@@ -220,7 +255,7 @@ class Progress:
         if kind is None:
             seconds = time.monotonic() - self._started
             note = f", {self._note}" if self._note else ""
-            say(f"{self._label}: {self._done:,}{self._unit} in {seconds:.1f} s{note}")
+            say(_cut(f"{self._label}: {self._done:,}{self._unit} in {seconds:.1f} s{note}"))
 
     def update(self, steps: int = 1, note: str | None = None) -> None:
         """Advance by `steps`; `note` is a short text for the end of the line."""
@@ -229,7 +264,10 @@ class Progress:
             self._note = note
         if self._bar is not None:
             with _unheard():
-                self._bar.set_postfix_str(plain(self._note), refresh=False)
+                note = plain(self._note)
+                if self._total is None:  # tqdm does not cut such a line.
+                    note = _cut(note, self.WITHOUT_BAR + len(self._label) + len(self._unit))
+                self._bar.set_postfix_str(note, refresh=False)
                 self._bar.update(steps)
                 if not steps:
                     self._bar.refresh()
@@ -237,4 +275,13 @@ class Progress:
             self._last = now
             if self._done:
                 total = f"/{self._total:,}" if self._total else ""
-                say(f"{self._label}: {self._done:,}{total}{self._unit}{f'  {self._note}' if self._note else ''}")
+                say(_cut(f"{self._label}: {self._done:,}{total}{self._unit}{f'  {self._note}' if self._note else ''}"))
+
+
+def _cut(line: str, taken: int = 0) -> str:
+    """Shorten a line of progress to the width of standard error, less `taken` columns."""
+    width = line_width(sys.stderr)
+    taken += len(f"{_prefix[0]}: ") if _prefix else 0
+    if width is None or len(line) <= width - taken:
+        return line
+    return line[: max(width - taken - 1, 0)] + "…"

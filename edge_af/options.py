@@ -41,7 +41,8 @@ def option(
         group: heading in `--help`.
         shown_default: text in `--help` for a default of None or ().
         check: `choices`, `at_least`, `at_most`, `above` or `below`, tested by `check`; for the command line also
-            `is_file` (the path of a file), `metavar`, or `parse`, a function that raises ValueError.
+            `is_file` (the path of a file), `metavar`, `complete` (a name in `edge_af.cli.completion`), or `parse`, a
+            function that raises ValueError.
     """
     about = {"help": help, "flag": flag, "group": group, "shown_default": shown_default, **check}
     return dataclasses.field(default=default, metadata=about)

@@ -21,6 +21,10 @@ for name, examples in (("fast", 15), ("long", 3000)):
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
+# GNU readline, which pytest imports, sets these for child processes, and tables would be narrow.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+    os.unsetenv(name)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 YT8M = Path(__file__).resolve().parents[1] / ".." / "shared" / "yt8m"

@@ -52,6 +52,7 @@ class BenchOptions:
         "Machine to measure on (see docs/how-to/targets.md).",
         default=None,
         metavar=ADDRESS,
+        complete="target",
         shown_default="this one",
         group=WHERE,
     )
@@ -68,6 +69,9 @@ class BenchOptions:
     )
     cores: str | None = option(
         "adb: cores to measure on.", default=None, metavar="big|0,1,…", shown_default="Android chooses", group=WHERE
+    )
+    dry_run: bool = option(
+        "Print the rows and the longest duration; measure and write nothing.", default=False, group=OUTPUT
     )
     out: Path = option("Results file.", default=Path("results.json"), is_file=True, group=OUTPUT)
     fresh: bool = option("Start over if --out contains a bench of the same files.", default=False, group=OUTPUT)
@@ -99,8 +103,9 @@ class BenchOptions:
         Raises:
             EdgeAfError: a file is missing, damaged, or not writable.
         """
-        for path in filter(None, (self.out, self.markdown, self.html)):
-            check_writable(path)
+        if not self.dry_run:  # The check creates missing parent folders.
+            for path in filter(None, (self.out, self.markdown, self.html)):
+                check_writable(path)
         suite = read_suite(self.suite) if self.suite is not None else None
         method = dataclasses.replace(
             QUICK if self.quick else STANDARD, timeout_seconds=self.timeout, packed=self.packed

@@ -77,6 +77,11 @@ def plan_of(request: BenchRequest, subjects: Sequence[Subject]) -> list[PlannedR
     ]
 
 
+def rounds_of(request: BenchRequest) -> int:
+    """Return the number of rounds; each has at least one inference."""
+    return min(request.method.rounds, request.method.inferences)
+
+
 def round_of(method: Method, round_: int) -> Method:
     """Return one round's share of a method: its inferences and seconds."""
     share, more = divmod(method.inferences, method.rounds)

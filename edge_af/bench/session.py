@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_af.bench.accuracy import Judge
 from edge_af.bench.backend import Backend, Machine
-from edge_af.bench.request import BenchRequest, PlannedRow, plan_of, round_of
+from edge_af.bench.request import BenchRequest, PlannedRow, plan_of, round_of, rounds_of
 from edge_af.bench.rows import add_round, disagreements, rounds_done, row_of, with_limit
 from edge_af.bench.subject import Subject, check_data, data_of, sensitivity_of, training_warnings
 from edge_af.console import Progress, say
@@ -53,7 +53,7 @@ def bench(
     with contextlib.ExitStack() as stack:
         if request.out is not None:
             stack.enter_context(lock_output(request.out))
-        earlier = _kept_results(request, {subject.sha256 for subject in subjects})
+        earlier = kept_results(request, {subject.sha256 for subject in subjects})
         if request.suite is None:
             check_data(subjects, request.dataset)
         stack.enter_context(backend)
@@ -80,7 +80,7 @@ class _Session:
         self._request, self._backend, self._plan, self._on_saved = request, backend, plan, on_saved
         self._scratch, self._dataset = scratch, request.dataset
         self._judge = Judge(request.dataset, scratch)
-        self._method = backend.method(dataclasses.replace(request.method, rounds=_rounds(request)))
+        self._method = backend.method(dataclasses.replace(request.method, rounds=rounds_of(request)))
         self._rows: dict[int, Row] = {}
         self._remarks: dict[str, tuple[float, list[str]]] = {}
         self._given_warnings: list[str] = []
@@ -286,10 +286,6 @@ def _baseline_of(subjects: Sequence[Subject]) -> Baseline:
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)
 
 
-def _rounds(request: BenchRequest) -> int:
-    return min(request.method.rounds, request.method.inferences)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -306,7 +302,7 @@ def _scratch_folder(request: BenchRequest, stack: contextlib.ExitStack, keep: bo
     return folder
 
 
-def _kept_results(request: BenchRequest, hashes: set[str | None]) -> Results | None:
+def kept_results(request: BenchRequest, hashes: set[str | None]) -> Results | None:
     """Read the interrupted bench in `out`; None if there is nothing to continue, or it may be replaced.
 
     Raises:

@@ -25,6 +25,8 @@ from edge_af.packages import install_command
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
+    from click.shell_completion import CompletionItem
+
 VERBS = {
     "demo": "Run the main path on synthetic data, from TFRecords to the results page.",
     "data": "Make, convert and describe datasets.",
@@ -51,6 +53,10 @@ EXTRA_OF = {
     "onnxscript": "export",
     "yaml": "export",
 }
+
+
+COMPLETE_VARIABLE = "_EDGE_AF_COMPLETE"
+"""Environment variable by which a shell asks for completions; click names it."""
 
 
 class Unforeseen(Exception):
@@ -86,10 +92,16 @@ class LazyVerbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, context, incomplete)
+
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS:
+        if args and args[0] not in VERBS and not context.resilient_parsing:
             raise click.UsageError(unknown("command", args[0], VERBS))
         return super().resolve_command(context, args)
 
@@ -157,7 +169,11 @@ def _run() -> int:
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # Set by `edge_af.__main__`.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        status = cli.main(standalone_mode=False)
+        if COMPLETE_VARIABLE in os.environ:
+            from edge_af.cli.completion import register
+
+            register()
+        status = cli.main(standalone_mode=False, complete_var=COMPLETE_VARIABLE)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         shown = io.StringIO()

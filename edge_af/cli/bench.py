@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_af.bench.options import BenchOptions
 from edge_af.cli.build import path_argument, verb
-from edge_af.console import say, tell, warn
+from edge_af.cli.next_step import suggest, unused
+from edge_af.console import duration, line_width, say, tell, warn
 from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
+    from edge_af.bench.dry_run import BenchDryRun
+    from edge_af.bench.subject import Subject
     from edge_af.targets.fleet import Outcome
 
 
@@ -36,13 +42,34 @@ def command(paths: tuple[Path, ...], options: BenchOptions) -> None:
 
     request = options.request()
     subjects = subjects_of(paths, options.runtime)
-    if options.target_file is not None:
-        members = read_fleet(options.target_file, options.for_target)
+    members = read_fleet(options.target_file, options.for_target) if options.target_file is not None else None
+    if options.dry_run:
+        from edge_af.bench.dry_run import dry_run
+
+        if members is not None:
+            plans = [
+                dry_run(
+                    subjects,
+                    dataclasses.replace(request, out=member.out(options.out)),
+                    open_backend(member.address, member.options),
+                    is_here=False,
+                )
+                for member in members
+            ]
+        elif options.target is not None:
+            plans = [dry_run(subjects, request, open_backend(options.target, options.for_target), is_here=False)]
+        else:
+            plans = [dry_run(subjects, request, LocalBackend(), is_here=True)]
+        _show_plans(plans, options)
+        return
+    if members is not None:
         _show(bench_fleet(subjects, request, members), options)
+        _suggest([member.out(options.out) for member in members], subjects, options)
         return
     backend = open_backend(options.target, options.for_target) if options.target is not None else LocalBackend()
     bench(subjects, request, backend)
     _show([Outcome(backend.label, options.out)], options)
+    _suggest([options.out], subjects, options)
 
 
 def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
@@ -74,7 +101,7 @@ def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
             ]
             tell(json.dumps({"targets": found}, indent=2, ensure_ascii=False))
     elif results:
-        tell(table(list(results.values())))
+        tell(table(list(results.values()), line_width()))
     for outcome in failed if not options.json else []:
         tell(f"{outcome.label}: not measured: {outcome.reason}")
     for outcome in outcomes:
@@ -86,3 +113,58 @@ def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
         raise EdgeAfError(f"{len(failed)} of {len(outcomes)} targets gave no results.")
     if not any(row.status == OK for one in results.values() for row in one.rows):
         raise EdgeAfError(f"nothing could be measured; the reasons are in the table and in {options.out}.")
+
+
+def _suggest(outs: list[Path], subjects: Sequence[Subject], options: BenchOptions) -> None:
+    """Suggest the page if there is none, else labels from the fastest file."""
+    from edge_af.records.results import OK, read_results
+
+    if options.json or not all(out.is_file() for out in outs):
+        return
+    if options.html is None:
+        suggest("report", *outs, "--html", unused(options.out.with_suffix(".html")))
+    elif options.data is not None:
+        paths = {f"{subject.artifact}/{subject.path.name}": subject.path for subject in subjects}
+        rows = [row for out in outs for row in read_results(out).rows if row.status == OK and row.key in paths]
+        fastest = min(rows, key=lambda row: row.latency_ms.p50 if row.latency_ms is not None else math.inf)
+        suggest("predict", paths[fastest.key], options.data, "--videos", 3)
+
+
+def _show_plans(plans: Sequence[BenchDryRun], options: BenchOptions) -> None:
+    """Print the table or the JSON of a dry run."""
+    if options.json:
+        found = [dataclasses.asdict(one) for one in plans]
+        tell(json.dumps({"targets": found} if options.target_file else found[0], indent=2, ensure_ascii=False))
+        return
+    for plan in plans:
+        tell("\n".join(_plan_lines(plan)))
+    say("dry run: nothing was measured or written.")
+
+
+def _plan_lines(plan: BenchDryRun) -> list[str]:
+    from edge_af.report.tables import aligned, wrapped
+
+    rows = [["file", "runtime", "threads", "batch", "status"]]
+    for row in plan.rows:
+        rows.append([row.file, row.runtime, str(row.threads), str(row.batch), row.status or "to measure"])
+    width, limit = line_width(), f" or {plan.seconds:g} s" if plan.seconds is not None else ""
+    lines = [
+        f"{plan.target}: {len(plan.rows)} rows, {plan.rounds} round{'s' if plan.rounds > 1 else ''}",
+        *aligned(rows, (0, 1, 4), width),
+        *(
+            f"! {row.file} in {row.runtime}, {row.threads} threads, batch {row.batch}: {row.reason}"
+            for row in plan.rows
+            if row.reason is not None
+        ),
+        f"{plan.measurements} measurements, each up to {plan.warm_up_seconds:g} s of warm-up, then up to "
+        f"{plan.inferences:,} inference{'s' if plan.inferences > 1 else ''}{limit}",
+    ]
+    if plan.accuracy_files:
+        lines.append(f"accuracy: {plan.accuracy_files} files, {plan.accuracy_videos:,} videos in all")
+    else:
+        lines.append("accuracy: not measured")
+    if plan.seconds_at_most is not None:
+        lines.append(f"at most {duration(plan.seconds_at_most)}, plus loading and scoring")
+    else:
+        lines.append("no time limit: the duration depends on the files")
+    return wrapped(lines, width)

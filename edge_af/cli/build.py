@@ -117,7 +117,26 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> click.Option:
         show_default=default not in (None, ()),
         metavar=about.get("metavar"),
         help=text,
+        shell_complete=_complete(about["complete"]) if "complete" in about else None,
     )
+
+
+def _complete(name: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """Return the completer of this name, which is imported when a shell asks for it."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        from edge_af.cli.completion import COMPLETE
+
+        return COMPLETE[name](context, parameter, incomplete)
+
+    return complete
+
+
+def paths(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Let the shell complete files and folders, for an argument of type text."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _click_type(kind: Any, about: typing.Mapping[str, Any]) -> click.ParamType:

@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
-from edge_af.cli.build import path_argument, verb
-from edge_af.console import say, tell, warn
+from edge_af.cli.build import path_argument, paths, verb
+from edge_af.cli.next_step import suggest, unused
+from edge_af.console import line_width, say, tell, warn
 from edge_af.data.prepare import PrepareOptions
 from edge_af.data.synth import SynthOptions
 from edge_af.options import option, part
+from edge_af.report.tables import aligned
 
 JSON = "Print the figures as JSON."
 
@@ -60,7 +62,7 @@ class PrepareCommand(PrepareOptions):
 
 @verb(
     PrepareCommand,
-    sources=click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…"),
+    sources=click.Argument(["sources"], nargs=-1, required=True, metavar="SRC…", shell_complete=paths),
     example="edge-af data prepare yt8m/train --out prepared/train",
 )
 def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
@@ -70,6 +72,7 @@ def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
     frame-level, of 2018 or 2017. After an interruption, the same command continues where it stopped.
     """
     from edge_af.data.prepare import prepare as run
+    from edge_af.data.sources import split_of
 
     out = options.out
     done = run(sources, out, part(options, PrepareOptions), overwrite=options.overwrite)
@@ -91,6 +94,11 @@ def prepare(sources: tuple[str, ...], options: PrepareCommand) -> None:
         labels = f"{index['labels_per_video']:.2f} labels per video"
         counts = f"{index['videos']:,} videos, {index['classes']:,} classes, {labels}"
         tell(f"{out}: {counts}, layout {index['layout']}, {index['dtype']}")
+        if (split_of(Path(out.resolve().name)) or split_of(Path(sources[0]).resolve())) in (None, "train"):
+            run_folder = unused(Path("runs/attend-fusion"))
+            suggest("train", "--model", "attend-fusion", "--preset", "small", "--data", out, "--out", run_folder)
+        else:
+            suggest("data", "info", out)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,11 @@ class InfoOptions:
     json: bool = option(JSON, default=False)
 
 
-@verb(InfoOptions, path=click.Argument(["path"], metavar="PATH"), example="edge-af data info prepared/eval")
+@verb(
+    InfoOptions,
+    path=click.Argument(["path"], metavar="PATH", shell_complete=paths),
+    example="edge-af data info prepared/eval",
+)
 def info(path: str, options: InfoOptions) -> None:
     """Describe PATH: a prepared dataset, or TFRecord files (a file, a folder or a glob)."""
     from edge_af.data.dataset import is_dataset, open_dataset
@@ -172,13 +184,18 @@ def _print_dataset(found: dict[str, Any]) -> None:
     for name, text in lines.items():
         tell(f"  {name:<16}{text}")
     tell("  most frequent classes")
-    for entry in found["most_frequent"]:
-        tell(f"    {entry['videos']:>10,}  {entry['name']} ({entry['class']})")
+    rows = [[f"{entry['videos']:,}", f"{entry['name']} ({entry['class']})"] for entry in found["most_frequent"]]
+    width = line_width()
+    for line in aligned([["videos", "class"], *rows], (1,), width - 4 if width is not None else None):
+        tell(f"    {line}")
 
 
 def _print_tfrecords(found: dict[str, Any]) -> None:
+    rows = [["file", "videos", "MB", "packed", "layout"]]
     for file in found["files"]:
-        packed = ", GZIP" if file["gzip"] else ""
         what = f"{file['layout']} ({', '.join(file['fields'])})" if file["layout"] else "no records"
-        tell(f"{file['path']}: {file['videos']:,} videos, {file['size_bytes'] / 1e6:,.1f} MB{packed}, {what}")
+        size, packed = f"{file['size_bytes'] / 1e6:,.1f}", "GZIP" if file["gzip"] else "no"
+        rows.append([file["path"], f"{file['videos']:,}", size, packed, what])
+    for line in aligned(rows, (0, 3, 4), line_width()):
+        tell(line)
     tell(f"{len(found['files'])} file(s): {found['videos']:,} videos, {found['size_bytes'] / 1e6:,.1f} MB")

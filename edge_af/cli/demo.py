@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_af.cli import cli
 from edge_af.cli.build import verb
+from edge_af.cli.next_step import WITHOUT
 from edge_af.console import say, styled
 from edge_af.data.dataset import is_dataset
 from edge_af.errors import EdgeAfError, GateFailed
@@ -124,4 +125,4 @@ def _verb(*arguments: object) -> None:
     """Show a command and run it."""
     words = [str(argument) for argument in arguments]
     say(styled(f"\n$ edge-af {shlex.join(words)}", bold=True))
-    cli.main(words, standalone_mode=False)
+    cli.main(words, standalone_mode=False, obj=WITHOUT)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_af.cli import build
-from edge_af.console import tell
+from edge_af.console import line_width, tell
 from edge_af.options import option
 from edge_af.packages import install_command
 
 if TYPE_CHECKING:
     from edge_af.doctor import Health
 
-WIDTH = 110
+WIDE = 110
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class DoctorOptions:
 
     timeout: float = option("Time limit of one check, in seconds.", default=120.0, at_least=1)
     target: str | None = option(
-        "Machine to examine (see docs/how-to/targets.md).", default=None, metavar="ssh://[USER@]HOST[:PORT]"
+        "Machine to examine (see docs/how-to/targets.md).",
+        default=None,
+        metavar="ssh://[USER@]HOST[:PORT]",
+        complete="ssh",
     )
     offline: bool = option("Download packages for --target here and copy them.", default=False)
     json: bool = option("Print JSON instead of text.", default=False)
@@ -98,14 +101,20 @@ def _text(health: Health) -> str:
     if health.remarks:
         lines.append("")
         for remark in health.remarks:
-            lines += textwrap.wrap(remark, WIDTH, initial_indent="* ", subsequent_indent="  ", break_long_words=False)
+            lines += textwrap.wrap(
+                remark, _width(), initial_indent="* ", subsequent_indent="  ", break_long_words=False
+            )
     return "\n".join(lines)
 
 
 def _row(name: str, text: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16, break_long_words=False
+        text, _width(), initial_indent=f"  {name:<14}", subsequent_indent=" " * 16, break_long_words=False
     ) or [f"  {name}"]
+
+
+def _width() -> int:
+    return min(WIDE, line_width() or WIDE)
 
 
 def _gib(amount: int | None) -> str:

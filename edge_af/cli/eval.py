@@ -89,6 +89,7 @@ def command(artifact: Path, options: EvalOptions) -> None:
         "map": "mAP",
         "ties_share": "Tied scores",
     }
+    tell(f"{'metric':<12} value")
     for key, name in names.items():
         tell(f"{name:<12} {metrics.as_dict()[key]:.4f}")
     tell(f"{'videos':<12} {metrics.videos:,}")

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_af.cli.build import path_argument, verb
-from edge_af.console import tell
+from edge_af.cli.next_step import suggest, unused
+from edge_af.console import line_width, tell
+from edge_af.data.dataset import is_dataset
 from edge_af.export.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -71,6 +73,13 @@ def command(run_folder: Path, options: ExportOptions) -> None:
         found = manifest.calibration
         tell(f"ranges: {found.method}, on {found.videos:,} videos of {found.data}, SHA-256 {found.sha256[:12]}…")
     tell(f"{seconds:.1f} s, peak memory {peak / 2**20:,.0f} MiB")
+    suggest("bench", out, *_evaluation_data(options), "--out", unused(Path("results.json")))
+
+
+def _evaluation_data(options: ExportOptions) -> tuple[object, ...]:
+    """Name the evaluation data in `--data`, if it lies beside the calibration data under its usual name."""
+    beside = options.calibration_data.parent / "eval" if options.calibration_data is not None else None
+    return ("--data", beside) if beside is not None and is_dataset(beside) else ()
 
 
 def _table(manifest: Manifest) -> list[str]:
@@ -92,7 +101,7 @@ def _table(manifest: Manifest) -> list[str]:
         )
         for file in manifest.files
     ]
-    return aligned([head, *rows], (0, 2))
+    return aligned([head, *rows], (0, 2), line_width())
 
 
 def _peak_memory_bytes() -> int:

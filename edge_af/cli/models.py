@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass
 
 from edge_af.cli.build import verb
-from edge_af.console import tell
+from edge_af.console import line_width, tell
 from edge_af.errors import EdgeAfError, unknown
 from edge_af.models.presets import PRESETS, ModelConfig
 from edge_af.models.sizes import deployed_bytes, layer_sizes, multiply_adds, param_count
 from edge_af.options import option
-from edge_af.report.tables import aligned
+from edge_af.report.tables import aligned, wrapped
 
 PRECISIONS = ("fp32", "int8", "int4")
 
@@ -23,7 +23,7 @@ class ModelsOptions:
 
     classes: int = option("Number of classes; the 2018 data has 3862.", default=4716, at_least=1)
     model: str | None = option("List this network only.", default=None, choices=PRESETS)
-    preset: str | None = option("List this preset only, layer by layer.", default=None)
+    preset: str | None = option("List this preset only, layer by layer.", default=None, complete="preset")
     json: bool = option("Print a list of objects as JSON, with layers.", default=False)
 
 
@@ -46,7 +46,7 @@ def command(options: ModelsOptions) -> None:
     if options.json:
         tell(json.dumps([_as_dict(*entry, classes) for entry in listed], indent=2))
         return
-    tell(f"At {classes:,} classes. MB: weights and biases, BatchNorm folded; INT4 in blocks of 32.")
+    caption = f"At {classes:,} classes. MB: weights and biases, BatchNorm folded; INT4 in blocks of 32."
     head = ["model", "preset", "parameters", "MACs", *(f"{precision.upper()} MB" for precision in PRECISIONS), "shape"]
     rows = [head]
     for name, shape, config in listed:
@@ -60,7 +60,8 @@ def command(options: ModelsOptions) -> None:
                 [f"  {layer.name}", "", f"{layer.params:,}", f"{layer.multiply_adds:,}", *none, layer.shape]
                 for layer in layer_sizes(config, classes)
             ]
-    for line in aligned(rows, (0, 1, len(head) - 1)):
+    width = line_width()
+    for line in [*wrapped([caption], width), *aligned(rows, (0, 1, len(head) - 1), width)]:
         tell(line)
 
 

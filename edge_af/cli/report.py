@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edge_af.cli.build import verb
-from edge_af.console import tell
+from edge_af.console import line_width, tell
 from edge_af.errors import EdgeAfError
 from edge_af.options import option
 
@@ -53,7 +53,11 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
         from edge_af.report.history import table as history_table
 
         found = read_history(options.history)
-        tell(json.dumps(entries(found), indent=2, ensure_ascii=False) if options.json else history_table(found))
+        tell(
+            json.dumps(entries(found), indent=2, ensure_ascii=False)
+            if options.json
+            else history_table(found, line_width())
+        )
         write_history(found, markdown=options.markdown, html=options.html)
         return
     from edge_af.records.results import read_results
@@ -71,5 +75,5 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
         value = {"rows": [summary(line) for line in compare(many)], "caveats": caveats(many)}
         tell(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        tell(table(many))
+        tell(table(many, line_width()))
     write_reports(many, markdown=options.markdown, html=options.html)

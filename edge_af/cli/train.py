@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_af.cli.build import verb
+from edge_af.cli.next_step import suggest, unused
 from edge_af.console import tell
 from edge_af.errors import EdgeAfError
 from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, preset
@@ -25,7 +26,9 @@ class TrainCommand(TrainOptions):
     data: Path = option("Prepared dataset to train on.", group=NETWORK)
     out: Path = option("Run folder to write.", group=NETWORK)
     model: str = option("Network.", choices=PRESETS, group=NETWORK)
-    preset: str = option("Size of the network (see `edge-af models`).", default="small", group=NETWORK)
+    preset: str = option(
+        "Size of the network (see `edge-af models`).", default="small", complete="preset", group=NETWORK
+    )
     ablate: str = option("Part to remove from attend-fusion.", default="none", choices=ABLATIONS, group=NETWORK)
     teacher: Path | None = option("Teacher run to distill from.", default=None, group=NETWORK)
     resume: bool = option("Continue from the checkpoint in --out, if there is one.", default=False, group=NETWORK)
@@ -67,4 +70,5 @@ def command(options: TrainCommand) -> None:
     held_out = run.training["held_out"]
     tell(f"{options.out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
     tell(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
-    tell(f"Next: edge-af export {options.out} --int8 --calibration-data {options.data} --out artifacts/{run.model}")
+    out = unused(Path("artifacts") / run.model)
+    suggest("export", options.out, "--int8", "--calibration-data", options.data, "--out", out)

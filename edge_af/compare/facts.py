@@ -21,6 +21,9 @@ from edge_af.runtime.operators import operator_counts
 from edge_af.runtime.probe import weight_bytes
 
 MEMORY_RUNS = 2
+_INFERENCE_SECONDS = 2.0
+FACTS_SECONDS = Method().warm_up_seconds + _INFERENCE_SECONDS
+"""Time limit of the inferences in one of these processes."""
 DEFAULT_F1_THRESHOLD = 0.5
 """F1 threshold for files without a manifest."""
 
@@ -35,7 +38,7 @@ def facts_of(
     Raises:
         BrokenFile: the file cannot be loaded or run.
     """
-    method = Method(inferences=32, seconds=2.0, warm_up=4, timeout_seconds=timeout_seconds)
+    method = Method(inferences=32, seconds=_INFERENCE_SECONDS, warm_up=4, timeout_seconds=timeout_seconds)
     job = Job(
         path=str(side.path),
         runtime=side.runtime,

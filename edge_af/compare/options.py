@@ -70,6 +70,9 @@ class CompareOptions:
         is_file=True,
         group=GATES,
     )
+    dry_run: bool = option(
+        "Print the pairs, the gates and the duration; measure and write nothing.", default=False, group=OUTPUT
+    )
     out: Path | None = option("JSON file to write the comparison to.", default=None, is_file=True, group=OUTPUT)
     markdown: Path | None = option("Markdown file to write the table to.", default=None, is_file=True, group=OUTPUT)
     junit: Path | None = option("JUnit XML file to write the checks to.", default=None, is_file=True, group=OUTPUT)

@@ -223,7 +223,7 @@ class _Building:
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self.base_sha256, self.candidate_sha256 = _sha256(pair.base), _sha256(pair.candidate)
+        self.base_sha256, self.candidate_sha256 = sha256_of(pair.base), sha256_of(pair.candidate)
         self.checks: list[Check] = []
         self.base: FileFacts | None = None
         self.candidate: FileFacts | None = None
@@ -255,7 +255,7 @@ class _Building:
         )
 
 
-def _sha256(side: Side) -> str:
+def sha256_of(side: Side) -> str:
     """Return the SHA-256 of a file; one from a manifest was verified when the file was found."""
     known = side.subject.sha256 if side.subject is not None else None
     return known or sha256_file(side.path)

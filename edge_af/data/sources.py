@@ -226,14 +226,14 @@ def _without_twins(files: list[Path]) -> list[Path]:
 def _name_splits(files: list[Path]) -> None:
     """Warn about sources from several parts of a dataset: after training on both, neither can be used for evaluation."""
     shared = os.path.commonpath([file.absolute().parent for file in files])
-    counts = Counter(_split(file.absolute().relative_to(shared)) for file in files)
+    counts = Counter(split_of(file.absolute().relative_to(shared)) for file in files)
     counts.pop(None, None)
     if len(counts) > 1:
         parts = ", ".join(f"{split} ({count} file(s))" for split, count in sorted(counts.items()))
         warn(f"these sources are of more than one part of a dataset: {parts}. Prepare each part into its own folder.")
 
 
-def _split(path: Path) -> str | None:
+def split_of(path: Path) -> str | None:
     """Return the part of a dataset that a file's name, or its nearest folder's, indicates."""
     for name in reversed(path.parts):
         if match := SPLIT.match(name.lower()):

@@ -25,6 +25,7 @@ class ExportOptions:
         "Recipe name or YAML file, instead of the precision's default. Repeatable.",
         default=(),
         metavar="[FORMAT=]NAME|FILE",
+        complete="recipe",
         group=FILES,
     )
     format: tuple[str, ...] = option(

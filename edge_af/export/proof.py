@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_af.console import without_chatter
 from edge_af.data import Features
 from edge_af.errors import GateFailed
 from edge_af.export.to_onnx import INTEGER_ACCURACY, weight_name
@@ -76,8 +77,9 @@ def tflite_execution(path: Path, layers: list[str]) -> Execution:
     and the operator asks for quantization at run time. Integer weights that are dequantized first save only space. In a
     layer that does not ask, each runtime decides. Neither counts.
     """
-    interpreter = interpreter_class()(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
+    with without_chatter("INFO: "):
+        interpreter = interpreter_class()(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
     integer_weights = _integer_weights(path)
     integer = tuple(layer for layer in layers if f"{layer}.weight" in integer_weights)
     undelegated = _undelegated(interpreter._get_ops_details())

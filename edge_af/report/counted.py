@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from edge_af.records.results import Instructions, Row
 from edge_af.report.columns import Column, megabytes, quantity
 from edge_af.report.rows import Line
-from edge_af.report.tables import aligned
+from edge_af.report.tables import aligned, wrapped
 
 MODELED = "Modeled latency"
 
@@ -70,7 +70,7 @@ def counted_titles() -> list[str]:
     return [f"{column.title}, {column.unit}" for column in COUNTED_COLUMNS]
 
 
-def counted_text(lines: Sequence[Line]) -> list[str]:
+def counted_text(lines: Sequence[Line], width: int | None = None) -> list[str]:
     """Return the table's lines for a terminal; empty without counted rows."""
     counted = [line for line in lines if line.row.instructions is not None]
     if not counted:
@@ -81,4 +81,4 @@ def counted_text(lines: Sequence[Line]) -> list[str]:
     for line in counted:
         name = f"{line.network}, {line.runtime} {line.weights}" + (f", {line.device}" if several else "")
         rows.append([name, *counted_cells(line)])
-    return ["", *aligned(rows, (0,)), "", EXPLAINED]
+    return ["", *aligned(rows, (0,), width), "", *wrapped([EXPLAINED], width)]

@@ -64,10 +64,10 @@ FIGURES = (
 )
 
 
-def table(history: History) -> str:
-    """Return the table for a terminal, one line per pair, newest first."""
-    lines = tables.aligned(_rows(history), left=_LEFT)
-    return "\n".join([*lines, "", *map(tables.printable, _remarks(history))])
+def table(history: History, width: int | None = None) -> str:
+    """Return the table for a terminal of this width, a row per pair, newest first."""
+    lines = tables.aligned(_rows(history), _LEFT, width)
+    return "\n".join([*lines, "", *tables.wrapped(map(tables.printable, _remarks(history)), width)])
 
 
 def markdown_table(history: History) -> str:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from edge_af.console import command_ci, styled, warn
 from edge_af.records.comparison import FAILED, FASTER, INVALID, PASSED, UNKNOWN, Check, Comparison, Interval, PairResult
-from edge_af.report.tables import aligned, escape, table_lines
+from edge_af.report.tables import aligned_rows, escape, table_lines, wrapped
 
 MARKS = {PASSED: "ok", FAILED: "FAILED", INVALID: "INVALID", UNKNOWN: "CANNOT TELL"}
 _COLORS = {PASSED: "green", FAILED: "red", INVALID: "red", UNKNOWN: "yellow"}
@@ -38,20 +38,30 @@ def interval_text(interval: Interval) -> str:
     return f"{percent(interval.value)} [{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def table(comparison: Comparison) -> str:
-    """Return the table for a terminal."""
-    lines = []
+def table(comparison: Comparison, width: int | None = None) -> str:
+    """Return the table for a terminal of this width."""
+    lines: list[str] = []
+    inner = width - 2 if width is not None else None
     for pair in comparison.pairs:
-        mark = styled(MARKS[pair.status], fg=_COLORS[pair.status], bold=True)
-        lines += [f"{pair.name}: {mark}"]
+        mark = MARKS[pair.status]
+        *title, last = wrapped([f"{pair.name}:"], width - len(mark) - 1 if width is not None else None)
+        lines += [*title, f"{last} {styled(mark, fg=_COLORS[pair.status], bold=True)}"]
         rows = [_HEADINGS, *(_cells(pair, check) for check in pair.checks)]
-        for line, row, check in zip(aligned(rows, (0, 4)), rows, [None, *pair.checks], strict=True):
-            verdict = row[4] if check is None or check.status == PASSED else styled(row[4], fg=_COLORS[check.status])
-            lines.append(f"  {line.removesuffix(row[4])}{verdict}".rstrip())
-        lines += [f"  {note}" for note in _notes(pair)]
+        head, *body = aligned_rows(rows, (0, 4), inner)
+        lines += [f"  {line}" for line in head]
+        # The verdict, the last column, has a color.
+        first = next(at for at, line in enumerate(head) if line.endswith(_HEADINGS[-1]))
+        start = head[first].index(_HEADINGS[-1])
+        for check, row in zip(pair.checks, body, strict=True):
+            for at, line in enumerate(row):
+                verdict = line[start:] if at >= first else ""
+                if verdict and check.status != PASSED:
+                    verdict = styled(verdict, fg=_COLORS[check.status])
+                lines.append(f"  {line[:start] if at >= first else line}{verdict}".rstrip())
+        lines += wrapped([f"  {note}" for note in _notes(pair)], width)
         lines.append("")
-    lines += _unmatched(comparison) + [f"warning: {text}" for text in comparison.warnings]
-    lines.append(_summary(comparison))
+    rest = [*_unmatched(comparison), *(f"warning: {text}" for text in comparison.warnings), _summary(comparison)]
+    lines += wrapped(rest, width)
     return "\n".join(lines) + "\n"
 
 
