@@ -35,6 +35,7 @@ def parse(words: list[str]) -> None:
     command.make_context(command.name, list(words))
 
 
+@pytest.mark.slow
 def test_each_step_leads_to_the_next(
     dataset: Dataset, eval_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -77,6 +78,7 @@ def test_each_step_leads_to_the_next(
     run(following)
 
 
+@pytest.mark.slow
 def test_nothing_is_suggested_beside_json(exports: Path, tmp_path: Path):
     file = exports / "attend-fusion/attend-fusion-int8.tflite"
     words = ["bench", str(file), "--runs", "2", "--no-packed", "--json", "--out", str(tmp_path / "r.json")]

@@ -62,12 +62,14 @@ def test_files_without_a_manifest(exports: Path, eval_dataset: Dataset, tmp_path
     assert quiet("predict", file, eval_dataset.folder, "--videos", 2).count("\n") == 1
 
 
+@pytest.mark.slow
 def test_bench_and_compare(exports: Path, eval_dataset: Dataset, tmp_path: Path):
     folder = exports / "attend-fusion"
     quiet("bench", folder, "--data", eval_dataset.folder, "--runs", 2, "--rounds", 1, "--out", tmp_path / "r.json")
     quiet("compare", folder, folder, "--data", eval_dataset.folder)
 
 
+@pytest.mark.slow
 def test_export(run_folder: Path, dataset: Dataset, tmp_path: Path):
     data = ("--calibration-data", dataset.folder, "--any-calibration-data", "--calibration-videos", 32)
     quiet("export", run_folder, "--int8", "--fp16", *data, "--out", tmp_path / "float")
@@ -82,6 +84,7 @@ def test_export(run_folder: Path, dataset: Dataset, tmp_path: Path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_data_prepare(tmp_path: Path):
     records = tmp_path / "records"
     quiet("data", "synth", records, "--videos-train", 20, "--videos-eval", 5, "--classes", 10)

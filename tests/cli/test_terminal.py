@@ -84,6 +84,7 @@ def test_a_table_fits_the_terminal_or_columns_and_nothing_else_changes_it():
     assert json.loads(in_pipe("report", RESULTS, "--json", COLUMNS="80"))["rows"]
 
 
+@pytest.mark.slow
 def test_every_table_has_headings_and_fits_80_columns(
     exports: Path, eval_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
