@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -111,7 +112,8 @@ class LoopbackBoard:
     def drop(self) -> None:
         """Break all connections."""
         for pid in _children(self.server.pid):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It may end by itself just now.
+                os.kill(pid, signal.SIGKILL)
 
     def processes(self) -> list[str]:
         """Return the command lines of the account's processes."""
