@@ -62,6 +62,10 @@ def match(base: Path, candidate: Path, runtimes: tuple[str, ...] = ()) -> Matche
     for path in (base, candidate):
         if not path.exists():
             raise EdgeAfError(f"{path}: no such file or folder.")
+        if path.suffix == ".json":
+            raise EdgeAfError(
+                f"{path}: compare measures .onnx or .tflite files, or export folders. `edge-af report` shows results files."
+            )
     if base.is_dir() != candidate.is_dir():
         raise EdgeAfError(
             f"{base} and {candidate}: one is a file and the other a folder. Name two files or two folders."

@@ -89,8 +89,9 @@ class System:
 
         Addresses are the same in every process (`setarch -R`), if the system permits it.
         """
-        package = str(package_data().parent)
-        environment = {**_ENVIRONMENT, "PYTHONPATH": f"{package}:{self.folder / 'packages'}", **(variables or {})}
+        # The guest's packages come first: beside an installed edge_af lie those of this machine's processor.
+        paths = f"{self.folder / 'packages'}:{package_data().parent}"
+        environment = {**_ENVIRONMENT, "PYTHONPATH": paths, **(variables or {})}
         line = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
         line += ["setarch", "-R"] if _can_fix_addresses() else []
         line += [*qemu_command(self.folder), "-L", str(board_folder(self.folder, board)), "-cpu", board.cpu]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,3 +35,5 @@ def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], p
         if path is not None:
             write_atomic(path, make())
             say(f"{what} {path}")
+    if html is not None and importlib.util.find_spec("vl_convert") is None:
+        say("The page has no charts. To add them: pip install vl-convert-python")

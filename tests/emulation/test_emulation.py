@@ -21,7 +21,9 @@ from edge_af.emulation import counts, setup
 from edge_af.emulation import latency_model as model
 from edge_af.emulation.backend import EmulatedBackend
 from edge_af.emulation.boards import BOARDS, parse_emulated
+from edge_af.emulation.setup import System
 from edge_af.errors import EdgeAfError
+from edge_af.files import package_data
 from edge_af.metrics import evaluate
 from edge_af.records.comparison import FAILED, PASSED, UNKNOWN
 from edge_af.records.results import DOES_NOT_FIT, OK, Instructions, Method, read_results
@@ -137,6 +139,13 @@ def test_a_setup_that_fails_leaves_nothing_that_looks_finished(monkeypatch: pyte
     with pytest.raises(EdgeAfError):
         setup.setup_emulated(mirror="file:///nonexistent")
     assert [path.name for path in leftover.parent.iterdir()] == []
+
+
+def test_the_guest_finds_its_own_packages_before_those_beside_edge_af(tmp_path: Path):
+    """In a plain install, packages of this machine's processor lie beside edge_af."""
+    line = System(tmp_path, "1", "3.11", {}).command(parse_emulated("emulated:pi5"), ["-c", "pass"])
+    (paths,) = (word.partition("=")[2].split(":") for word in line if word.startswith("PYTHONPATH="))
+    assert paths == [str(tmp_path / "packages"), str(package_data().parent)]
 
 
 def test_a_budget_names_boards_and_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
