@@ -77,6 +77,11 @@ class System:
     versions: dict[str, str]
     """Versions of the packages in the guest."""
 
+    @property
+    def python_path(self) -> str:
+        """The guest's PYTHONPATH. Its own packages come first: those beside an installed edge_af are for this processor."""
+        return f"{self.folder / 'packages'}:{package_data().parent}"
+
     def command(
         self,
         board: Board,
@@ -89,9 +94,7 @@ class System:
 
         Addresses are the same in every process (`setarch -R`), if the system permits it.
         """
-        # The guest's packages come first: beside an installed edge_af lie those of this machine's processor.
-        paths = f"{self.folder / 'packages'}:{package_data().parent}"
-        environment = {**_ENVIRONMENT, "PYTHONPATH": paths, **(variables or {})}
+        environment = {**_ENVIRONMENT, "PYTHONPATH": self.python_path, **(variables or {})}
         line = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
         line += ["setarch", "-R"] if _can_fix_addresses() else []
         line += [*qemu_command(self.folder), "-L", str(board_folder(self.folder, board)), "-cpu", board.cpu]
