@@ -166,6 +166,8 @@ def _read_document(path: Path, what: str, language: str, parse: Callable[[bytes]
         return parse(data)
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: no such {what}.") from None
+    except IsADirectoryError:
+        raise EdgeAfError(f"{path}: is a folder; name the {what} in it.") from None
     except OSError as error:
         raise EdgeAfError(f"{path}: cannot read this {what}: {error.strerror}.") from None
     except DocumentError as error:
