@@ -35,5 +35,12 @@ def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], p
         if path is not None:
             write_atomic(path, make())
             say(f"{what} {path}")
-    if html is not None and importlib.util.find_spec("vl_convert") is None:
+    if html is not None and not _has_charts():
         say("The page has no charts. To add them: pip install vl-convert-python")
+
+
+def _has_charts() -> bool:
+    try:
+        return importlib.util.find_spec("vl_convert") is not None
+    except ImportError:  # A finder may raise for a package that it does not find.
+        return False
