@@ -60,6 +60,7 @@ def test_nothing_kept_of_another_file_is_measured_in_its_place(
     assert anew.is_complete and not (tmp_path / ".r.json.bench").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
 @pytest.mark.parametrize("when", ["before it is loaded", "while it is measured"])
 def test_a_file_that_is_replaced_is_no_row_of_the_one_before(
@@ -101,6 +102,7 @@ def test_weights_packed_of_a_file_that_is_replaced_meanwhile_are_not_kept(
     assert results.rows[0].status == "ok" and any("was replaced or changed" in text for text in results.warnings)
 
 
+@pytest.mark.slow
 def test_a_bench_killed_while_intervals_are_computed_is_not_complete(
     exports: Path, eval_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -120,6 +122,7 @@ def test_a_bench_killed_while_intervals_are_computed_is_not_complete(
     assert [row.latency_raw_us for row in whole.rows] == [row.latency_raw_us for row in kept[-1].rows]
 
 
+@pytest.mark.slow
 def test_one_bench_at_a_time_writes_to_a_results_file(exports: Path, tmp_path: Path):
     file, out = exports / "attend-fusion/attend-fusion-int8.tflite", tmp_path / "r.json"
     arguments = ["bench", file, "--no-packed", "--rounds", 2, "--out", out]

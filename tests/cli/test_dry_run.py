@@ -93,6 +93,7 @@ def test_bench_says_that_the_output_is_taken(exports: Path, tmp_path: Path):
     assert "the bench would not start" in done.stderr and out.read_text() == "no results"
 
 
+@pytest.mark.slow
 def test_bench_leaves_out_what_is_measured(exports: Path, tmp_path: Path):
     out = tmp_path / "results.json"
     file = exports / "attend-fusion/attend-fusion-int8.tflite"

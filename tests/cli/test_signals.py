@@ -57,6 +57,7 @@ def test_the_terminal_may_go_under_nohup(tmp_path: Path):
     assert process.wait(120) == 0 and (tmp_path / "out").is_dir()
 
 
+@pytest.mark.slow
 def test_a_bench_keeps_its_rows(tmp_path: Path, exports: Path):
     out = tmp_path / "r.json"
     files = [exports / f"attend-fusion/attend-fusion-{name}.tflite" for name in ("fp32", "int8")]

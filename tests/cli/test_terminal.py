@@ -70,6 +70,7 @@ def widest(text: str) -> int:
     return max(map(len, re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text))))
 
 
+@pytest.mark.slow
 def test_a_table_fits_the_terminal_or_columns_and_nothing_else_changes_it():
     wide = in_pipe("report", RESULTS)
     assert widest(wide) > 120

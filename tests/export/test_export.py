@@ -104,6 +104,7 @@ def test_nothing_is_left_when_an_export_fails(dataset: Dataset, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"bad"}
 
 
+@pytest.mark.slow
 def test_a_network_that_gives_nan_is_not_exported(dataset: Dataset, tmp_path: Path) -> None:
     network = random_network("fc-late-fusion")
     nn.init.constant_(network.head.bias, float("nan"))  # type: ignore[union-attr, arg-type]
@@ -190,6 +191,7 @@ def test_the_verb_takes_a_recipe_for_each_format(
     assert "peak memory" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cpu", "wide"), [("x86-64", False), pytest.param("arm64", True, marks=pytest.mark.slow)])
 def test_pairs_of_products_fit_16_bits_in_files_for_x86_64(
     make_run: Callable[..., Path], tmp_path: Path, cpu: str, wide: bool

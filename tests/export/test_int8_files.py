@@ -147,6 +147,7 @@ def test_litert_computes_with_the_block_scales_of_the_plan(block: int, tmp_path:
     np.testing.assert_allclose(found, held @ dequantize(made.layers["l"]).T, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 def test_sizes_are_what_the_bits_promise(format: str, tmp_path: Path) -> None:
     """Use a layer large enough to ignore names and biases: INT8 is at most 26 % of FP32, INT4 at most 16 %."""

@@ -82,6 +82,7 @@ def metrics_without_times(folder):
     ]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_resume_ends_the_same(dataset, unbroken, tmp_path):
     process = start(dataset, tmp_path / "run", "waits")
     wait_for_checkpoint(process, tmp_path / "run")
