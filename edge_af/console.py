@@ -221,7 +221,7 @@ class Progress:
     """Minimum seconds between lines outside a terminal."""
 
     WITHOUT_BAR = 40
-    """Columns of count, duration and rate if there is no total."""
+    """Columns that tqdm needs for count, duration and rate when the total is unknown."""
 
     def __init__(self, label: str, total: int | None, unit: str = "") -> None:
         self._label, self._total = label, total

@@ -14,13 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import util
 from typing import Any
 
 from edge_af.bench.process import EMPTY, run_worker
 from edge_af.machine.conditions import Conditions, available_memory, conditions, memory_limits
 from edge_af.machine.device import Device, this_device
-from edge_af.packages import PACKAGES_OF, no_wheels
+from edge_af.packages import PACKAGES_OF, is_installed, no_wheels
 from edge_af.records.results import CRASHED, DOES_NOT_FIT, FAILED, MISSING_RUNTIME, OK, TIMEOUT, Method
 from edge_af.subprocesses import environment, signal_in_words
 
@@ -118,7 +117,7 @@ def check_health(timeout_seconds: float = 120.0, on_step: Callable[[str], None] 
 def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
     """Return why these packages cannot be imported in a separate process; None if they can."""
     for package in packages:  # Finding a package is free; importing some takes seconds.
-        if not _is_installed(package):
+        if not is_installed(package):
             return f"{package} is not installed"
     # -P: a file in the working directory must not shadow a package.
     command = [sys.executable, "-P", "-c", "; ".join(f"import {package}" for package in packages)]
@@ -142,13 +141,6 @@ def try_import(packages: Sequence[str], timeout_seconds: float) -> str | None:
         name, meaning = signal_in_words(-done.returncode, last)
         return f"{name} while importing {', '.join(packages)}: {meaning}"
     return f"cannot be imported: {last or 'no message'}" if done.returncode else None
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return util.find_spec(package) is not None
-    except (ImportError, ValueError):  # A finder may raise for a package that it does not find.
-        return False
 
 
 def _check_runtime(runtime: str, device: Device, numpy: str | None, timeout_seconds: float) -> RuntimeCheck:

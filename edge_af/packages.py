@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -13,8 +14,7 @@ import sys
 import zipfile
 from pathlib import Path
 from shlex import quote
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
 
@@ -33,6 +33,14 @@ OLDEST_GLIBC = 17
 
 class NoWheels(EdgeAfError):
     """pip finds no wheel of a package for the machine."""
+
+
+def is_installed(package: str) -> bool:
+    """Return True if a package, by its import name, can be found. It is not imported."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # A finder may raise for a package that it does not find.
+        return False
 
 
 def no_wheels(machine: str, bits: int) -> str | None:
@@ -115,7 +123,7 @@ def install_command(extra: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         return f"{command} install -e {quote(f'{Path(__file__).resolve().parents[1]}[{extra}]')}"
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    source = Path(url2pathname(urlsplit(origin.get("url", "")).path))
+    source = Path(unquote(urlsplit(origin.get("url", "")).path))
     if origin and source.exists():
         editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
         return f"{command} install {editable}{quote(f'{source}[{extra}]')}"

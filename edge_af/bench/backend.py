@@ -119,7 +119,7 @@ class Backend(Protocol):
         """Measure one round of a row.
 
         Raises:
-            EdgeAfError: the machine is no longer usable. Failures of one row become its `status` and `reason`.
+            EdgeAfError: the connection to the machine is lost. If only one row fails, its `status` and `reason` say so.
         """
 
     def score(
@@ -135,5 +135,5 @@ class Backend(Protocol):
             on_scored: see `OnScored`.
 
         Returns:
-            the metrics as fields of `Row`, or a `reason` why there are none.
+            the metrics as fields of `Row`, or the `reason` why they are missing.
         """

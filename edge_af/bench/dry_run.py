@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import util
 
 from edge_af.bench.backend import Backend
 from edge_af.bench.request import BenchRequest, PlannedRow, plan_of, round_of, rounds_of
@@ -15,7 +14,7 @@ from edge_af.bench.subject import Subject, check_data
 from edge_af.console import warn
 from edge_af.errors import EdgeAfError
 from edge_af.machine.conditions import available_memory
-from edge_af.packages import PACKAGES_OF
+from edge_af.packages import PACKAGES_OF, is_installed
 from edge_af.records.results import DOES_NOT_FIT, MISSING_RUNTIME, OK, Method, Results
 
 
@@ -134,16 +133,9 @@ def _earlier(subjects: Sequence[Subject], request: BenchRequest, method: Method)
 def _foreseen(item: PlannedRow) -> tuple[str, str] | None:
     """Return status and reason of a row that cannot be measured on this machine; None if it can be tried."""
     runtime = item.subject.runtime
-    if not any(map(_is_installed, PACKAGES_OF[runtime])):
+    if not any(is_installed(package.replace("-", "_")) for package in PACKAGES_OF[runtime]):
         return MISSING_RUNTIME, f"{runtime} is not installed. Install it with: pip install {PACKAGES_OF[runtime][0]}"
     needed, available = item.subject.path.stat().st_size, available_memory()
     if available is not None and needed > available:
         return DOES_NOT_FIT, f"needs at least {needed / 1e6:,.0f} MB, {available / 1e6:,.0f} MB available"
     return None
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return util.find_spec(package.replace("-", "_")) is not None
-    except (ImportError, ValueError):  # A finder may raise for a package that it does not find.
-        return False

@@ -281,7 +281,7 @@ class _Session:
 
 
 def _baseline_of(subjects: Sequence[Subject]) -> Baseline:
-    """Choose the largest FP32 network, or the largest network's first file if there is no FP32."""
+    """Choose the largest network in FP32. Without FP32 files, choose the largest network's first file."""
     largest = max(subjects, key=lambda subject: (subject.precision == "fp32", subject.params))
     return Baseline(largest.artifact, largest.model, largest.preset, largest.precision)
 

@@ -20,7 +20,6 @@ import click
 from edge_af.__version__ import __version__
 from edge_af.console import discard, lose, lost_output, plain, prepare_streams, reader_gone, say, warn
 from edge_af.errors import DEFECT, EdgeAfError, unknown
-from edge_af.packages import install_command
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -189,6 +188,8 @@ def _run() -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRA_OF:
             return _report(error)
+        from edge_af.packages import install_command
+
         # Both extras include torch; name the extra of the verb that was called.
         extra = "export" if sys.argv[1:2] == ["export"] else EXTRA_OF[package]
         say(

@@ -116,7 +116,7 @@ def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
 
 
 def _suggest(outs: list[Path], subjects: Sequence[Subject], options: BenchOptions) -> None:
-    """Suggest the page if there is none, else labels from the fastest file."""
+    """Suggest making the page, or labeling videos with the fastest file if the page was made."""
     from edge_af.records.results import OK, read_results
 
     if options.json or not all(out.is_file() for out in outs):

@@ -1,4 +1,4 @@
-"""`edge-af compare`: check that a candidate is no slower, larger or worse than its base."""
+"""`edge-af compare`: compare the speed, size and accuracy of a candidate with its base."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     "edge-af compare --base-ref HEAD~1 -- make export",
 )
 def command(words: tuple[str, ...], options: CompareOptions) -> None:
-    """Measure CANDIDATE and BASE side by side on this machine, and check that CANDIDATE is no slower, larger or worse.
+    """Measure CANDIDATE and BASE side by side, and fail if CANDIDATE is slower, larger or less accurate.
 
     BASE and CANDIDATE are two .onnx or .tflite files, or two export folders. With --base-ref, COMMAND makes both.
 
-    Exit codes: 0 no worse; 1 slower, larger, worse or broken; 2 the base or the command line is at fault; 3
+    Exit codes: 0 not worse; 1 slower, larger, less accurate or broken; 2 the base or the command line is at fault; 3
     inconclusive, for example on a busy runner.
     """
     from edge_af.compare.checkout import built

@@ -98,7 +98,7 @@ def _read_npz(path: Path) -> Features:
         raise
     except Exception as error:
         # Damaged bytes make numpy and zipfile raise almost anything: ValueError, BadZipFile, zlib.error, TokenError, …
-        # An .npy file loads as an array, which is no context manager: a TypeError.
+        # An .npy file loads as an array; using that as a context manager raises TypeError.
         raise EdgeAfError(
             f"{path}: neither a prepared dataset nor an .npz file of numbers ({str(error).partition('. ')[0].rstrip('.')})."
         ) from None

@@ -65,7 +65,7 @@ class BudgetFile:
         """Refuse limits that could not be checked.
 
         Raises:
-            EdgeAfError: a pattern matches no file, or accuracy is limited and there is no evaluation data.
+            EdgeAfError: a pattern does not match any file, or a limit on accuracy needs evaluation data.
         """
         names = list(files)
         for pattern, limits in self.limits.items():

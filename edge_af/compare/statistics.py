@@ -30,7 +30,7 @@ from edge_af.records.comparison import CANNOT_TELL, FASTER, NOT_SLOWER, SLOWER, 
 
 LOOKS = ((0.125, 0.05), (0.25, 0.1), (0.5, 0.15), (1.0, 0.7))
 """Planned looks at the interval: shares of the budget, each with its share of `ERROR`. They are fixed beforehand because
-optional stopping eventually finds a difference where there is none. The shares add up to 1, so all looks together err no
+optional stopping eventually finds a difference between identical files. The shares add up to 1, so all looks together err no
 more often than `ERROR` (Bonferroni's inequality). The last look has the largest share; early looks stop only for clear
 differences (as in O'Brien & Fleming 1979).
 """

@@ -102,8 +102,8 @@ def prepare(
     replaced and the link stays.
 
     Raises:
-        EdgeAfError: a source is missing, damaged or invalid (then nothing is left behind); `out` is taken; there is an
-            interrupted conversion with other options; or there is no space (then finished sources are kept).
+        EdgeAfError: a source is missing or damaged, `out` is taken, or an interrupted conversion used other options.
+            Also if the disk is full; finished sources are then kept.
     """
     options = options or PrepareOptions()
     given = read_vocabulary(options.vocabulary) if options.vocabulary else None

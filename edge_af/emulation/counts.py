@@ -91,7 +91,7 @@ def build_plugin() -> Path:
     """Return the plugin, compiled from its source on first use.
 
     Raises:
-        EdgeAfError: there is no C compiler, or it fails.
+        EdgeAfError: the C compiler is missing or fails.
     """
     source = package_data("emulation", "plugin.c").read_text(encoding="utf-8")
     library = cache_folder() / "plugins" / f"{sha256_json(source)[:16]}.so"

@@ -112,7 +112,7 @@ def find_system() -> System:
     """Find the installed emulated system.
 
     Raises:
-        EdgeAfError: there is none for the versions that are installed here.
+        EdgeAfError: emulation is not set up for the installed versions.
     """
     folder = _folder(_identity())
     marker = folder / "system.json"
@@ -190,7 +190,7 @@ def own_mirror() -> str:
     """Return the Debian mirror that this machine's apt is configured for.
 
     Raises:
-        EdgeAfError: there is none.
+        EdgeAfError: apt is configured for another system, or for no mirror.
     """
     with contextlib.suppress(OSError):
         system = platform.freedesktop_os_release()

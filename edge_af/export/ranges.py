@@ -90,7 +90,7 @@ def choose_videos(rows: NDArray[np.int64], videos: int, seed: int) -> NDArray[np
     """Sample rows without replacement, ascending; return all of them if there are too few.
 
     Raises:
-        EdgeAfError: no videos were requested, or there are none.
+        EdgeAfError: `count` is below 1, or `rows` is empty.
     """
     if videos < 1 or len(rows) == 0:
         raise EdgeAfError(f"calibration needs at least one video; asked for {videos} of {len(rows)}.")

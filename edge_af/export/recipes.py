@@ -177,7 +177,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     """Read a recipe by name, or from a YAML file.
 
     Raises:
-        EdgeAfError: there is no such recipe, or it is invalid; the message suggests the nearest name or key.
+        EdgeAfError: the recipe is unknown or invalid; the message suggests the nearest name or key.
     """
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):

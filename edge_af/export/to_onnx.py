@@ -148,7 +148,7 @@ def _half(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[Node]
 def _blocks(node: Node, layer: Layer, constants: dict[str, NDArray]) -> Node:
     """Add a MatMulNBits: y = x Wᵀ + b with W (out, in) as unsigned integers offset by 8, two per byte, low half first."""
     outputs, inputs = layer.weight.shape
-    # There is no form with one scale per row, so the scale is repeated for each block.
+    # MatMulNBits needs a scale per block, so a row's scale is repeated.
     block = layer.form.block or CHANNEL_BLOCK
     blocks = -(-inputs // block)
     # The last block of a row is padded with zeros.

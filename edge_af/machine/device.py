@@ -54,7 +54,7 @@ class Device:
     memory_bytes: Count | None
     kernel: str
     python: str | None
-    """Version of Python; None if there is none, as on a phone."""
+    """Version of Python; None on a phone, which lacks Python."""
     governor: str | None
     """Frequency governor of the first core; None if the kernel does not report it (most virtual machines)."""
     versions: dict[str, str] = field(default_factory=dict)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_af.console import say
 from edge_af.files import write_atomic
-from edge_af.records.results import Results
 
 if TYPE_CHECKING:
     from edge_af.records.history import History
+    from edge_af.records.results import Results
 
 
 def write_reports(results: Sequence[Results], *, markdown: Path | None = None, html: Path | None = None) -> None:
@@ -35,12 +34,9 @@ def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], p
         if path is not None:
             write_atomic(path, make())
             say(f"{what} {path}")
-    if html is not None and not _has_charts():
+    if html is None:
+        return
+    from edge_af.packages import is_installed
+
+    if not is_installed("vl_convert"):
         say("The page has no charts. To add them: pip install vl-convert-python")
-
-
-def _has_charts() -> bool:
-    try:
-        return importlib.util.find_spec("vl_convert") is not None
-    except ImportError:  # A finder may raise for a package that it does not find.
-        return False

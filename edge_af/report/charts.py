@@ -49,7 +49,7 @@ class Chart:
     """Description for screen readers."""
     spec: Mapping[str, Any]
     data: Mapping[str, Sequence[Datum]]
-    """Data sets, `rows` first; without rows there is no chart."""
+    """Data sets, `rows` first. A chart without rows is left out."""
 
 
 @dataclass

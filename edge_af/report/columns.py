@@ -21,7 +21,7 @@ class Column:
     """True to compare with the baseline as a factor, False as a difference."""
 
     def text(self, row: Row) -> str:
-        """Return the figure without its unit; empty if there is none."""
+        """Return the figure without its unit; empty if it is missing."""
         value = self.value(row)
         return "" if value is None else self.write(value)
 

@@ -33,7 +33,7 @@ class Line:
     fp32: Row | None
     """The same network in FP32 with the same runtime, threads and device."""
     variant: str
-    """Distinguishes it from rows with the same network, runtime and precision; empty if there are none."""
+    """Distinguishes it from other rows with the same network, runtime and precision; empty for a single row."""
 
     @property
     def runtime(self) -> str:

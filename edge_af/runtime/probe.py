@@ -35,7 +35,7 @@ def check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
     """Refuse a graph whose inputs and outputs are not those of an edge-af network.
 
     Raises:
-        EdgeAfError: the inputs are not `visual` and `audio`, or there is no output `scores`.
+        EdgeAfError: the inputs are not `visual` and `audio`, or the output `scores` is missing.
     """
     if sorted(inputs) != list(INPUTS) or OUTPUT not in outputs:
         raise EdgeAfError(
@@ -152,7 +152,7 @@ def onnx_graph(data: mmap.mmap) -> tuple[int, int]:
     """Return start and end of the graph in an ONNX file.
 
     Raises:
-        ValueError: there is no graph, or the file is not protobuf.
+        ValueError: the graph is missing, or the file is not protobuf.
     """
     graphs = [value for number, value in fields(data, 0, len(data)) if number == _MODEL_GRAPH]
     if len(graphs) != 1 or isinstance(graphs[0], int):

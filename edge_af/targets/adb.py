@@ -132,7 +132,7 @@ def find_phone(target: AdbTarget) -> Phone:
     """Find the phone of a target.
 
     Raises:
-        EdgeAfError: there is no adb or no such phone, several phones but no serial number, or the phone cannot be used.
+        EdgeAfError: adb is not installed, the phone is unknown or cannot be used, or several phones need a serial number.
     """
     adb = shutil.which("adb")
     if adb is None:
@@ -291,7 +291,7 @@ class Phone:
 
         Raises:
             Gone: the phone no longer responds.
-            EdgeAfError: there is no such file, or it does not arrive intact.
+            EdgeAfError: the file does not exist, or does not arrive intact.
         """
         told = self.shell('sha256sum <"$1"', place)
         if told.status != 0:

@@ -177,7 +177,7 @@ def environment_folder(groups: dict[str, list[str]]) -> Path:
 
 
 def make_environment(folder: Path, groups: dict[str, list[str]], wheels: Any) -> list[str]:
-    """Create the environment; return the runtimes for which there is no package."""
+    """Create the environment; return the runtimes without a package for this machine."""
     offline = wheels != "pip"
     command = [sys.executable, "-m", "venv", *(["--without-pip"] if offline else []), str(folder)]
     status, last = told(command, "")

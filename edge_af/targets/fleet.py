@@ -73,7 +73,7 @@ class Outcome:
     out: Path
     """Its results file."""
     reason: str | None = None
-    """Reason why there are no results; None if there are."""
+    """Reason why results are missing; None if they are there."""
 
 
 def read_fleet(path: Path, options: TargetOptions = TargetOptions()) -> list[Member]:  # noqa: B008 - it is frozen
@@ -148,7 +148,7 @@ def bench_fleet(subjects: Sequence[Subject], request: BenchRequest, members: Seq
 
 
 def _bench_member(subjects: Sequence[Subject], request: BenchRequest, member: Member, reasons: Connection) -> None:
-    """Bench one member in its own process; send the reason if there are no results."""
+    """Bench one member in its own process; if that fails, send the reason."""
     os.setsid()  # Only the parent process gets Ctrl-C; it passes it on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prefix_lines(member.label)

@@ -78,7 +78,7 @@ _REASONS = (
 
 
 class Unreachable(EdgeAfError):
-    """There is no connection, or it broke. Trying again may help."""
+    """The connection failed or broke. Trying again may help."""
 
 
 class RequestRefused(EdgeAfError):

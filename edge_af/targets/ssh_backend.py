@@ -245,7 +245,7 @@ class RemoteBoard:
         say(f"{label}: setting up an environment in {about.folder}, once ({about.machine}, {about.system})")
         if not offline:
             return made("pip")
-        # If there is no wheel, pip on the board does not find the package either, and it is left out.
+        # Without a wheel, pip on the board cannot find the package either, and leaves it out.
         _, files = download_wheels(groups, about.machine, about.python, about.libc_version)
         uploads = [upload_of(path) for path in files]
         self.copy(uploads)

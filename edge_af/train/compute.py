@@ -74,7 +74,7 @@ def choose_compute(device: str, precision: str, group: Group, before: str | None
         before: precision of a resumed run, which `auto` keeps.
 
     Raises:
-        EdgeAfError: there is no GPU, or fewer GPUs than processes on this machine.
+        EdgeAfError: PyTorch finds fewer GPUs than this machine has processes in training, or none.
     """
     place = _place(device, group)
     wanted = before if precision == "auto" and before in DTYPES else precision

@@ -60,7 +60,7 @@ def test_bench_with_a_number_of_inferences_has_no_longest_duration(exports: Path
 
 def test_bench_knows_what_cannot_be_measured(exports: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bench_dry_run, "available_memory", lambda: 1000)
-    monkeypatch.setattr(bench_dry_run, "_is_installed", lambda package: package == "onnxruntime")
+    monkeypatch.setattr(bench_dry_run, "is_installed", lambda package: package == "onnxruntime")
     found = planned("bench", exports / "attend-fusion")
     assert {(row["runtime"], row["status"]) for row in found["rows"]} == {
         ("onnxruntime", "does-not-fit"),
