@@ -103,6 +103,34 @@ def type_text(annotation: ast.expr) -> str:
     return re.sub(r"\b(?:Count|Positive|Amount|Share|Figure)\b", lambda found: NUMBERS.get(found[0], found[0]), text)
 
 
+def wrapped(text: str) -> str:
+    """Wrap prose at 100 columns: paragraphs and list items; indented blocks stay as they are."""
+    blocks = re.split(r"\n\n|\n(?=\* )", text)
+    ends = [*re.findall(r"\n\n|\n(?=\* )", text), ""]
+    parts = []
+    for block, end in zip(blocks, ends, strict=True):
+        indent = "  " if block.startswith("* ") else ""
+        line = " ".join(block.split())
+        filled = textwrap.fill(line, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        parts += [block if block.startswith("    ") else filled, end]
+    return "".join(parts)
+
+
+def shell(example: str) -> list[str]:
+    """Return the lines of a command example, continued before an option where one is longer than 100 columns."""
+    lines = []
+    for command in example.splitlines():
+        words = re.split(r" (?=--)", command)
+        line = words[0]
+        for word in words[1:]:
+            if len(line) + len(word) > 97:
+                lines.append(f"{line} \\")
+                line = "   "
+            line += f" {word}"
+        lines.append(line)
+    return lines
+
+
 def cell(text: str) -> str:
     """Escape text for a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
@@ -122,7 +150,7 @@ def fields_of(kind: type[Any]) -> Iterator[tuple[str, str, str]]:
 def fields_table(kind: type[Any]) -> list[str]:
     """Return a section with a dataclass's fields."""
     rows = [f"| `{name}` | `{cell(hint)}` | {cell(text)} |" for name, hint, text in fields_of(kind)]
-    summary = inspect.cleandoc(kind.__doc__ or "")
+    summary = wrapped(inspect.cleandoc(kind.__doc__ or ""))
     return [f"### {kind.__name__}", "", summary, "", "| field | type | meaning |", "|---|---|---|", *rows, ""]
 
 
@@ -137,7 +165,7 @@ def files_page() -> str:
         "",
     ]
     for title, text, kinds in FILES.values():
-        parts += [f"## {title}", "", text, ""]
+        parts += [f"## {title}", "", wrapped(text), ""]
         for kind in kinds:
             parts += fields_table(kind)
     return "\n".join(parts)
@@ -145,7 +173,7 @@ def files_page() -> str:
 
 def recipes_page() -> str:
     """Return the page of recipe fields, names and defaults."""
-    about = (recipes.__doc__ or "").strip().split("\n\n", 1)[1]
+    about = wrapped((recipes.__doc__ or "").strip().split("\n\n", 1)[1])
     parts = ["# Recipes", "", NOTE, "", about, "", "## Fields", ""]
     for kind in (recipes.Recipe, recipes.Form, recipes.RangeChoice):
         parts += fields_table(kind)
@@ -173,7 +201,7 @@ def command_section(name: str, command: click.Command) -> list[str]:
     """Return a command's section: help, usage, options by group, example."""
     context = click.Context(command, info_name=name)
     usage = " ".join(command.collect_usage_pieces(context))
-    help_text = inspect.cleandoc(command.help or "")
+    help_text = wrapped(inspect.cleandoc(command.help or ""))
     parts = [
         f"{'##' if name.count(' ') == 1 else '###'} {name}",
         "",
@@ -193,7 +221,7 @@ def command_section(name: str, command: click.Command) -> list[str]:
     for heading in sorted(groups, key=lambda heading: heading == OTHER):
         parts += [f"| {heading} | |", "|---|---|", *groups[heading], ""]
     if isinstance(command, GroupedCommand) and command._example:
-        parts += ["```sh", command._example, "```", ""]
+        parts += ["```sh", *shell(command._example), "```", ""]
     return parts
 
 
@@ -205,7 +233,9 @@ def commands_page() -> str:
     parts += [f"| {getattr(errors, name)} | {meaning} |" for name, meaning in CODES.items()]
     parts += ["| 128 + n | ended by signal n: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP |", ""]
     parts += [
-        "After a defect, the traceback is in a file that the message names; `EDGE_AF_TRACEBACK=1` prints it instead.",
+        wrapped(
+            "After a defect, the traceback is in a file that the message names. `EDGE_AF_TRACEBACK=1` prints it instead."
+        ),
         "",
     ]
     assert cli.name is not None

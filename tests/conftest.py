@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -59,3 +62,19 @@ def exports(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with locked(shared / "tiny-exports.lock", "another process makes the tiny exports", wait=True):
         return tiny_exports(shared / "tiny-exports", dataset)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The system's Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
+    with playwright.sync_playwright() as started:
+        # Chromium's sandbox does not work as root, as in a container; the pages are our own.
+        made = started.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        )
+        yield made
+        made.close()

@@ -34,9 +34,8 @@ def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], p
         if path is not None:
             write_atomic(path, make())
             say(f"{what} {path}")
-    if html is None:
-        return
-    from edge_af.packages import is_installed
+    if html is not None:
+        from edge_af.packages import is_installed
 
-    if not is_installed("vl_convert"):
-        say("The page has no charts. To add them: pip install vl-convert-python")
+        if not is_installed("vl_convert"):
+            say("The page has no charts. To add them: pip install vl-convert-python")

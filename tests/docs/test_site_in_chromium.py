@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from documents import ROOT
 
-pytestmark = pytest.mark.browser
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SITE = ROOT / "site"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (SITE / "docs/index.html").is_file(), reason="the site is not built (make docs)"),
+]
 PAGES = ("docs/index", "docs/tutorial", "docs/reference/commands", "docs/explanation/decisions", "README")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
-    if not (SITE / "docs/index.html").is_file():
-        pytest.skip("the site is not built (make docs)")
-    with playwright.sync_playwright() as started:
-        # Chromium's sandbox does not work as root, as in a container; the pages are our own.
-        made = started.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        )
-        yield made
-        made.close()
 
 
 def open_page(browser: Any, name: str, **options: Any) -> tuple[Any, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,24 +17,7 @@ from edge_af.report.page import page
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ENDING = "</script><script>document.title='broken'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
-    if library() is None:
-        pytest.skip("vl-convert-python, which contains the chart library, is not installed")
-    with playwright.sync_playwright() as started:
-        # Chromium's sandbox does not work as root, as in a container; the page is our own.
-        made = started.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        )
-        yield made
-        made.close()
 
 
 def full(device: Any, **changes: Any) -> Results:
@@ -65,6 +47,8 @@ MANY = [full(LAPTOP), full(PI)]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, str]:
     """URLs of the pages: results and history."""
+    if library() is None:
+        pytest.skip("vl-convert-python, which contains the chart library, is not installed")
     folder = tmp_path_factory.mktemp("page")
     found = {}
     for name, text in (("results", page(MANY)), ("history", history.page(HISTORY))):
