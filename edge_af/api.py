@@ -82,9 +82,10 @@ class Network:
                 )
         check_features(given, "features")
         scores = score_all(self._scorer, given)
-        if broken := int((~np.isfinite(scores)).any(axis=1).sum()):
+        broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        if len(broken):
             raise EdgeAfError(
-                f"{self.path}: {broken:,} of {len(scores):,} videos have a NaN or infinite score.\n"
+                f"{self.path}: {len(broken):,} of {len(scores):,} videos have a NaN or infinite score, first row {broken[0]}.\n"
                 "Their features are finite, so the network is at fault: export or train it again."
             )
         return scores

@@ -18,6 +18,7 @@ from edge_af.errors import EdgeAfError
 if TYPE_CHECKING:
     from edge_af.bench.dry_run import BenchDryRun
     from edge_af.bench.subject import Subject
+    from edge_af.records.results import Results
     from edge_af.targets.fleet import Outcome
 
 
@@ -63,17 +64,15 @@ def command(paths: tuple[Path, ...], options: BenchOptions) -> None:
         _show_plans(plans, options)
         return
     if members is not None:
-        _show(bench_fleet(subjects, request, members), options)
-        _suggest([member.out(options.out) for member in members], subjects, options)
+        _suggest(_show(bench_fleet(subjects, request, members), options), subjects, options)
         return
     backend = open_backend(options.target, options.for_target) if options.target is not None else LocalBackend()
     bench(subjects, request, backend)
-    _show([Outcome(backend.label, options.out)], options)
-    _suggest([options.out], subjects, options)
+    _suggest(_show([Outcome(backend.label, options.out)], options), subjects, options)
 
 
-def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
-    """Print the table or the JSON of the results, and write the reports.
+def _show(outcomes: list[Outcome], options: BenchOptions) -> dict[Path, Results]:
+    """Print the table or the JSON of the results, and write the reports; return the results by file.
 
     Raises:
         EdgeAfError: a target gave no results.
@@ -113,19 +112,20 @@ def _show(outcomes: list[Outcome], options: BenchOptions) -> None:
         raise EdgeAfError(f"{len(failed)} of {len(outcomes)} targets gave no results.")
     if not any(row.status == OK for one in results.values() for row in one.rows):
         raise EdgeAfError(f"nothing could be measured; the reasons are in the table and in {options.out}.")
+    return {outcome.out: results[outcome.label] for outcome in outcomes}
 
 
-def _suggest(outs: list[Path], subjects: Sequence[Subject], options: BenchOptions) -> None:
+def _suggest(found: dict[Path, Results], subjects: Sequence[Subject], options: BenchOptions) -> None:
     """Suggest making the page, or labeling videos with the fastest file if the page was made."""
-    from edge_af.records.results import OK, read_results
+    from edge_af.records.results import OK
 
-    if options.json or not all(out.is_file() for out in outs):
+    if options.json or not all(out.is_file() for out in found):  # `--out /dev/stdout` leaves no file.
         return
     if options.html is None:
-        suggest("report", *outs, "--html", unused(options.out.with_suffix(".html")))
+        suggest("report", *found, "--html", unused(options.out.with_suffix(".html")))
     elif options.data is not None:
         paths = {f"{subject.artifact}/{subject.path.name}": subject.path for subject in subjects}
-        rows = [row for out in outs for row in read_results(out).rows if row.status == OK and row.key in paths]
+        rows = [row for one in found.values() for row in one.rows if row.status == OK and row.key in paths]
         fastest = min(rows, key=lambda row: row.latency_ms.p50 if row.latency_ms is not None else math.inf)
         suggest("predict", paths[fastest.key], options.data, "--videos", 3)
 

@@ -201,7 +201,7 @@ def test_predict_says_that_a_network_scores_nan(eval_dataset: Dataset, tmp_path:
     )  # fmt: skip
     save_run(tmp_path, run_of, network)
     message = refused("predict", tmp_path, eval_dataset.folder, "--rows", "7,9")
-    assert "2 of 2 videos have a NaN or infinite score" in message
+    assert "2 of 2 videos have a NaN or infinite score, first row 0" in message
 
 
 def test_what_a_runtime_says_of_itself_is_not_shown(exports: Path, eval_dataset: Dataset):
