@@ -86,8 +86,8 @@ def _unheard() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_chatter(beginning: str) -> Iterator[None]:
-    """Hide a native library's lines on standard error that begin with a prefix; others are printed after the block."""
+def without_chatter(*beginnings: str) -> Iterator[None]:
+    """Hide a native library's lines on standard error with one of these beginnings; print the others after the block."""
     try:
         kept = os.dup(2)
     except OSError:  # It is closed.
@@ -102,7 +102,7 @@ def without_chatter(beginning: str) -> Iterator[None]:
             os.close(kept)
             caught.seek(0)
             for line in caught.read().decode(errors="replace").splitlines():
-                if not line.startswith(beginning):
+                if not line.startswith(beginnings):
                     say(line)
 
 

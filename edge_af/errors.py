@@ -25,6 +25,14 @@ class GateFailed(EdgeAfError):
     exit_code = GATE_FAILED
 
 
+class Stopped(EdgeAfError):
+    """A signal stopped the work after its state was saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return the message for an unknown name, which suggests the nearest known one or lists them all."""
     names = list(known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Callable
@@ -51,6 +52,15 @@ class Parsed(click.ParamType):
             return self._parse(value)
         except ValueError as error:
             self.fail(f"{error}.", parameter, context)
+
+
+class OneOf(click.Choice[str]):
+    """One of several names; the message about an unknown name also suggests the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        message = super().get_invalid_choice_message(value, ctx)
+        near = difflib.get_close_matches(str(value), self.choices, n=1, cutoff=0.7)
+        return f"{message} Did you mean {near[0]!r}?" if near else message
 
 
 def path_argument(metavar: str, *, several: bool = False) -> click.Argument:
@@ -143,7 +153,7 @@ def _click_type(kind: Any, about: typing.Mapping[str, Any]) -> click.ParamType:
     if "parse" in about:
         return Parsed(about["parse"], about.get("metavar") or "text")
     if "choices" in about:
-        return click.Choice(list(about["choices"]))
+        return OneOf(list(about["choices"]))
     if kind is Path:
         return click.Path(path_type=Path, dir_okay=not about.get("is_file", False))
     return click.INT if kind is int else click.FLOAT if kind is float else click.STRING

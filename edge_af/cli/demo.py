@@ -14,7 +14,7 @@ from edge_af.cli.build import verb
 from edge_af.cli.next_step import WITHOUT
 from edge_af.console import say, styled
 from edge_af.data.dataset import is_dataset
-from edge_af.errors import EdgeAfError, GateFailed
+from edge_af.errors import EdgeAfError, GateFailed, Stopped
 from edge_af.files import read_json, write_atomic
 from edge_af.models.presets import PRESETS
 from edge_af.options import option
@@ -125,4 +125,10 @@ def _verb(*arguments: object) -> None:
     """Show a command and run it."""
     words = [str(argument) for argument in arguments]
     say(styled(f"\n$ edge-af {shlex.join(words)}", bold=True))
-    cli.main(words, standalone_mode=False, obj=WITHOUT)
+    try:
+        cli.main(words, standalone_mode=False, obj=WITHOUT)
+    except Stopped as stopped:
+        raise Stopped(
+            "the demo was stopped. Run it again: it keeps the prepared data and repeats the rest.",
+            stopped.exit_code - 128,
+        ) from None

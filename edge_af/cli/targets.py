@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from edge_af.cli.build import verb
+from edge_af.cli.build import OneOf, verb
 from edge_af.console import say, tell
 from edge_af.options import option
 
@@ -25,7 +25,7 @@ class SetupOptions:
 
 @verb(
     SetupOptions,
-    kind=click.Argument(["kind"], type=click.Choice(["emulated"])),
+    kind=click.Argument(["kind"], type=OneOf(["emulated"])),
     example="edge-af targets setup emulated",
 )
 def setup(kind: str, options: SetupOptions) -> None:

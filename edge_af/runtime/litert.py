@@ -130,6 +130,9 @@ def float_scores(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.floa
 PACKED = "weights.xnnpack"
 """XNNPACK's own cache file in the folder of packed weights."""
 
+CHATTER = ("INFO: ", "WARNING: [npu_registry.cc", "WARNING: [compiler_plugin.cc", "└ Could not load shared library")
+"""Beginnings of the lines in which LiteRT's compiled models speak of accelerators that are not used."""
+
 
 def maps_weights() -> bool:
     """Return True if this LiteRT can keep packed weights in a file; older ones and tflite-runtime cannot."""
@@ -158,24 +161,25 @@ class MappedLiteRtScorer:
 
         self._path = path
         try:
-            if not (packed / PACKED).exists():
-                with staged_folder(packed, (PACKED,)) as stage:
-                    compiled(stage)
-            self._model = compiled(packed)
-            self._key, names = next(iter(self._model.get_signature_list().items()))
-            check_names(path, names["inputs"], names["outputs"])
-            self._names = names["inputs"]
-            # The compiled model lacks its tensors' scales, which files with integer inputs and outputs need.
-            interpreter = interpreter_class()(model_path=str(path))
-            details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
-            inputs, outputs = (
-                getter(self._key)
-                for getter in (self._model.get_input_tensor_details, self._model.get_output_tensor_details)
-            )
-            self._details = {name: details[inputs[name]["index"]] for name in self._names}
-            self._output = details[outputs[OUTPUT]["index"]]
-            self.classes = int(self._model.get_output_tensor_details(self._key)[OUTPUT]["shape"][-1])
-            self._resize(1)
+            with without_chatter(*CHATTER):
+                if not (packed / PACKED).exists():
+                    with staged_folder(packed, (PACKED,)) as stage:
+                        compiled(stage)
+                self._model = compiled(packed)
+                self._key, names = next(iter(self._model.get_signature_list().items()))
+                check_names(path, names["inputs"], names["outputs"])
+                self._names = names["inputs"]
+                # The compiled model lacks its tensors' scales, which files with integer inputs and outputs need.
+                interpreter = interpreter_class()(model_path=str(path))
+                details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+                inputs, outputs = (
+                    getter(self._key)
+                    for getter in (self._model.get_input_tensor_details, self._model.get_output_tensor_details)
+                )
+                self._details = {name: details[inputs[name]["index"]] for name in self._names}
+                self._output = details[outputs[OUTPUT]["index"]]
+                self.classes = int(self._model.get_output_tensor_details(self._key)[OUTPUT]["shape"][-1])
+                self._resize(1)
         except (ValueError, RuntimeError, StopIteration) as error:
             raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
 

@@ -26,7 +26,7 @@ from edge_af.console import Progress, say
 from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.documents import parse_json
-from edge_af.errors import EdgeAfError
+from edge_af.errors import EdgeAfError, Stopped
 from edge_af.files import LOCK, check_utf8_name, explain_os_errors, files_below, lock_output, write_atomic
 from edge_af.models.networks import build, count_params, initialize
 from edge_af.models.presets import ModelConfig
@@ -54,14 +54,6 @@ UNFINISHED = re.compile(r"\.(weights-e\d+\.safetensors|checkpoint\.safetensors|r
 """Names of temporary files that a kill left behind, see `edge_af.files.atomic_path`."""
 NO_MATTER = ("threads", "precision", "device", "compile", "checkpoint_steps")
 """Options that may change on resuming. Their effect is recorded as `threads` and `compute`."""
-
-
-class Stopped(EdgeAfError):
-    """A signal stopped training after saving its state."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
 
 
 @dataclass(frozen=True)

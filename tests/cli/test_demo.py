@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,20 @@ def test_the_demo_replaces_nothing_that_is_not_its_own(tmp_path):
     assert done.returncode == 2
     assert "no demo made it" in done.stderr
     assert weights.read_text() == "a week of training"
+
+
+@pytest.mark.slow
+def test_a_stopped_demo_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "edge_af", "demo", "--quick", "--out", str(tmp_path / "demo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        said = []
+        for line in demo.stdout:
+            said.append(line)
+            if line.startswith("epoch 1/2"):
+                demo.send_signal(signal.SIGINT)
+    assert demo.returncode == 130, said
+    assert said[-1] == "edge-af: the demo was stopped. Run it again: it keeps the prepared data and repeats the rest.\n"
+    assert "--resume" not in said[-1]
 
 
 @pytest.mark.slow

@@ -90,3 +90,13 @@ def test_data_prepare(tmp_path: Path):
     quiet("data", "synth", records, "--videos-train", 20, "--videos-eval", 5, "--classes", 10)
     quiet("data", "prepare", records / "train", "--out", tmp_path / "prepared")
     quiet("data", "info", records / "train")
+
+
+def test_a_load_with_packed_weights(exports: Path, tmp_path: Path):
+    # LiteRT says something when it is unloaded, which nothing can hide. `os._exit` skips that.
+    code = (
+        "import os, sys, edge_af\nkept = [edge_af.load(sys.argv[1], packed=sys.argv[2]) for _ in range(2)]\nos._exit(0)"
+    )
+    file = exports / "attend-fusion/attend-fusion-int8.tflite"
+    done = subprocess.run([sys.executable, "-c", code, file, tmp_path / "packed"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

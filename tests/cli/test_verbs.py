@@ -46,6 +46,15 @@ def test_a_misspelt_verb_is_answered_with_the_nearest():
     assert "Did you mean 'export'?" in found.stderr
 
 
+def test_a_misspelt_choice_is_answered_with_the_nearest():
+    found = edge_af("train", "--model", "atend-fusion", "--data", "x", "--out", "y")
+    assert found.returncode == 2
+    assert "Did you mean 'attend-fusion'?" in found.stderr
+    found = edge_af("train", "--model", "attend-fusion", "--device", "tpu", "--data", "x", "--out", "y")
+    assert found.returncode == 2
+    assert "'auto', 'cpu', 'cuda'" in found.stderr and "Did you mean" not in found.stderr
+
+
 def test_a_reader_that_has_gone_is_no_failure():
     """Like `edge-af models | head -1`, but the reader has already exited."""
     reader, writer = os.pipe()
