@@ -30,7 +30,7 @@ class Stopped(EdgeAfError):
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.number, self.exit_code = number, 128 + number
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

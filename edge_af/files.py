@@ -167,7 +167,7 @@ def _read_document(path: Path, what: str, language: str, parse: Callable[[bytes]
     except FileNotFoundError:
         raise EdgeAfError(f"{path}: no such {what}.") from None
     except IsADirectoryError:
-        raise EdgeAfError(f"{path}: is a folder; name the {what} in it.") from None
+        raise EdgeAfError(f"{path}: is a folder, not a {what}.") from None
     except OSError as error:
         raise EdgeAfError(f"{path}: cannot read this {what}: {error.strerror}.") from None
     except DocumentError as error:

@@ -99,5 +99,5 @@ def test_a_document_without_end_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "endless.yaml").symlink_to("/dev/zero")
     with pytest.raises(EdgeAfError, match="larger than 1 MB"):
         read_yaml(tmp_path / "endless.yaml", "suite")
-    with pytest.raises(EdgeAfError, match="is a folder; name the suite in it"):
+    with pytest.raises(EdgeAfError, match="is a folder, not a suite"):
         read_yaml(tmp_path, "suite")

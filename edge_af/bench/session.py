@@ -157,7 +157,7 @@ class _Session:
             continued=[*earlier.continued, _now()],
             conditions={**(planned.conditions or {}), "before": before},
         )
-        say(f"continuing: {len(self._rows)} of {len(self._plan)} rows were started or finished before.")
+        say(f"continuing: {len(self._rows)} of {len(self._plan)} rows have measurements from before.")
 
     def _measure(self) -> None:
         """Go through the plan round by round."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable
@@ -36,7 +38,18 @@ class GroupedCommand(click.Command):
         if self._example:
             with formatter.section("Example"):
                 for line in self._example.splitlines():
-                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+                    formatter.write(textwrap.indent(_continued(line, formatter.width - 4), "  ") + "\n")
+
+
+def _continued(command: str, width: int) -> str:
+    """Break a command line into lines of at most `width` characters, joined by backslashes. Options keep their values."""
+    lines = [""]
+    for word in re.findall(r"(?:--\S+ (?!-))?(?:'[^']*'|\S)+", command):
+        if lines[-1] and len(lines[-1]) + len(word) + 1 > width - 2:
+            lines.append(f"    {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}".lstrip() if len(lines) == 1 else f"{lines[-1]} {word}"
+    return " \\\n".join(lines)
 
 
 class Parsed(click.ParamType):
@@ -113,21 +126,22 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> click.Option:
     several = typing.get_origin(hint) is tuple
     kind = _click_type(typing.get_args(hint)[0] if several else hint, about)
     name, required = flag_of(field), field.default is dataclasses.MISSING
-    default = None if required else field.default
+    # An explicit default, even None, would satisfy `required`.
+    default: dict[str, Any] = {} if required else {"default": field.default}
     text = about["help"] + (f"  [default: {about['shown_default']}]" if about["shown_default"] is not None else "")
     if hint is bool:
-        declared = f"{name}/--no-{name.removeprefix('--')}" if default is True else name
-        return click.Option([declared, field.name], is_flag=True, default=default, help=text)
+        declared = f"{name}/--no-{name.removeprefix('--')}" if field.default is True else name
+        return click.Option([declared, field.name], is_flag=True, help=text, **default)
     return click.Option(
         [name, field.name],
         type=kind,
         multiple=several,
         required=required,
-        default=default,
-        show_default=default not in (None, ()),
+        show_default=not required and field.default not in (None, ()),
         metavar=about.get("metavar"),
         help=text,
         shell_complete=_complete(about["complete"]) if "complete" in about else None,
+        **default,
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_af.cli import cli
+import click
+
+from edge_af.cli import EXTRA_OF, cli
 from edge_af.cli.build import verb
 from edge_af.cli.next_step import WITHOUT
 from edge_af.console import say, styled
@@ -18,6 +21,7 @@ from edge_af.errors import EdgeAfError, GateFailed, Stopped
 from edge_af.files import read_json, write_atomic
 from edge_af.models.presets import PRESETS
 from edge_af.options import option
+from edge_af.packages import install_command, is_installed
 
 PRESET = "small"
 MARK = "DEMO"
@@ -68,6 +72,7 @@ def command(options: DemoOptions) -> None:
         size = dataclasses.replace(size, epochs=options.epochs)
     if source is not None and (missing := [part for part in ("train", "eval") if not (source / part).is_dir()]):
         raise EdgeAfError(f"{source}: the demo needs the folders train/ and eval/ in it; there is no {missing[0]}/.")
+    _check_packages()
     _claim(out)
     train, evaluation = _prepared(source, out, size, options.seed)
     artifacts = []
@@ -94,6 +99,20 @@ def command(options: DemoOptions) -> None:
     if bad := [f"{row['file']} ({row['status']})" for row in rows if row["status"] != "ok"]:
         raise GateFailed(f"the demo went through, but not every row could be measured: {', '.join(bad)}.")
     say(f"\nDone in {time.monotonic() - started:.0f} s.\n  table  {table}\n  page   {page}")
+
+
+def _check_packages() -> None:
+    """Check the packages of all steps at the start.
+
+    Raises:
+        EdgeAfError: one is missing.
+    """
+    missing = {extra: package for package, extra in EXTRA_OF.items() if not is_installed(package)}
+    if missing:
+        commands = " && ".join(install_command(extra) for extra in missing)
+        raise EdgeAfError(
+            f"the demo needs {', '.join(missing.values())}, which are not installed.\nInstall them: {commands}"
+        )
 
 
 def _claim(out: Path) -> None:
@@ -127,8 +146,7 @@ def _verb(*arguments: object) -> None:
     say(styled(f"\n$ edge-af {shlex.join(words)}", bold=True))
     try:
         cli.main(words, standalone_mode=False, obj=WITHOUT)
-    except Stopped as stopped:
-        raise Stopped(
-            "the demo was stopped. Run it again: it keeps the prepared data and repeats the rest.",
-            stopped.exit_code - 128,
-        ) from None
+    except (Stopped, KeyboardInterrupt, click.Abort) as stopped:
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        message = "the demo was stopped. Run it again: it keeps the prepared data and repeats the rest."
+        raise Stopped(message, number) from None

@@ -96,8 +96,9 @@ def _text(health: Health) -> str:
     for verb in health.verbs:
         text = "works" if verb.works else "does not work"
         text += f": {verb.reason}" if verb.reason else ""
-        text += f"; {install_command(verb.extra)}" if verb.extra else ""
         lines += _row(verb.verb, text)
+        if verb.extra:  # Not wrapped, so that it can be copied.
+            lines.append(f"{'':16}{install_command(verb.extra)}")
     if health.remarks:
         lines.append("")
         for remark in health.remarks:

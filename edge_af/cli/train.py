@@ -30,8 +30,10 @@ class TrainCommand(TrainOptions):
         "Size of the network (see `edge-af models`).", default="small", complete="preset", group=NETWORK
     )
     ablate: str = option("Part to remove from attend-fusion.", default="none", choices=ABLATIONS, group=NETWORK)
-    teacher: Path | None = option("Teacher run to distill from.", default=None, group=NETWORK)
-    resume: bool = option("Continue from the checkpoint in --out, if there is one.", default=False, group=NETWORK)
+    teacher: tuple[Path, ...] = option(
+        "Teacher run to distill from. Repeatable: the mean of their scores teaches.", default=(), group=NETWORK
+    )
+    resume: bool = option("Continue from the checkpoint in --out, if there is one.", default=False)
     json: bool = option("Print the run as JSON.", default=False)
 
 

@@ -35,7 +35,7 @@ def recipes_of(options: ExportOptions, run: Run) -> dict[str, tuple[Recipe, ...]
     recipes = _recipes(options.formats, options.recipe, options.precisions, options.io, on_videos)
     static = [recipe.name for of_format in recipes.values() for recipe in of_format if recipe.needs_ranges]
     if static and options.calibration_data is None and options.ranges is None:
-        raise EdgeAfError(f"{static[0]} finds activation ranges on training videos: pass --calibration-data.")
+        raise EdgeAfError(f"recipe {static[0]} finds activation ranges on training videos: pass --calibration-data.")
     if options.ranges is not None and not static:
         raise EdgeAfError("--ranges applies to recipes with static activations, and none is exported here.")
     if options.gate_data is not None and not any(recipes.values()):

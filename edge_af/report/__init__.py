@@ -35,7 +35,7 @@ def _write(markdown: Path | None, html: Path | None, table: Callable[[], str], p
             write_atomic(path, make())
             say(f"{what} {path}")
     if html is not None:
-        from edge_af.packages import is_installed
+        from edge_af.packages import install_command, is_installed
 
         if not is_installed("vl_convert"):
-            say("The page has no charts. To add them: pip install vl-convert-python")
+            say(f"The page has no charts. To add them: {install_command('report')}")

@@ -22,12 +22,13 @@ def caveats(many: Sequence[Results]) -> list[str]:
                 f"Interrupted: {len(results.rows)} of {results.rows_planned} rows were measured ({results.created})."
             )
         kind = CPU_OF_MACHINE.get(results.device.machine.lower(), results.device.machine)
-        others = [row.file for row in results.rows if row.cpu not in (None, kind)]
+        where = f"{title}: " if len(set(titles)) > 1 else ""
+        others = dict.fromkeys(row.file for row in results.rows if row.cpu not in (None, kind))
         if others:
             found.append(
-                f"Made for another kind of processor than {kind}, and slower here for it: {', '.join(others)}."
+                f"{where}{'m' if where else 'M'}ade for another kind of processor than {kind}, and slower here for it: "
+                f"{', '.join(others)}."
             )
-        where = f"{title}: " if len(set(titles)) > 1 else ""
         found += [where + text for text in results.warnings]
     if any(results.tool is not None for results in many):
         found.append("A phone's latency was measured on random values.")

@@ -68,9 +68,9 @@ class TrainRequest:
     out: Path
     """Run folder to write."""
     options: TrainOptions
-    teacher: Path | None = None
-    """Run to distill from (Hinton et al. 2015, arXiv:1503.02531). Labels do not exclude each other, so each class's
-    probability is a separate target."""
+    teachers: tuple[Path, ...] = ()
+    """Runs to distill from (Hinton et al. 2015, arXiv:1503.02531); their scores are averaged. Labels do not exclude each
+    other, so each class's probability is a separate target."""
     resume: bool = False
     """True to continue from a checkpoint in `out`."""
 
@@ -287,9 +287,10 @@ def _job(request: TrainRequest, group: Group) -> Training:
         "teacher": None,
     }
     guide = None
-    if request.teacher is not None:
-        identity["teacher"], network = open_teacher(request.teacher, dataset)
-        guide = ready(network, dataset, compute, alone=group.size == 1)
+    if request.teachers:
+        opened = [open_teacher(folder, dataset) for folder in request.teachers]
+        identity["teacher"] = [about for about, _ in opened]
+        guide = ready([network for _, network in opened], dataset, compute, alone=group.size == 1)
     return Training(request, guide, rows, held_out, compute, identity, group)
 
 

@@ -1,7 +1,8 @@
-"""Distillation: a teacher's scores of the training videos as part of a student's targets."""
+"""Distillation: scores of one or several teachers as part of a student's targets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -33,18 +34,18 @@ class Teacher(Protocol):
 
 
 class AskedEachTime:
-    """A teacher whose network scores each batch."""
+    """Networks that score each batch; their mean is the target."""
 
-    def __init__(self, network: AttendFusion | FCLateFusion, compute: Compute) -> None:
-        self._network, self._compute = network, compute
+    def __init__(self, networks: Sequence[AttendFusion | FCLateFusion], compute: Compute) -> None:
+        self._networks, self._compute = networks, compute
 
     def scores(self, rows: NDArray[np.int64], inputs: Inputs) -> Tensor:
         with torch.inference_mode(), self._compute.autocast():
-            return torch.sigmoid(self._network(*inputs).float())
+            return torch.stack([torch.sigmoid(network(*inputs).float()) for network in self._networks]).mean(dim=0)
 
 
 class AskedOnce:
-    """A teacher whose scores are all in memory, as float16."""
+    """Scores of all training videos, in memory as float16."""
 
     def __init__(self, scores: NDArray[np.float16], compute: Compute) -> None:
         self._scores, self._compute = scores, compute
@@ -57,7 +58,7 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
     """Return a teacher's identity and its network.
 
     Raises:
-        EdgeAfError: the teacher is not a run, or has a different number of classes from the data.
+        EdgeAfError: it is not a run, or has a different number of classes from the data.
     """
     run: Run
     run, network = load_network(folder)
@@ -66,13 +67,15 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
     return {"model": run.model, "sha256": sha256_file(folder / run.weights)}, network
 
 
-def ready(network: AttendFusion | FCLateFusion, dataset: Dataset, compute: Compute, *, alone: bool) -> Teacher:
-    """Return the teacher, with its scores in memory if they fit and only one process trains."""
-    asked = AskedEachTime(network.to(compute.device), compute)
+def ready(
+    networks: Sequence[AttendFusion | FCLateFusion], dataset: Dataset, compute: Compute, *, alone: bool
+) -> Teacher:
+    """Return the mean of the teachers, with its scores in memory if they fit and only one process trains."""
+    asked = AskedEachTime([network.to(compute.device) for network in networks], compute)
     if not alone or 2 * dataset.videos * dataset.classes > KEPT_BYTES:
         return asked
     kept = np.empty((dataset.videos, dataset.classes), np.float16)
-    with Progress("asking the teacher", dataset.videos, "videos") as progress:
+    with Progress("asking the teachers", dataset.videos, "videos") as progress:
         for start in range(0, dataset.videos, BATCH):
             rows = np.arange(start, min(start + BATCH, dataset.videos))
             kept[rows] = asked.scores(rows, compute.inputs(dataset.features(rows))).cpu().numpy()

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 
-from edge_af.cli import EXTRA_OF, VERBS
+from edge_af.cli import EXTRA_OF, VERBS, cli
 
 HEAVY = {*EXTRA_OF, "numpy", "onnxruntime", "ai_edge_litert"}
 
@@ -44,6 +46,36 @@ def test_a_misspelt_verb_is_answered_with_the_nearest():
     found = edge_af("exprot")
     assert found.returncode == 2
     assert "Did you mean 'export'?" in found.stderr
+
+
+def commands(group: click.Group = cli, *names: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command."""
+    for name in group.list_commands(click.Context(group)):
+        found = group.get_command(click.Context(group), name)
+        if isinstance(found, click.Group):
+            yield from commands(found, *names, name)
+        else:
+            yield *names, name
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_a_missing_option_is_named(words):
+    command, context = cli, click.Context(cli)
+    for word in words:
+        command = command.get_command(context, word)
+    required = [one for one in command.params if isinstance(one, click.Option) and one.required]
+    positional = ["x" for one in command.params if isinstance(one, click.Argument) and one.required]
+    if words == ("targets", "setup"):
+        positional = ["emulated"]
+    for missing in required:
+        given = [word for one in required if one is not missing for word in (one.opts[0], _valid(one))]
+        with pytest.raises(click.MissingParameter) as raised:
+            command.make_context(" ".join(words), [*positional, *given])
+        assert raised.value.param is missing
+
+
+def _valid(option: click.Option) -> str:
+    return option.type.choices[0] if isinstance(option.type, click.Choice) else "1"
 
 
 def test_a_misspelt_choice_is_answered_with_the_nearest():

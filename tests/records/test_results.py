@@ -181,7 +181,7 @@ def test_what_is_no_results_file_is_refused(tmp_path: Path, text: str):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(EdgeAfError, match=r"odd\.json: "):
         read_results(path)
-    with pytest.raises(EdgeAfError, match="is a folder; name the results file in it"):
+    with pytest.raises(EdgeAfError, match="is a folder, not a results file"):
         read_results(tmp_path)
     with pytest.raises(EdgeAfError, match="no such results file"):
         read_results(tmp_path / "absent.json")

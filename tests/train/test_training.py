@@ -69,14 +69,14 @@ def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path
     """A student trained only on the teacher's scores matches them better than one trained on labels."""
     options = dataclasses.replace(OPTIONS, teacher_weight=1.0)
     train(TrainRequest(dataset, CONFIGS[1], "test", tmp_path / "teacher", OPTIONS))
-    run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, teacher=tmp_path / "teacher"))
+    run = train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, (tmp_path / "teacher",)))
     train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "alone", OPTIONS))
     scores = {
         name: edge_af.load(tmp_path / name).score(eval_dataset.stored) for name in ("teacher", "student", "alone")
     }
     distance = {name: np.abs(scores[name] - scores["teacher"]).mean() for name in ("student", "alone")}
     assert distance["student"] < 0.9 * distance["alone"]
-    assert run.training["teacher"]["model"] == "fc-late-fusion"
+    assert [teacher["model"] for teacher in run.training["teacher"]] == ["fc-late-fusion"]
     with pytest.raises(EdgeAfError, match="was made with teacher"):
         train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, resume=True))
 
@@ -85,7 +85,7 @@ def test_a_teacher_of_other_classes_is_refused(dataset, tmp_path):
     train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1)))
     fewer = dataclasses.replace(dataset, index={**dataset.index, "classes": 40})
     with pytest.raises(EdgeAfError, match="the teacher has 30 classes, but the data has 40"):
-        train(TrainRequest(fewer, CONFIGS[0], "test", tmp_path / "student", OPTIONS, teacher=tmp_path / "teacher"))
+        train(TrainRequest(fewer, CONFIGS[0], "test", tmp_path / "student", OPTIONS, (tmp_path / "teacher",)))
     assert not (tmp_path / "student" / RUN).exists()
 
 
@@ -230,15 +230,21 @@ def test_patience_ends_a_run_that_brings_nothing_more(dataset, tmp_path, capsys)
     )
 
 
-def test_a_teacher_says_the_same_kept_or_asked_each_time(dataset, tmp_path):
-    train(TrainRequest(dataset, CONFIGS[1], "test", tmp_path / "teacher", dataclasses.replace(OPTIONS, epochs=1)))
-    _, network = open_teacher(tmp_path / "teacher", dataset)
+def test_teachers_score_the_same_kept_or_asked_each_time(dataset, tmp_path):
+    networks = []
+    for number, config in enumerate(CONFIGS):
+        folder = tmp_path / f"teacher{number}"
+        train(TrainRequest(dataset, config, "test", folder, dataclasses.replace(OPTIONS, epochs=1)))
+        networks.append(open_teacher(folder, dataset)[1])
     compute = Compute("cpu", "fp32", 1e9)
     rows = np.array([7, 3, 500])
     features = [torch.from_numpy(array) for array in dataset.features(rows)]
-    kept, asked = (ready(network, dataset, compute, alone=alone) for alone in (True, False))
+    kept, asked = (ready(networks, dataset, compute, alone=alone) for alone in (True, False))
     assert type(kept) is not type(asked)
     torch.testing.assert_close(kept.scores(rows, features), asked.scores(rows, features), atol=1e-3, rtol=1e-3)
+    with torch.inference_mode():
+        mean = sum(torch.sigmoid(network(*features)) for network in networks) / len(networks)
+    torch.testing.assert_close(asked.scores(rows, features), mean)
 
 
 def test_epochs_are_written_for_tensorboard(dataset, tmp_path):
