@@ -52,7 +52,7 @@ class ArtifactFile:
     format: str
     """`onnx` or `tflite`."""
     precision: str
-    """`fp32`, `fp16`, `int8` or `int4`."""
+    """`fp32`, `fp16`, `int8`, `int4` or `int2`."""
     recipe: str | None
     """Recipe name; None for FP32."""
     size_bytes: int

@@ -18,7 +18,7 @@ class BundleOptions:
     precision: tuple[str, ...] = option(
         "Pack this precision only. Repeatable.",
         default=(),
-        choices=("fp32", "fp16", "int8", "int4"),
+        choices=("fp32", "fp16", "int8", "int4", "int2"),
         shown_default="all",
     )
     format: tuple[str, ...] = option(

@@ -2,8 +2,8 @@
 
 An integer q stands for the real number r = scale * (q - zero_point) (Jacob et al. 2018, arXiv:1712.05877, section 2).
 
-* Weights are symmetric (zero_point 0). INT8 has one scale per output feature. INT4 has that, or one scale per block of
-  inputs.
+* Weights have the zero point 0. INT8 has one scale per output feature. INT4 has that, or one scale per block of inputs.
+  INT2, from -2 to 1, has one scale per block, whose sign puts the longer side where the block's weights reach farther.
 * An activation has one scale and one zero point for the whole tensor.
 * A bias is INT32 on the scale of the sums it is added to: input scale * weight scale.
 """
@@ -24,7 +24,7 @@ from edge_af.export.recipes import Form, RangeChoice, Recipe
 Span = tuple[int, int]
 """Least and greatest integer of a weight."""
 
-SPAN: dict[str, Span] = {"int8": (-127, 127), "int4": (-8, 7)}
+SPAN: dict[str, Span] = {"int8": (-127, 127), "int4": (-8, 7), "int2": (-2, 1)}
 """Integer ranges by weight type. Including -8 makes INT4 steps an eighth finer where a block's largest weight is negative."""
 NO_PAIR_LIMIT = 127
 """The full range of INT8 weights."""
@@ -70,7 +70,7 @@ class Layer:
     form: Form
     """The recipe's form, or INT8 if the recipe's blocks do not divide the inputs."""
     weight: NDArray[np.int8] | NDArray[np.float16]
-    """(out, in). INT4 values, from -8 to 7, are stored one per byte here."""
+    """(out, in). INT4 and INT2 values are stored one per byte here."""
     weight_scale: NDArray[np.float32]
     """(out,), or (out, in / block); (0,) for fp16."""
     bias: NDArray[np.float32]
@@ -81,7 +81,7 @@ class Layer:
     @property
     def bits(self) -> int:
         """Bits per weight."""
-        return {"int8": 8, "int4": 4, "fp16": 16}[self.form.weights]
+        return {"int8": 8, "int4": 4, "int2": 2, "fp16": 16}[self.form.weights]
 
     @property
     def weight_bytes(self) -> int:
@@ -160,6 +160,9 @@ def quantize_weight(
     """
     rows = weight if block is None else weight.reshape(len(weight), -1, block)
     low, high = span
+    if span == SPAN["int2"]:
+        scale = least_error_scale(rows, span)
+        return round_to(weight, scale, span), scale
     reach = np.maximum(rows.min(axis=-1).astype(np.float64) / low, rows.max(axis=-1).astype(np.float64) / high)
     if block is None:
         scale = np.maximum(reach, least_scale)
@@ -167,6 +170,32 @@ def quantize_weight(
     else:
         scale = block_scale(reach)
     return round_to(weight, scale, span), scale
+
+
+SHRUNK = np.linspace(0.3, 1.0, 15, dtype=np.float32)
+"""Shares of the scale that covers all weights of a block, tried by `least_error_scale`."""
+
+
+def least_error_scale(rows: NDArray[np.float32], span: Span) -> NDArray[np.float32]:
+    """Return the signed scale (out, blocks) of each block of `rows` (out, blocks, block) with the least squared error.
+
+    With four steps, covering a block's largest weight would round most of the others to zero.
+    """
+    low, high = span
+    best = np.empty(rows.shape[:2], np.float32)
+    for start in range(0, len(rows), ROWS):
+        part = rows[start : start + ROWS]
+        least, kept = np.full(part.shape[:2], np.inf, np.float32), np.zeros(part.shape[:2], np.float32)
+        for sign in (1, -1):
+            reach = np.maximum((sign * part).min(axis=-1) / low, (sign * part).max(axis=-1) / high)
+            for share in SHRUNK:
+                scale = sign * np.maximum(share * reach, np.finfo(np.float32).tiny)
+                rounded = np.clip(np.rint(part / scale[..., None]), low, high) * scale[..., None]
+                error = np.square(part - rounded).sum(axis=-1)
+                better = error < least
+                least, kept = np.where(better, error, least), np.where(better, scale, kept)
+        best[start : start + ROWS] = kept
+    return best
 
 
 def round_to(weight: NDArray[np.float32], scale: NDArray[np.float32], span: Span) -> NDArray[np.int8]:
@@ -228,9 +257,9 @@ def weight_span(form: Form, pair_limit: int) -> Span:
 
 
 def fitting(form: Form, inputs: int) -> Form:
-    """Return the form for a layer with this many inputs: INT8 instead of INT4 if they are not a multiple of the block size, or
-    odd, because TFLite cannot pad rows. In these networks this affects the attention's layers."""
-    if form.weights != "int4" or inputs % (form.block or 2) == 0:
+    """Return the form for a layer with this many inputs: INT8 instead of INT4 and INT2 if they are not a multiple of the block
+    size, or odd, because TFLite cannot pad rows. In these networks this affects the attention's layers."""
+    if form.weights not in ("int4", "int2") or inputs % (form.block or 2) == 0:
         return form
     return replace(form, weights="int8", block=None)
 

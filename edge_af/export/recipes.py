@@ -4,7 +4,7 @@ A recipe's name describes it in parts joined by hyphens; parts that do not apply
 
     <weights> [block<N>] [<activations>] [<ranges>] [<rounding>] [corrected] [<weights> <layer>]
 
-* weights: `int8`, `int4` (symmetric integers) or `fp16`;
+* weights: `int8`, `int4`, `int2` (integers) or `fp16`;
 * `block<N>`: one scale for every N inputs of an output feature; the default is one per output feature;
 * activations: `static` (INT8, ranges found on training videos), `dynamic` (INT8, ranges found at every inference) or
   `weights` (activations and arithmetic stay float); nothing for `fp16`, where they are always float;
@@ -30,10 +30,12 @@ from typing import Any
 from edge_af.errors import EdgeAfError, unknown
 from edge_af.files import package_data, read_yaml
 
-WEIGHTS = ("int8", "int4", "fp16", "float")
+WEIGHTS = ("int8", "int4", "int2", "fp16", "float")
 ACTIVATIONS = ("static", "dynamic", "float")
 BLOCKS = (32, 64, 128, 256)
 """Block sizes with kernels in both runtimes."""
+INT2_BLOCKS = (32, 64, 128)
+"""Block sizes for which ONNX Runtime 1.31 has integer kernels with 2-bit weights; with others it computes in float."""
 ROUNDINGS = ("nearest", "gptq")
 METHODS = ("min-max", "percentile", "mse", "entropy")
 
@@ -69,12 +71,12 @@ class Form:
     """Number formats of a fully connected layer."""
 
     weights: str
-    """`int8` or `int4`, symmetric; `fp16`; or `float`, which leaves the layer as trained."""
+    """`int8`, `int4` or `int2`; `fp16`; or `float`, which leaves the layer as trained. `int2` is for ONNX files only."""
     activations: str = "float"
     """The layer's input: `static` or `dynamic` INT8, or `float`, where weights are dequantized before use."""
     block: int | None = None
-    """For `int4`: inputs of an output feature that share a scale, one of `BLOCKS`; None for all. A layer whose inputs are
-    not a multiple of the block size is stored as INT8 with one scale per output feature."""
+    """For `int4` and `int2`: inputs of an output feature that share a scale, one of `BLOCKS`; None for all. A layer whose
+    inputs are not a multiple of the block size is stored as INT8 with one scale per output feature."""
     rounding: str = "nearest"
     """`nearest`, or `gptq`, which rounds one column after another so that each compensates for the errors before it."""
     bias_correction: bool = False
@@ -90,15 +92,19 @@ class Form:
             )
         if not isinstance(self.bias_correction, bool):
             raise EdgeAfError(f"bias_correction {self.bias_correction!r} must be true or false.")
-        if self.block is not None and self.weights != "int4":
-            raise EdgeAfError(f"block {self.block} goes with int4 weights; {self.weights} weights need `block: null`.")
+        if self.block is not None and self.weights not in ("int4", "int2"):
+            raise EdgeAfError(
+                f"block {self.block} goes with int4 and int2 weights; {self.weights} weights need `block: null`."
+            )
+        if self.weights == "int2" and self.block not in INT2_BLOCKS:
+            raise EdgeAfError(f"int2 weights need a block of {' or '.join(map(str, INT2_BLOCKS))}.")
         if self.block is not None and self.activations == "float":
             raise EdgeAfError(
                 f"block {self.block} goes with dynamic activations: TFLite makes float only of whole channels."
             )
-        if self.weights == "int4" and self.activations == "static":
+        if self.weights in ("int4", "int2") and self.activations == "static":
             raise EdgeAfError(
-                "int4 weights go with dynamic or float activations: no runtime here multiplies them by static ones."
+                f"{self.weights} weights go with dynamic or float activations: no runtime here multiplies them by static ones."
             )
         if not self.is_integer and self.activations != "float":
             raise EdgeAfError(f"{self.weights} weights need `activations: float`.")
@@ -108,7 +114,7 @@ class Form:
     @property
     def is_integer(self) -> bool:
         """True if the weights are integers."""
-        return self.weights in ("int8", "int4")
+        return self.weights in ("int8", "int4", "int2")
 
     @property
     def runs_in_integers(self) -> bool:
@@ -135,7 +141,7 @@ class Recipe:
 
     @property
     def precision(self) -> str:
-        """Precision of most weights: `int8`, `int4` or `fp16`."""
+        """Precision of most weights: `int8`, `int4`, `int2` or `fp16`."""
         return self.form.weights
 
     @property

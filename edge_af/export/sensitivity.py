@@ -40,7 +40,7 @@ class LayerSensitivity:
     format: str
     recipe: str
     precision: str
-    """Precision of this layer's weights: `int8`, `int4` or `fp16`."""
+    """Precision of this layer's weights: `int8`, `int4`, `int2` or `fp16`."""
     layer: str
     weight_bytes: int
     """Bytes of this layer's weights in the file, without scales."""
@@ -167,7 +167,7 @@ def fake_layer(
     elif form.runs_in_integers:
         if format == "tflite":
             x = fake_rows(x)
-        elif form.weights == "int4":
+        elif form.weights in ("int4", "int2"):
             x = _fake_blocks(x, form.block or CHANNEL_BLOCK)
         else:
             x = fake_rows(x.reshape(videos, -1)).reshape(x.shape)

@@ -9,9 +9,9 @@ The ReLU after a layer must be quantized. With a float output, ONNX Runtime woul
 kernel `FusedGemm` over dequantized weights. Without a ReLU, the layer's output stays float, as the head's logits must.
 
 Dynamic INT8 layers are DynamicQuantizeLinear, MatMulInteger and a scaling, which become `DynamicQuantizeMatMul`. INT4
-layers are ONNX Runtime's operator `MatMulNBits`. Its `accuracy_level` selects float or integer arithmetic (4: the input is
-quantized at run time, block by block). Layers with quantized weights only are float layers that read them through a
-DequantizeLinear (INT8) or a Cast (FP16).
+and INT2 layers are ONNX Runtime's operator `MatMulNBits`. Its `accuracy_level` selects float or integer arithmetic (4: the
+input is quantized at run time, block by block). Layers with quantized weights only are float layers that read them through
+a DequantizeLinear (INT8) or a Cast (FP16).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def quantize_graph(graph: Graph, plan: Plan, cpu: str) -> Graph:
         layer = plan.layers.get(node.name)
         if layer is None:
             nodes.append(read)
-        elif layer.form.weights == "int4":
+        elif layer.form.weights in ("int4", "int2"):
             nodes.append(_blocks(read, layer, constants))
         elif layer.form.weights == "fp16":
             nodes.extend(_half(read, layer, constants))
@@ -146,22 +146,30 @@ def _half(node: Node, layer: Layer, constants: dict[str, NDArray]) -> list[Node]
 
 
 def _blocks(node: Node, layer: Layer, constants: dict[str, NDArray]) -> Node:
-    """Add a MatMulNBits: y = x Wᵀ + b with W (out, in) as unsigned integers offset by 8, two per byte, low half first."""
+    """Add a MatMulNBits: y = x Wᵀ + b with W (out, in) as unsigned integers, several per byte, the first in the lowest bits.
+
+    They are offset by half their range, the operator's default zero point.
+    """
     outputs, inputs = layer.weight.shape
+    bits, each = layer.bits, 8 // layer.bits
+    offset = 1 << (bits - 1)
     # MatMulNBits needs a scale per block, so a row's scale is repeated.
     block = layer.form.block or CHANNEL_BLOCK
     blocks = -(-inputs // block)
     # The last block of a row is padded with zeros.
-    raised = np.full((outputs, blocks * block), 8, np.uint8)
-    raised[:, :inputs] = layer.weight + 8
-    constants[weight_name(node.name)] = (raised[:, 0::2] | raised[:, 1::2] << 4).reshape(outputs, blocks, block // 2)
+    raised = np.full((outputs, blocks * block), offset, np.uint8)
+    raised[:, :inputs] = layer.weight + offset
+    packed = np.zeros((outputs, blocks * block // each), np.uint8)
+    for at in range(each):
+        packed |= raised[:, at::each] << (bits * at)
+    constants[weight_name(node.name)] = packed.reshape(outputs, blocks, block // each)
     scale = layer.weight_scale if layer.form.block else np.repeat(layer.weight_scale[:, None], blocks, axis=1)
     constants[f"{node.name}.weight.scale"] = np.ascontiguousarray(scale)
     names = (node.inputs[0], weight_name(node.name), f"{node.name}.weight.scale", "", "", node.inputs[2])
     attributes = {
         "K": inputs,
         "N": outputs,
-        "bits": 4,
+        "bits": bits,
         "block_size": block,
         "accuracy_level": INTEGER_ACCURACY if layer.form.runs_in_integers else FLOAT_ACCURACY,
     }

@@ -172,6 +172,8 @@ def _gemm(lowering: _Lowering, node: Node) -> None:
     layer = lowering.plan.layers.get(node.name)
     if layer is None:
         _real_layer(lowering, node, output, options)
+    elif layer.form.weights == "int2":
+        raise unsupported(node, "LiteRT has no integer kernel for INT2 weights")
     elif layer.form.activations == "float":
         inputs = [lowering.real(data), _real_weight(lowering, weight_name, layer), lowering.real(bias_name)]
         lowering.model.operator("FULLY_CONNECTED", inputs, [lowering.new_real(output)], options)

@@ -94,7 +94,7 @@ class AttendStream(nn.Module):
 
 
 class AttendFusion(nn.Module):
-    """Two attention streams, concatenated, one classifier (Awan et al. 2024)."""
+    """Two attention streams, concatenated, an optional fusion layer, one classifier (Awan et al. 2024)."""
 
     def __init__(self, config: AttendFusionConfig, classes: int) -> None:
         super().__init__()
@@ -102,12 +102,19 @@ class AttendFusion(nn.Module):
         for name in self.modalities:
             self.add_module(name, AttendStream(FEATURES[name], config))
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(len(self.modalities) * config.width, classes)
+        joined = len(self.modalities) * config.width
+        if config.fusion:
+            self.fusion = nn.Linear(joined, config.fusion)
+            self.norm = nn.BatchNorm1d(config.fusion)
+        self.head = nn.Linear(config.fusion or joined, classes)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
         given = {"visual": visual, "audio": audio}
         streams = [self.get_submodule(name)(given[name]) for name in self.modalities]
-        return self.head(self.dropout(torch.cat(streams, dim=1)))
+        x = self.dropout(torch.cat(streams, dim=1))
+        if hasattr(self, "fusion"):
+            x = self.dropout(torch.relu(self.norm(self.fusion(x))))
+        return self.head(x)
 
 
 class FCLateFusion(nn.Module):

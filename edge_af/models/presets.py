@@ -50,6 +50,9 @@ class AttendFusionConfig:
     heads: int
     dropout: float
     """Share of features dropped before each hidden layer and the classifier."""
+    fusion: int = 0
+    """Features of a layer between the streams and the classifier; 0 for none. With many classes, most weights are the
+    classifier's, and this layer narrows its input."""
     ablate: str = "none"
     """Removed part, one of `ABLATIONS`: a stream, or the attention, whose parameters then go into a plain layer."""
 
@@ -64,6 +67,8 @@ class AttendFusionConfig:
             )
         if self.ablate not in ABLATIONS:
             raise EdgeAfError(f"attend-fusion: ablate {self.ablate!r}: choose one of {', '.join(ABLATIONS)}.")
+        if not 0 <= self.fusion <= WIDEST:
+            raise EdgeAfError(f"attend-fusion: fusion {self.fusion} must lie in [0, {WIDEST:,}].")
         if self.width > WIDEST:
             raise EdgeAfError(f"attend-fusion: {self.tokens} tokens of {self.token_width} features are too many.")
         _check_dropout(self.model, self.dropout)
@@ -143,8 +148,9 @@ def config_from_dict(model: Any, fields: Any) -> ModelConfig:
     if not isinstance(model, str) or not isinstance(fields, dict):
         raise EdgeAfError(f"model is {model!r:.40} and config is {fields!r:.40}; expected a name and an object")
     kind = CONFIG_OF_MODEL[_known("model", model, list(CONFIG_OF_MODEL))]
-    expected = {field.name for field in dataclasses.fields(kind)}
-    if set(fields) != expected:
+    # Runs of earlier versions lack later fields, which have defaults.
+    expected = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
+    if not {name for name, required in expected.items() if required} <= set(fields) <= set(expected):
         raise EdgeAfError(f"{model}: config has the fields {sorted(fields)}; expected {sorted(expected)}.")
     try:
         return built(kind, fields)

@@ -45,6 +45,10 @@ def layer_sizes(config: ModelConfig, classes: int) -> list[LayerSize]:
         streams = {name: FEATURES[name] for name in config.modalities}
         for stream, features in streams.items():
             found += _attend_stream(stream, features, config)
+        if config.fusion:
+            joined = config.width * len(streams)
+            fused = [_dense("fusion", joined, config.fusion, norm=True)]
+            return [*found, *fused, _dense("head", config.fusion, classes, norm=False)]
     else:
         for stream, features in streams.items():
             found += [

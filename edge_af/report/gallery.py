@@ -53,7 +53,7 @@ def _chosen(gallery: Gallery, lines: Sequence[Line]) -> list[Line]:
     """Choose the network to deploy, in its smallest precision above INT4, and the baseline; LiteRT's files first."""
     known = [line for line in lines if any(line.row.key in video.predictions for video in gallery.videos)]
     known.sort(key=lambda line: line.row.runtime != "litert")
-    best = ("int8", "fp16", "int4", "fp32")
+    best = ("int8", "fp16", "int4", "int2", "fp32")
     others = [line for line in known if line.base is not None and line.network != _baseline_network(lines)]
     others = others or [line for line in known if line.row.model == "attend-fusion"]
     others.sort(key=lambda line: best.index(line.row.precision) if line.row.precision in best else len(best))

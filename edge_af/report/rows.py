@@ -15,7 +15,7 @@ from edge_af.runtime.kernels import integer_instructions
 
 MODEL_NAMES = {"attend-fusion": "Attend-Fusion", "fc-late-fusion": "FC Late Fusion"}
 RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "torch": "PyTorch"}
-PRECISION_ORDER = ("fp32", "fp16", "int8", "int4")
+PRECISION_ORDER = ("fp32", "fp16", "int8", "int4", "int2")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ from edge_af.files import package_data
 
 Datum = dict[str, Any]
 
-PRECISIONS = {"FP32": "var(--fp32)", "FP16": "var(--fp16)", "INT8": "var(--int8)", "INT4": "var(--int4)"}
+PRECISIONS = {
+    "FP32": "var(--fp32)",
+    "FP16": "var(--fp16)",
+    "INT8": "var(--int8)",
+    "INT4": "var(--int4)",
+    "INT2": "var(--int2)",
+}
 OTHER = "var(--other)"
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 """Shapes of the networks in the order of the table, repeated if needed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_INTEGER = {"int8": "S8", "int4": "S4"}
+_INTEGER = {"int8": "S8", "int4": "S4", "int2": "S2"}
 _X86 = (
     ("avx512_vnni", "AVX-512 VNNI"),
     ("avx_vnni", "AVX-VNNI"),

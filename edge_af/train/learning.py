@@ -48,6 +48,20 @@ def update(learner: Learner, inputs: Inputs, targets: Tensor, lr: float, clip: f
     return loss.detach()
 
 
+def mix(inputs: Inputs, labels: Tensor, alpha: float) -> tuple[Inputs, Tensor]:
+    """Mix each video's features and labels with those of another in the batch (mixup, Zhang et al. 2018, arXiv:1710.09412).
+
+    Args:
+        inputs: n videos.
+        labels: (n, classes) float32.
+        alpha: each video's share is drawn from Beta(alpha, alpha), and at least one half.
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample((len(labels), 1))
+    share, others = torch.maximum(share, 1 - share).to(labels.device), torch.randperm(len(labels)).to(labels.device)
+    visual, audio, mixed = (torch.lerp(each[others], each, share) for each in (*inputs, labels))
+    return (visual, audio), mixed
+
+
 def multi_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute equation 2 of the paper from logits and labels (n, classes) float32: a scalar."""
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")

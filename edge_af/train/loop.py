@@ -45,7 +45,7 @@ from edge_af.train.checkpoint import (
 )
 from edge_af.train.compute import Compute, Stopwatch, choose_compute
 from edge_af.train.distributed import ALONE, Group, from_the_first, lost_the_others, mean_over, together, wait_for_all
-from edge_af.train.learning import Learner, adamw, lr_factor, measure, move_average, prior_of, update
+from edge_af.train.learning import Learner, adamw, lr_factor, measure, mix, move_average, prior_of, update
 from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import Teacher, open_teacher, ready
 from edge_af.typed import built
@@ -290,7 +290,7 @@ def _job(request: TrainRequest, group: Group) -> Training:
     if request.teachers:
         opened = [open_teacher(folder, dataset) for folder in request.teachers]
         identity["teacher"] = [about for about, _ in opened]
-        guide = ready([network for _, network in opened], dataset, compute, alone=group.size == 1)
+        guide = ready([network for _, network in opened], dataset, compute, keep=group.size == 1 and not options.mixup)
     return Training(request, guide, rows, held_out, compute, identity, group)
 
 
@@ -317,6 +317,8 @@ def _train_epoch(
     watch = Stopwatch(time.perf_counter())
     for batch in watch.timed(batches(job.request.dataset, own, share)):
         inputs, targets = job.compute.inputs(batch.features), job.compute.tensor(batch.labels).float()
+        if options.mixup:
+            inputs, targets = mix(inputs, targets, options.mixup)
         if job.teacher is not None:
             # The loss is linear in its target, so mixing label and teacher's score equals mixing two losses.
             targets = torch.lerp(targets, job.teacher.scores(batch.rows, inputs), options.teacher_weight)

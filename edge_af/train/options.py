@@ -26,6 +26,11 @@ class TrainOptions:
     held_out: float = option(
         "Share of the videos held out to choose the best epoch and the F1 threshold.", default=0.05, above=0, below=1
     )
+    mixup: float = option(
+        "Beta distribution's parameter for mixing videos; 0 to disable.",
+        default=0.0,
+        at_least=0,
+    )
     teacher_weight: float = option(
         "Share of the teacher in the loss; the labels have the rest.", default=0.5, at_least=0, at_most=1
     )

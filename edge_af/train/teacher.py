@@ -26,10 +26,10 @@ BATCH = 512
 
 
 class Teacher(Protocol):
-    """A source of scores for videos of the training set."""
+    """A source of scores for videos."""
 
     def scores(self, rows: NDArray[np.int64], inputs: Inputs) -> Tensor:
-        """Return the scores (n, classes) float32 of the videos `rows` with features `inputs`."""
+        """Return the scores (n, classes) float32 of features `inputs`, those of the dataset's `rows` unless mixed."""
         ...
 
 
@@ -68,11 +68,11 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
 
 
 def ready(
-    networks: Sequence[AttendFusion | FCLateFusion], dataset: Dataset, compute: Compute, *, alone: bool
+    networks: Sequence[AttendFusion | FCLateFusion], dataset: Dataset, compute: Compute, *, keep: bool
 ) -> Teacher:
-    """Return the mean of the teachers, with its scores in memory if they fit and only one process trains."""
+    """Return the mean of the teachers; with `keep`, its scores of the dataset's videos are in memory if they fit."""
     asked = AskedEachTime([network.to(compute.device) for network in networks], compute)
-    if not alone or 2 * dataset.videos * dataset.classes > KEPT_BYTES:
+    if not keep or 2 * dataset.videos * dataset.classes > KEPT_BYTES:
         return asked
     kept = np.empty((dataset.videos, dataset.classes), np.float16)
     with Progress("asking the teachers", dataset.videos, "videos") as progress:

@@ -174,6 +174,20 @@ def test_blocks_have_scales_that_both_runtimes_hold_exactly() -> None:
     assert (np.abs(integers * spread(scale, 128) - weight) <= 0.55 * spread(scale, 128)).all()
 
 
+def test_two_bits_have_the_scale_with_the_least_error() -> None:
+    weight = normal(50, 128)
+    integers, scale = quantize_weight(weight, SPAN["int2"], 64)
+    assert (scale < 0).any() and (scale > 0).any()
+    error = np.square(integers * spread(scale, 128) - weight).reshape(50, 2, 64).sum(axis=2)
+    blocks = weight.reshape(50, 2, 64)
+    tried = np.concatenate([sign * np.linspace(0.01, 3, 300) for sign in (1, -1)])[:, None, None, None]
+    best = np.square(np.clip(np.rint(blocks / tried), -2, 1) * tried - blocks).sum(axis=3).min(axis=0)
+    assert (error <= 1.05 * best + 1e-6).all()
+    # On its own grid, a weight keeps its integers.
+    again, _ = quantize_weight((integers * spread(scale, 128)).astype(np.float32), SPAN["int2"], 64)
+    np.testing.assert_array_equal(again, integers)
+
+
 def test_weights_too_large_for_block_scales_are_refused() -> None:
     with pytest.raises(EdgeAfError, match=r"too large for INT4 in blocks"):
         quantize_weight(np.full((2, 32), 1e6, np.float32), SPAN["int4"], 32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -34,9 +35,14 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite"])
 @pytest.mark.parametrize(
-    "recipe", ["int8-static", "int8-dynamic", "int8-weights", "int4-block32-dynamic", "int4-dynamic"]
+    ("recipe", "format"),
+    [
+        *itertools.product(
+            ["int8-static", "int8-dynamic", "int8-weights", "int4-block32-dynamic", "int4-dynamic"], ["onnx", "tflite"]
+        ),
+        ("int2-block64-dynamic", "onnx"),
+    ],
 )
 def test_the_logits_are_those_of_the_real_file(
     graph: Graph, ranges: Ranges, dataset: Dataset, tmp_path: Path, recipe: str, format: str

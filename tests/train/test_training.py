@@ -19,7 +19,7 @@ from edge_af.files import lock_output
 from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig
 from edge_af.models.run import METRICS, RUN, load_network, load_run, save_run
 from edge_af.train.compute import Compute
-from edge_af.train.learning import multi_label_cross_entropy
+from edge_af.train.learning import mix, multi_label_cross_entropy
 from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import open_teacher, ready
@@ -79,6 +79,17 @@ def test_a_student_learns_from_its_teacher_alone(dataset, eval_dataset, tmp_path
     assert [teacher["model"] for teacher in run.training["teacher"]] == ["fc-late-fusion"]
     with pytest.raises(EdgeAfError, match="was made with teacher"):
         train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "student", options, resume=True))
+
+
+def test_mixing_keeps_the_larger_share_of_each_video():
+    torch.manual_seed(0)
+    labels = torch.eye(64)
+    (visual, audio), mixed = mix((labels * 2, labels * 3), labels, 0.4)
+    torch.testing.assert_close(visual, 2 * mixed)
+    torch.testing.assert_close(audio, 3 * mixed)
+    torch.testing.assert_close(mixed.sum(dim=1), torch.ones(64))
+    own = mixed.diagonal()
+    assert (own >= 0.5).all() and (own < 0.999).any() and ((mixed > 0).sum(dim=1) <= 2).all()
 
 
 def test_a_teacher_of_other_classes_is_refused(dataset, tmp_path):
@@ -239,7 +250,7 @@ def test_teachers_score_the_same_kept_or_asked_each_time(dataset, tmp_path):
     compute = Compute("cpu", "fp32", 1e9)
     rows = np.array([7, 3, 500])
     features = [torch.from_numpy(array) for array in dataset.features(rows)]
-    kept, asked = (ready(networks, dataset, compute, alone=alone) for alone in (True, False))
+    kept, asked = (ready(networks, dataset, compute, keep=keep) for keep in (True, False))
     assert type(kept) is not type(asked)
     torch.testing.assert_close(kept.scores(rows, features), asked.scores(rows, features), atol=1e-3, rtol=1e-3)
     with torch.inference_mode():
