@@ -15,9 +15,9 @@ FLOORS = (
     ("artifacts", "data", "packages"),
     ("bundle", "machine", "models"),
     ("records", "runtime"),
-    ("api", "bench", "report", "train"),
+    ("api", "bench", "report"),
     ("__init__", "doctor", "emulation", "export"),
-    ("compare", "targets"),
+    ("compare", "targets", "train"),
     ("cli",),
     ("__main__",),
 )

@@ -12,11 +12,13 @@ from edge_af.cli.build import verb
 from edge_af.cli.next_step import suggest, unused
 from edge_af.console import tell
 from edge_af.errors import EdgeAfError
-from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, preset
+from edge_af.models.presets import ABLATIONS, PRESETS, AttendFusionConfig, ModelConfig, preset
 from edge_af.options import option, part
 from edge_af.train.options import TrainOptions
 
 NETWORK = "Network and data"
+SIZE = "small"
+"""Default preset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,24 @@ class TrainCommand(TrainOptions):
 
     data: Path = option("Prepared dataset to train on.", group=NETWORK)
     out: Path = option("Run folder to write.", group=NETWORK)
-    model: str = option("Network.", choices=PRESETS, group=NETWORK)
-    preset: str = option(
-        "Size of the network (see `edge-af models`).", default="small", complete="preset", group=NETWORK
+    model: str | None = option("Network; required without --init.", default=None, choices=PRESETS, group=NETWORK)
+    preset: str | None = option(
+        "Size of the network (see `edge-af models`).",
+        default=None,
+        complete="preset",
+        group=NETWORK,
+        shown_default=f"{SIZE}, or that of --init",
     )
     ablate: str = option("Part to remove from attend-fusion.", default="none", choices=ABLATIONS, group=NETWORK)
     teacher: tuple[Path, ...] = option(
         "Teacher run to distill from. Repeatable: the mean of their scores teaches.", default=(), group=NETWORK
+    )
+    init: Path | None = option("Run to start from, instead of random weights.", default=None, group=NETWORK)
+    quantize: str | None = option(
+        "Recipe name or file whose rounding the training sees. Needs --init.",
+        default=None,
+        complete="recipe",
+        group=NETWORK,
     )
     resume: bool = option("Continue from the checkpoint in --out, if there is one.", default=False)
     json: bool = option("Print the run as JSON.", default=False)
@@ -47,11 +60,14 @@ def command(options: TrainCommand) -> None:
     Part of the training videos is held out to choose the best epoch and the F1 threshold. After each epoch, the run folder
     holds the best epoch so far.
     """
-    config = preset(options.model, options.preset)
-    if options.ablate != "none":
-        if not isinstance(config, AttendFusionConfig):
-            raise EdgeAfError(f"--ablate applies to attend-fusion, not to {options.model}.")
-        config = dataclasses.replace(config, ablate=options.ablate)
+    config, name = _network(options)
+    recipe = None
+    if options.quantize is not None:
+        if options.init is None:
+            raise EdgeAfError("--quantize fine-tunes a trained network: name its run with --init.")
+        from edge_af.export.recipes import load_recipe
+
+        recipe = load_recipe(options.quantize)
 
     # Large pages avoid page faults, which take a tenth of a step at the paper's size. PyTorch reads this at its first large
     # allocation.
@@ -62,7 +78,9 @@ def command(options: TrainCommand) -> None:
 
     dataset, how = open_dataset(options.data), part(options, TrainOptions)
     with joined() as group:
-        request = TrainRequest(dataset, config, options.preset, options.out, how, options.teacher, options.resume)
+        request = TrainRequest(
+            dataset, config, name, options.out, how, options.teacher, options.init, recipe, options.resume
+        )
         run = train(request, group)
     if not group.leads:
         return
@@ -73,4 +91,30 @@ def command(options: TrainCommand) -> None:
     tell(f"{options.out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
     tell(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
     out = unused(Path("artifacts") / run.model)
-    suggest("export", options.out, "--int8", "--calibration-data", options.data, "--out", out)
+    precision = ("--recipe", options.quantize) if options.quantize is not None else ("--int8",)
+    if recipe is not None and recipe.precision == "int2":
+        precision = ("--format", "onnx", *precision)
+    suggest("export", options.out, *precision, "--calibration-data", options.data, "--out", out)
+
+
+def _network(options: TrainCommand) -> tuple[ModelConfig, str]:
+    """Return the network's config, and the name of its preset: those of --init, or as the options say."""
+    if options.init is not None:
+        from edge_af.models.run import load_run
+
+        start = load_run(options.init)
+        for flag, given, found in (("--model", options.model, start.model), ("--preset", options.preset, start.preset)):
+            if given not in (None, found):
+                raise EdgeAfError(f"{flag} {given}: --init {options.init} is of {found}. Leave {flag} out.")
+        if options.ablate != "none":
+            raise EdgeAfError("--ablate: --init says which network it is. Leave --ablate out.")
+        return start.config, start.preset
+    if options.model is None:
+        raise EdgeAfError(f"name the network with --model ({', '.join(PRESETS)}), or a run to start from with --init.")
+    size = options.preset or SIZE
+    config = preset(options.model, size)
+    if options.ablate != "none":
+        if not isinstance(config, AttendFusionConfig):
+            raise EdgeAfError(f"--ablate applies to attend-fusion, not to {options.model}.")
+        config = dataclasses.replace(config, ablate=options.ablate)
+    return config, size

@@ -193,5 +193,5 @@ def initialize(network: AttendFusion | FCLateFusion, prior: Tensor, generator: t
 
 
 def count_params(network: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    """Trained parameters, BatchNorm's scales and shifts included."""
+    return sum(parameter.numel() for parameter in network.parameters())

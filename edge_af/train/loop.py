@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError, Stopped
-from edge_af.files import LOCK, check_utf8_name, explain_os_errors, files_below, lock_output, write_atomic
-from edge_af.models.networks import build, count_params, initialize
+from edge_af.files import LOCK, check_utf8_name, explain_os_errors, files_below, lock_output, sha256_file, write_atomic
+from edge_af.models.networks import AttendFusion, FCLateFusion, build, count_params, initialize
 from edge_af.models.presets import ModelConfig
-from edge_af.models.run import METRICS, RUN, WEIGHTS, Run, load_run, save_run
+from edge_af.models.run import METRICS, RUN, WEIGHTS, Run, load_network, load_run, save_run
 from edge_af.models.sizes import training_flops
 from edge_af.runtime import check_features
 from edge_af.train import scalars
@@ -49,6 +49,10 @@ from edge_af.train.learning import Learner, adamw, lr_factor, measure, mix, move
 from edge_af.train.options import TrainOptions
 from edge_af.train.teacher import Teacher, open_teacher, ready
 from edge_af.typed import built
+
+if TYPE_CHECKING:
+    from edge_af.export.ranges import Ranges
+    from edge_af.export.recipes import Recipe
 
 UNFINISHED = re.compile(r"\.(weights-e\d+\.safetensors|checkpoint\.safetensors|run\.json|metrics\.jsonl)\.[a-z0-9_]{8}")
 """Names of temporary files that a kill left behind, see `edge_af.files.atomic_path`."""
@@ -71,6 +75,10 @@ class TrainRequest:
     teachers: tuple[Path, ...] = ()
     """Runs to distill from (Hinton et al. 2015, arXiv:1503.02531); their scores are averaged. Labels do not exclude each
     other, so each class's probability is a separate target."""
+    init: Path | None = None
+    """Run of the same network whose weights training starts from."""
+    recipe: Recipe | None = None
+    """Recipe whose rounding the training sees; needs `init`."""
     resume: bool = False
     """True to continue from a checkpoint in `out`."""
 
@@ -195,8 +203,7 @@ def _train(request: TrainRequest, group: Group) -> Run:
             job.say(f"{out}: already trained to the end")
             return run
 
-    network = build(config, request.dataset.classes)
-    initialize(network, prior_of(request.dataset, job.rows), torch.Generator().manual_seed(options.seed))
+    network, ranges = _start(job)
     network.to(job.compute.device)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     forward = together(network, group)
@@ -229,9 +236,30 @@ def _train(request: TrainRequest, group: Group) -> Run:
         if len(state.records) < options.epochs:
             job.say(f"stopped early: held-out GAP@20 has not risen for {options.patience} epochs")
     wait_for_all(group)
+    if ranges is not None and group.leads:
+        from edge_af.train.quantized import save_ranges
+
+        save_ranges(out, ranges)
     run = load_run(out)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return run
+
+
+def _start(job: Training) -> tuple[AttendFusion | FCLateFusion, Ranges | None]:
+    """Return the network to train, and the activation ranges of a recipe with static activations."""
+    request = job.request
+    if request.init is None:
+        network = build(request.config, request.dataset.classes)
+        initialize(network, prior_of(request.dataset, job.rows), torch.Generator().manual_seed(request.options.seed))
+        return network, None
+    _, network = load_network(request.init)
+    if request.recipe is None:
+        return network, None
+    from edge_af.train.quantized import quantize_network, ranges_for
+
+    ranges = ranges_for(network, request.recipe, request.dataset, job.rows)
+    quantize_network(network, request.recipe, ranges)
+    return network, ranges
 
 
 def records_in(out: Path) -> list[dict[str, Any]]:
@@ -285,6 +313,8 @@ def _job(request: TrainRequest, group: Group) -> Training:
         "threads": torch.get_num_threads(),
         "processes": group.size,
         "teacher": None,
+        "init": _init_of(request),
+        "recipe": dataclasses.asdict(request.recipe) if request.recipe is not None else None,
     }
     guide = None
     if request.teachers:
@@ -292,6 +322,23 @@ def _job(request: TrainRequest, group: Group) -> Training:
         identity["teacher"] = [about for about, _ in opened]
         guide = ready([network for _, network in opened], dataset, compute, keep=group.size == 1 and not options.mixup)
     return Training(request, guide, rows, held_out, compute, identity, group)
+
+
+def _init_of(request: TrainRequest) -> str | None:
+    """Return the hash of the weights that training starts from; None for random weights.
+
+    Raises:
+        EdgeAfError: they are of another network.
+    """
+    if request.init is None:
+        return None
+    run = load_run(request.init)
+    if run.config != request.config or run.classes != request.dataset.classes:
+        raise EdgeAfError(
+            f"{request.init}: --init is a {run.model} ({run.preset}) with {run.classes:,} classes; to be trained is a "
+            f"{request.config.model} ({request.preset}) with {request.dataset.classes:,}."
+        )
+    return sha256_file(request.init / run.weights)
 
 
 def _train_epoch(
@@ -383,7 +430,12 @@ def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[
         weights=f"weights-e{epoch}.safetensors",
         training={**record, **job.identity, "versions": versions("torch", "numpy")},
     )
-    save_run(job.request.out, best, learner.averaged)
+    network = learner.averaged
+    if job.request.recipe is not None:
+        from edge_af.train.quantized import on_grid
+
+        network = on_grid(network)
+    save_run(job.request.out, best, network)
     state.best = dataclasses.asdict(best)
 
 
