@@ -28,22 +28,36 @@ class ReportOptions:
     model_card: tuple[Path, ...] = option(
         "Export folder whose model card gets the figures of its files. Repeatable.", default=()
     )
+    require: tuple[str, ...] = option(
+        "Requirement on the row to choose, such as 'gap_at_20>=0.68'. Repeatable.",
+        default=(),
+        metavar="'NAME>=NUMBER'",
+    )
+    choose: str | None = option(
+        "Figure by which to choose the row to ship, such as p50 or size_mb.", default=None, metavar="NAME"
+    )
     json: bool = option("Print the table's figures as JSON instead of the table.", default=False)
 
 
 @verb(
     ReportOptions,
     files=click.Argument(["files"], nargs=-1, metavar="[RESULTS…]", type=click.Path(path_type=Path)),
-    example="edge-af report laptop.json raspberry-pi.json --html results.html",
+    example="edge-af report laptop.json raspberry-pi.json --html results.html\n"
+    "edge-af report results.json --require 'gap_at_20>=0.68' --require 'size_mb<=10' --choose p50",
 )
 def command(files: tuple[Path, ...], options: ReportOptions) -> None:
     """Show one or more results files of `edge-af bench` in one table.
 
-    With --model-card, put the figures into the README.md of an export folder too. With --history, show
-    past comparisons of `edge-af compare`.
+    With --choose, name the artifact to ship instead: the best of those that meet all --require. With
+    --model-card, put the figures into the README.md of an export folder too. With --history, show past
+    comparisons of `edge-af compare`.
     """
     if bool(files) == bool(options.history):
         raise EdgeAfError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")
+    if options.require and options.choose is None:
+        raise EdgeAfError("--require needs --choose, the figure by which to choose, such as --choose p50.")
+    if options.history and options.choose is not None:
+        raise EdgeAfError("--choose needs results files of `edge-af bench`, not --history.")
     if options.history and options.model_card:
         raise EdgeAfError("--model-card needs results files of `edge-af bench`, not --history.")
     if options.history:
@@ -67,6 +81,17 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
     from edge_af.report.text import table
 
     many = [read_results(file) for file in files]
+    if options.choose is not None:
+        from edge_af.report.choice import choice_summary, choice_text, choose, parse_name, parse_requirement
+
+        requirements = [parse_requirement(text) for text in options.require]
+        choice = choose(compare(many), requirements, parse_name(options.choose))
+        tell(
+            json.dumps(choice_summary(choice), indent=2, ensure_ascii=False)
+            if options.json
+            else choice_text(choice, line_width())
+        )
+        return
     if options.model_card:
         from edge_af.report.model_card import write_measured_cards
 

@@ -36,6 +36,14 @@ class TrainCommand(TrainOptions):
         shown_default=f"{SIZE}, or that of --init",
     )
     ablate: str = option("Part to remove from attend-fusion.", default="none", choices=ABLATIONS, group=NETWORK)
+    dropout: float | None = option(
+        "Share of features dropped.",
+        default=None,
+        at_least=0,
+        below=1,
+        group=NETWORK,
+        shown_default="the preset's, or that of --init",
+    )
     teacher: tuple[Path, ...] = option(
         "Teacher run to distill from. Repeatable: the mean of their scores teaches.", default=(), group=NETWORK
     )
@@ -108,7 +116,7 @@ def _network(options: TrainCommand) -> tuple[ModelConfig, str]:
                 raise EdgeAfError(f"{flag} {given}: --init {options.init} is of {found}. Leave {flag} out.")
         if options.ablate != "none":
             raise EdgeAfError("--ablate: --init says which network it is. Leave --ablate out.")
-        return start.config, start.preset
+        return _with_dropout(start.config, options), start.preset
     if options.model is None:
         raise EdgeAfError(f"name the network with --model ({', '.join(PRESETS)}), or a run to start from with --init.")
     size = options.preset or SIZE
@@ -117,4 +125,8 @@ def _network(options: TrainCommand) -> tuple[ModelConfig, str]:
         if not isinstance(config, AttendFusionConfig):
             raise EdgeAfError(f"--ablate applies to attend-fusion, not to {options.model}.")
         config = dataclasses.replace(config, ablate=options.ablate)
-    return config, size
+    return _with_dropout(config, options), size
+
+
+def _with_dropout(config: ModelConfig, options: TrainCommand) -> ModelConfig:
+    return config if options.dropout is None else dataclasses.replace(config, dropout=options.dropout)

@@ -94,7 +94,7 @@ class AttendStream(nn.Module):
 
 
 class AttendFusion(nn.Module):
-    """Two attention streams, concatenated, an optional fusion layer, one classifier (Awan et al. 2024)."""
+    """Two attention streams, concatenated, and one classifier, which `fusion` factorizes (Awan et al. 2024)."""
 
     def __init__(self, config: AttendFusionConfig, classes: int) -> None:
         super().__init__()
@@ -105,7 +105,6 @@ class AttendFusion(nn.Module):
         joined = len(self.modalities) * config.width
         if config.fusion:
             self.fusion = nn.Linear(joined, config.fusion)
-            self.norm = nn.BatchNorm1d(config.fusion)
         self.head = nn.Linear(config.fusion or joined, classes)
 
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
@@ -113,7 +112,7 @@ class AttendFusion(nn.Module):
         streams = [self.get_submodule(name)(given[name]) for name in self.modalities]
         x = self.dropout(torch.cat(streams, dim=1))
         if hasattr(self, "fusion"):
-            x = self.dropout(torch.relu(self.norm(self.fusion(x))))
+            x = self.fusion(x)
         return self.head(x)
 
 

@@ -51,8 +51,8 @@ class AttendFusionConfig:
     dropout: float
     """Share of features dropped before each hidden layer and the classifier."""
     fusion: int = 0
-    """Features of a layer between the streams and the classifier; 0 for none. With many classes, most weights are the
-    classifier's, and this layer narrows its input."""
+    """Features of a linear layer between the streams and the classifier; 0 for none. With many classes, most weights are
+    the classifier's, and this layer makes it the product of two smaller matrices."""
     ablate: str = "none"
     """Removed part, one of `ABLATIONS`: a stream, or the attention, whose parameters then go into a plain layer."""
 
@@ -114,19 +114,24 @@ CONFIG_OF_MODEL: dict[str, type[ModelConfig]] = {
 
 PRESETS: dict[str, dict[str, ModelConfig]] = {
     "attend-fusion": {
+        "1m": AttendFusionConfig(tokens=16, token_width=16, heads=4, dropout=0.1, fusion=128),
+        "2.5m": AttendFusionConfig(tokens=16, token_width=24, heads=4, dropout=0.1, fusion=320),
+        "5m": AttendFusionConfig(tokens=16, token_width=48, heads=4, dropout=0.1, fusion=448),
+        "9m": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2, fusion=832),
         "small": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2),
-        "18m": AttendFusionConfig(tokens=16, token_width=84, heads=4, dropout=0.4),
-        "36m": AttendFusionConfig(tokens=16, token_width=148, heads=4, dropout=0.4),
-        "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.4),
+        "18m": AttendFusionConfig(tokens=16, token_width=84, heads=4, dropout=0.5),
+        "36m": AttendFusionConfig(tokens=16, token_width=148, heads=4, dropout=0.5),
+        "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.5),
     },
     "fc-late-fusion": {
         "linear": FCLateFusionConfig(width=0, depth=0, dropout=0.0),
         "small": FCLateFusionConfig(width=2048, depth=3, dropout=0.3),
-        "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.4),
+        "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.5),
     },
 }
-"""Model -> preset -> config. `paper` has the parameter counts of the paper's Table 1 at 4,716 classes, `36m` and `18m` a half
-and a quarter of them. `linear` has no hidden layers, as a lower bound."""
+"""Model -> preset -> config. `paper` has the parameter counts of the paper's Table 1 at 4,716 classes. The presets from `1m`
+to `36m` are named after theirs; those below 10 million factorize the classifier. `linear` has no hidden layers, as a lower
+bound."""
 
 
 def preset(model: str, name: str) -> ModelConfig:

@@ -47,7 +47,7 @@ def layer_sizes(config: ModelConfig, classes: int) -> list[LayerSize]:
             found += _attend_stream(stream, features, config)
         if config.fusion:
             joined = config.width * len(streams)
-            fused = [_dense("fusion", joined, config.fusion, norm=True)]
+            fused = [_dense("fusion", joined, config.fusion, norm=False)]
             return [*found, *fused, _dense("head", config.fusion, classes, norm=False)]
     else:
         for stream, features in streams.items():

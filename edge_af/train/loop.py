@@ -333,7 +333,9 @@ def _init_of(request: TrainRequest) -> str | None:
     if request.init is None:
         return None
     run = load_run(request.init)
-    if run.config != request.config or run.classes != request.dataset.classes:
+    # Dropout changes no weights.
+    config = dataclasses.replace(run.config, dropout=request.config.dropout)
+    if config != request.config or run.classes != request.dataset.classes:
         raise EdgeAfError(
             f"{request.init}: --init is a {run.model} ({run.preset}) with {run.classes:,} classes; to be trained is a "
             f"{request.config.model} ({request.preset}) with {request.dataset.classes:,}."

@@ -33,7 +33,7 @@ CALIBRATION_VIDEOS = 512
 
 @dataclass(frozen=True)
 class QuantizedForm:
-    """How one layer is rounded in the forward pass."""
+    """Rounding of one layer in the forward pass."""
 
     form: Form
     input: Affine | None

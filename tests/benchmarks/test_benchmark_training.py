@@ -24,7 +24,7 @@ def test_a_row_is_trained_measured_and_recorded_once(tmp_path):
     assert list(rows) == ["linear", "attend-fusion-18m"]
     assert rows["linear"]["params"] == 1153 * 30
     assert rows["linear"]["videos"] == 200 and 0.2 < rows["linear"]["gap_at_20"] <= 1
-    assert rows["linear"]["epochs"] == 6 and "--preset linear" in rows["linear"]["command"]
+    assert rows["linear"]["epochs"] == 8 and "--preset linear" in rows["linear"]["command"]
     assert "| Linear model | 0.0M |" in (tmp_path / "table.md").read_text()
     # A second run does nothing.
     again = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -57,7 +57,7 @@ def completed(line: str, folder: Path, shell: str = "bash") -> list[str]:
         ("edge-af export run --recipe int8-s", ["int8-static", "int8-static-minmax"]),
         ("edge-af export run --recipe onnx=fp", ["onnx=fp16"]),
         ("edge-af export run --format ", ["onnx", "tflite"]),
-        ("edge-af bundle x --precision ", ["fp32", "fp16", "int8", "int4"]),
+        ("edge-af bundle x --precision ", ["fp32", "fp16", "int8", "int4", "int2"]),
         ("edge-af bench x --target ", ["ssh://", "adb", "adb:", *(f"emulated:{board}" for board in BOARDS)]),
         ("edge-af bench x --target emulated:z", ["emulated:zero2w"]),
         ("edge-af bench x --target=emulated:z", ["emulated:zero2w"]),

@@ -147,6 +147,13 @@ def test_without_a_recipe_training_continues_from_the_weights(trained: Path, dat
     assert run.training["held_out"]["gap_at_20"] == pytest.approx(before, abs=0.01)
 
 
+def test_a_start_with_another_dropout_is_the_same_network(trained: Path, dataset: Dataset, tmp_path: Path):
+    config = dataclasses.replace(load_run(trained).config, dropout=0.3)
+    options = dataclasses.replace(FINE, epochs=1)
+    run = train(TrainRequest(dataset, config, "test", tmp_path / "run", options, init=trained))
+    assert run.config == config
+
+
 def test_a_start_of_another_network_is_refused(trained: Path, dataset: Dataset, tmp_path: Path):
     other = AttendFusionConfig(tokens=2, token_width=8, heads=2, dropout=0.1)
     with pytest.raises(EdgeAfError, match=r"--init is a .* with 30 classes; to be trained is a attend-fusion"):

@@ -1,0 +1,142 @@
+"""Measure accuracy against cost: every trained network, in each precision and runtime, here and on emulated boards.
+
+    python -m benchmarks.frontier --work runs --out benchmarks/results/frontier
+
+reads the runs and the data that `benchmarks/training.py` made in `--work`, exports each run to FP32, INT8, INT4 and INT2,
+benches all files in one session, and models their latency on Raspberry Pi boards under emulation. It writes OUT.json,
+OUT-BOARD.json, the table OUT.md, and the page OUT.html in `--work`. An interrupted run continues when started again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from edge_af.console import say
+from edge_af.files import write_atomic
+from edge_af.records.results import OK, Results, Row, read_results
+from edge_af.report.columns import GAP, MEMORY, P50, SIZE, quantity
+from edge_af.report.notes import measured_text
+from edge_af.report.rows import Line, compare
+from edge_af.report.tables import table_lines
+
+BOARDS = {"zero2w": "Pi Zero 2 W", "pi4": "Pi 4", "pi5": "Pi 5"}
+INT2 = "onnx=int2-block64-dynamic-gptq-corrected"
+SUITE = Path(__file__).with_name("frontier.yaml")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured file, with its modeled latency on the boards."""
+
+    line: Line
+    boards: dict[str, Row]
+
+    def is_better(self, other: Point) -> bool:
+        """Return True if this file is as accurate and as fast as the other, and better in one of them."""
+        mine, others = ((point.line.row.gap_at_20 or 0, -_p50(point.line.row)) for point in (self, other))
+        return all(a >= b for a, b in zip(mine, others, strict=True)) and mine != others
+
+
+def _p50(row: Row) -> float:
+    return row.latency_ms.p50 if row.latency_ms is not None else float("inf")
+
+
+@click.command(help=(__doc__ or "").splitlines()[0])
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the runs and the data.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Results are OUT.json, OUT.md and others.")
+@click.option("--run", "runs", multiple=True, help="Name of a run in --work; repeatable.  [default: all]")
+@click.option("--board", "boards", multiple=True, type=click.Choice(list(BOARDS)), help="Board; repeatable.")
+@click.option("--quick", is_flag=True, help="Measure less, for a test.")
+def main(work: Path, out: Path, runs: Sequence[str], boards: Sequence[str], quick: bool) -> None:
+    folders = [work / name for name in runs] or sorted(path.parent for path in work.glob("*/run.json"))
+    artifacts = [_exported(folder, work) for folder in folders]
+    results = out.with_suffix(".json")
+    flags = ["--quick"] if quick else []
+    if not results.exists():
+        data = ("--suite", SUITE, "--data", work / "data" / "eval", *flags)
+        _edge_af("bench", *artifacts, *data, "--out", results)
+    others = {board: out.with_name(f"{out.name}-{board}.json") for board in boards}
+    for board, path in others.items():
+        if not path.exists():
+            _edge_af("bench", *artifacts, "--target", f"emulated:{board}", *flags, "--out", path)
+    _edge_af("report", results, *others.values(), "--html", work / f"{out.name}.html")
+    command = shlex.join(["python", "-m", "benchmarks.frontier", *sys.argv[1:]])
+    found = {board: read_results(path) for board, path in others.items()}
+    write_atomic(out.with_suffix(".md"), markdown(read_results(results), found, command))
+
+
+def _exported(run: Path, work: Path) -> Path:
+    out = work / "artifacts" / run.name
+    if not (out / "manifest.json").exists():
+        train = work / "data" / "train"
+        flags = ("--int8", "--int4", "--recipe", INT2, "--sensitivity-videos", "0", "--calibration-data", train)
+        _edge_af("export", run, *flags, "--any-calibration-data", "--out", out)
+    return out
+
+
+def _edge_af(*words: object) -> None:
+    command = [str(word) for word in words]
+    say(f"\n$ edge-af {shlex.join(command)}")
+    done = subprocess.run([sys.executable, "-m", "edge_af", *command])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def markdown(results: Results, boards: dict[str, Results], command: str) -> str:
+    """Return the table: a row per file, the Pareto front of GAP@20 against the p50 in bold."""
+    rows = {board: {row.key + row.runtime: row for row in other.rows} for board, other in boards.items()}
+    points = [
+        Point(
+            line,
+            {board: found[key] for board, found in rows.items() if (key := line.row.key + line.row.runtime) in found},
+        )
+        for line in compare([results])
+        if line.row.status == OK
+    ]
+    head = ("network", "file", "runtime", "GAP@20", "95 %", "MB", "p50 ms", "to baseline", "memory MB")
+    table = [(*head, *(f"{BOARDS[board]} ms" for board in boards))]
+    for point in points:
+        row, base = point.line.row, point.line.base
+        dominated = any(other.is_better(point) for other in points)
+        interval = row.gap_at_20_interval
+        cells = [
+            point.line.network,
+            point.line.weights,
+            point.line.runtime,
+            GAP.text(row),
+            f"{interval[0]:.4f} to {interval[1]:.4f}" if interval is not None else "",
+            SIZE.text(row),
+            P50.text(row),
+            f"1/{_p50(base) / _p50(row):.0f}" if base is not None and base is not row else "",
+            MEMORY.text(row),
+            *(_modeled(point.boards.get(board)) for board in boards),
+        ]
+        table.append(tuple(cells if dominated else [f"**{cell}**" if cell else "" for cell in cells]))
+    lines = table_lines(table, (0, 1, 2))
+    lines += [
+        "",
+        "Bold: on the Pareto front of GAP@20 against p50. To baseline: the p50 of FC Late Fusion in FP32 in the same runtime,",
+        "divided by this one. Boards: modeled, with the model's band, not measured.",
+        "",
+        f"Made by `{command}` at commit {results.commit or 'unknown'}. {measured_text(results, results.device.label)}",
+        "Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _modeled(row: Row | None) -> str:
+    if row is None or row.modelled_latency_ms is None:
+        return row.status.replace("-", " ") if row is not None and row.status != OK else ""
+    modeled = row.modelled_latency_ms
+    return f"{quantity(modeled.value)} ({quantity(modeled.low)} to {quantity(modeled.high)})"
+
+
+if __name__ == "__main__":
+    main()
