@@ -119,9 +119,9 @@ PRESETS: dict[str, dict[str, ModelConfig]] = {
         "5m": AttendFusionConfig(tokens=16, token_width=48, heads=4, dropout=0.1, fusion=448),
         "9m": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2, fusion=832),
         "small": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2),
-        "18m": AttendFusionConfig(tokens=16, token_width=84, heads=4, dropout=0.5),
-        "36m": AttendFusionConfig(tokens=16, token_width=148, heads=4, dropout=0.5),
-        "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.5),
+        "18m": AttendFusionConfig(tokens=16, token_width=84, heads=4, dropout=0.6),
+        "36m": AttendFusionConfig(tokens=16, token_width=148, heads=4, dropout=0.6),
+        "paper": AttendFusionConfig(tokens=16, token_width=244, heads=4, dropout=0.6),
     },
     "fc-late-fusion": {
         "linear": FCLateFusionConfig(width=0, depth=0, dropout=0.0),
