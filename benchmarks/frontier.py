@@ -9,16 +9,13 @@ OUT-BOARD.json, the table OUT.md, and the page OUT.html in `--work`. An interrup
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edge_af.console import say
+from benchmarks.verbs import edge_af, this_command
 from edge_af.files import write_atomic
 from edge_af.records.results import OK, Results, Row, read_results
 from edge_af.report.columns import GAP, MEMORY, P50, SIZE, quantity
@@ -61,15 +58,14 @@ def main(work: Path, out: Path, runs: Sequence[str], boards: Sequence[str], quic
     flags = ["--quick"] if quick else []
     if not results.exists():
         data = ("--suite", SUITE, "--data", work / "data" / "eval", *flags)
-        _edge_af("bench", *artifacts, *data, "--out", results)
+        edge_af("bench", *artifacts, *data, "--out", results)
     others = {board: out.with_name(f"{out.name}-{board}.json") for board in boards}
     for board, path in others.items():
         if not path.exists():
-            _edge_af("bench", *artifacts, "--target", f"emulated:{board}", *flags, "--out", path)
-    _edge_af("report", results, *others.values(), "--html", work / f"{out.name}.html")
-    command = shlex.join(["python", "-m", "benchmarks.frontier", *sys.argv[1:]])
+            edge_af("bench", *artifacts, "--target", f"emulated:{board}", *flags, "--out", path)
+    edge_af("report", results, *others.values(), "--html", work / f"{out.name}.html")
     found = {board: read_results(path) for board, path in others.items()}
-    write_atomic(out.with_suffix(".md"), markdown(read_results(results), found, command))
+    write_atomic(out.with_suffix(".md"), markdown(read_results(results), found, this_command("frontier")))
 
 
 def _exported(run: Path, work: Path) -> Path:
@@ -77,16 +73,8 @@ def _exported(run: Path, work: Path) -> Path:
     if not (out / "manifest.json").exists():
         train = work / "data" / "train"
         flags = ("--int8", "--int4", "--recipe", INT2, "--sensitivity-videos", "0", "--calibration-data", train)
-        _edge_af("export", run, *flags, "--any-calibration-data", "--out", out)
+        edge_af("export", run, *flags, "--any-calibration-data", "--out", out)
     return out
-
-
-def _edge_af(*words: object) -> None:
-    command = [str(word) for word in words]
-    say(f"\n$ edge-af {shlex.join(command)}")
-    done = subprocess.run([sys.executable, "-m", "edge_af", *command])
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def markdown(results: Results, boards: dict[str, Results], command: str) -> str:
