@@ -52,6 +52,16 @@ def test_every_command_and_option_is_in_the_reference():
         walk(command, f"edge-af {verb}")
 
 
+def test_every_page_is_in_the_contents():
+    """`make docs` refuses a page that the index does not list."""
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    listed = {line.rpartition("<")[2].rstrip(">") for line in index.splitlines()}
+    for folder, base in (("docs", ""), ("benchmarks", "../benchmarks/")):
+        for page in (ROOT / folder).rglob("*.md"):
+            name = base + page.relative_to(ROOT / folder).with_suffix("").as_posix()
+            assert name in listed or name == "index", f"add {name} to docs/index.md"
+
+
 def test_every_metric_is_in_the_reference():
     page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
     for field in dataclasses.fields(Metrics):

@@ -22,7 +22,9 @@ from edge_af.train.loop import TrainRequest, train
 from edge_af.train.options import TrainOptions
 
 CONFIG = AttendFusionConfig(tokens=4, token_width=16, heads=2, dropout=0.3)
-OPTIONS = TrainOptions(mixup=0.4, epochs=3, batch=16, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=5)
+OPTIONS = TrainOptions(
+    precision="fp32", mixup=0.4, epochs=3, batch=16, lr=3e-3, held_out=0.1, threads=1, checkpoint_steps=5
+)
 
 SCRIPT = """
 import signal, sys, time
