@@ -56,16 +56,20 @@ def main(work: Path, out: Path, runs: Sequence[str], boards: Sequence[str], quic
     artifacts = [_exported(folder, work) for folder in folders]
     results = out.with_suffix(".json")
     flags = ["--quick"] if quick else []
-    if not results.exists():
+    if not _is_complete(results):
         data = ("--suite", SUITE, "--data", work / "data" / "eval", *flags)
         edge_af("bench", *artifacts, *data, "--out", results)
     others = {board: out.with_name(f"{out.name}-{board}.json") for board in boards}
     for board, path in others.items():
-        if not path.exists():
+        if not _is_complete(path):
             edge_af("bench", *artifacts, "--target", f"emulated:{board}", *flags, "--out", path)
     edge_af("report", results, *others.values(), "--html", work / f"{out.name}.html")
     found = {board: read_results(path) for board, path in others.items()}
     write_atomic(out.with_suffix(".md"), markdown(read_results(results), found, this_command("frontier")))
+
+
+def _is_complete(path: Path) -> bool:
+    return path.exists() and read_results(path).is_complete
 
 
 def _exported(run: Path, work: Path) -> Path:
@@ -102,7 +106,7 @@ def markdown(results: Results, boards: dict[str, Results], command: str) -> str:
             f"{interval[0]:.4f} to {interval[1]:.4f}" if interval is not None else "",
             SIZE.text(row),
             P50.text(row),
-            f"1/{_p50(base) / _p50(row):.0f}" if base is not None and base is not row else "",
+            P50.relation(row, base),
             MEMORY.text(row),
             *(_modeled(point.boards.get(board)) for board in boards),
         ]
@@ -110,8 +114,8 @@ def markdown(results: Results, boards: dict[str, Results], command: str) -> str:
     lines = table_lines(table, (0, 1, 2))
     lines += [
         "",
-        "Bold: on the Pareto front of GAP@20 against p50. To baseline: the p50 of FC Late Fusion in FP32 in the same runtime,",
-        "divided by this one. Boards: modeled, with the model's band, not measured.",
+        "Bold: on the Pareto front of GAP@20 against p50. To baseline: the p50 as a multiple of FC Late Fusion's in FP32 in",
+        "the same runtime. Boards: modeled, with the model's band, not measured.",
         "",
         f"Made by `{command}` at commit {results.commit or 'unknown'}. {measured_text(results, results.device.label)}",
         "Videos are YouTube-8M's (Google LLC, CC BY 4.0).",

@@ -224,7 +224,7 @@ def main(
     rounds: int,
 ) -> None:
     """Export RUNS with every recipe and measure all files. Existing exports in --artifacts are reused."""
-    from edge_af.export.recipes import known_recipes
+    from edge_af.export.recipes import known_recipes, load_recipe
 
     dataset = open_dataset(data)
     device = this_device()
@@ -253,7 +253,9 @@ def main(
         if not (folder / MANIFEST).is_file():
             words = ["export", run, "--out", folder, "--calibration-data", calibration_data, "--sensitivity-videos", 0]
             words += ["--any-calibration-data"] if any_calibration_data else []
-            words += [word for name in recipes or known_recipes() for word in ("--recipe", name)]
+            for name in recipes or known_recipes():
+                two_bits = any(form.weights == "int2" for form in load_recipe(name).forms)
+                words += ["--recipe", f"onnx={name}" if two_bits else name]  # TFLite has no INT2.
             # A separate process frees its memory before the measurements start.
             subprocess.run([sys.executable, "-m", "edge_af", *map(str, words)], check=True)
         measure(run, folder, Setting(dataset, threads, rounds, {row.sha256: row for row in rows}, save))

@@ -20,7 +20,7 @@ from edge_af.runtime import RUNTIME_OF_SUFFIX, Scorer, check_features, load_safe
 
 __all__ = ["Features", "Network", "Prediction", "load"]
 
-PRECISIONS = ("int8", "int4", "int2", "fp16", "fp32")
+PRECISIONS = ("int8", "int4", "fp16", "int2", "fp32")
 """Precisions in the order in which `load` prefers them: INT8 has no measurable loss, then the smallest file."""
 
 
@@ -124,7 +124,7 @@ def load(
     Args:
         path: a run folder, an .onnx or .tflite file, or an export folder, from which `precision` and `runtime` choose a file.
         precision: `fp32`, `fp16`, `int8`, `int4` or `int2`. When None, any file or run is accepted; from an export folder, the
-            first of int8, int4, int2, fp16 and fp32 that it holds for `runtime`.
+            first of int8, int4, fp16, int2 and fp32 that it holds for `runtime`.
         runtime: `onnxruntime`, `litert` or `torch`. When None, the one that opens the file; an export folder may hold
             the precision for both onnxruntime and litert, and then needs a choice.
         threads: threads of the runtime's own pool.

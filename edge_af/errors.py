@@ -26,7 +26,7 @@ class GateFailed(EdgeAfError):
 
 
 class Stopped(EdgeAfError):
-    """A signal stopped the work after its state was saved."""
+    """A signal stopped the work; the message says how to continue."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)

@@ -119,13 +119,13 @@ def cli() -> None:
     """
 
 
-_ended_by: list[int] = []
+ended_by: list[int] = []
 """Signals other than Ctrl-C that asked this process to end."""
 
 
 def _end_as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
     """Handle a signal like Ctrl-C, with cleanup; a second signal ends the process at once."""
-    _ended_by.append(number)
+    ended_by.append(number)
     signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
         # Shells start background jobs with Ctrl-C ignored.
@@ -224,9 +224,9 @@ def _run() -> int:
 
 def _interrupted() -> int:
     """Report the interrupt and return its exit code, 128 + the signal's number."""
-    if _ended_by:
-        say(f"edge-af: ended by {signal.Signals(_ended_by[0]).name}.")
-        return 128 + _ended_by[0]
+    if ended_by:
+        say(f"edge-af: ended by {signal.Signals(ended_by[0]).name}.")
+        return 128 + ended_by[0]
     say("edge-af: interrupted.")
     return 128 + signal.SIGINT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from edge_af.cli import EXTRA_OF, cli
+from edge_af.cli import EXTRA_OF, cli, ended_by
 from edge_af.cli.build import verb
 from edge_af.cli.next_step import WITHOUT
 from edge_af.console import say, styled
@@ -72,7 +72,7 @@ def command(options: DemoOptions) -> None:
         size = dataclasses.replace(size, epochs=options.epochs)
     if source is not None and (missing := [part for part in ("train", "eval") if not (source / part).is_dir()]):
         raise EdgeAfError(f"{source}: the demo needs the folders train/ and eval/ in it; there is no {missing[0]}/.")
-    _check_packages()
+    _check_packages(prepares=source is None or not all(is_dataset(source / part) for part in ("train", "eval")))
     _claim(out)
     train, evaluation = _prepared(source, out, size, options.seed)
     artifacts = []
@@ -101,17 +101,18 @@ def command(options: DemoOptions) -> None:
     say(f"\nDone in {time.monotonic() - started:.0f} s.\n  table  {table}\n  page   {page}")
 
 
-def _check_packages() -> None:
-    """Check the packages of all steps at the start.
+def _check_packages(*, prepares: bool) -> None:
+    """Check the packages of all steps at the start; only preparing data needs TensorFlow.
 
     Raises:
-        EdgeAfError: one is missing.
+        EdgeAfError: names those that are missing, and how to install them.
     """
-    missing = {extra: package for package, extra in EXTRA_OF.items() if not is_installed(package)}
+    needed = {package: extra for package, extra in EXTRA_OF.items() if prepares or package != "tensorflow"}
+    missing = {package: extra for package, extra in needed.items() if not is_installed(package)}
     if missing:
-        commands = " && ".join(install_command(extra) for extra in missing)
+        commands = " && ".join(install_command(extra) for extra in dict.fromkeys(missing.values()))
         raise EdgeAfError(
-            f"the demo needs {', '.join(missing.values())}, which are not installed.\nInstall them: {commands}"
+            f"the demo needs packages that are not installed: {', '.join(missing)}.\nInstall them: {commands}"
         )
 
 
@@ -147,6 +148,6 @@ def _verb(*arguments: object) -> None:
     try:
         cli.main(words, standalone_mode=False, obj=WITHOUT)
     except (Stopped, KeyboardInterrupt, click.Abort) as stopped:
-        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        number = stopped.number if isinstance(stopped, Stopped) else (*ended_by, signal.SIGINT)[0]
         message = "the demo was stopped. Run it again: it keeps the prepared data and repeats the rest."
         raise Stopped(message, number) from None

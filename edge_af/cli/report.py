@@ -58,6 +58,8 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
         raise EdgeAfError("--require needs --choose, the figure by which to choose, such as --choose p50.")
     if options.history and options.choose is not None:
         raise EdgeAfError("--choose needs results files of `edge-af bench`, not --history.")
+    if options.choose is not None and (options.html or options.markdown or options.model_card):
+        raise EdgeAfError("--choose writes no page, table or card: leave --html, --markdown and --model-card out.")
     if options.history and options.model_card:
         raise EdgeAfError("--model-card needs results files of `edge-af bench`, not --history.")
     if options.history:

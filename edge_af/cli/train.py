@@ -45,11 +45,11 @@ class TrainCommand(TrainOptions):
         shown_default="the preset's, or that of --init",
     )
     teacher: tuple[Path, ...] = option(
-        "Teacher run to distill from. Repeatable: the mean of their scores teaches.", default=(), group=NETWORK
+        "Teacher run to distill from. Repeatable: scores are averaged.", default=(), group=NETWORK
     )
     init: Path | None = option("Run to start from, instead of random weights.", default=None, group=NETWORK)
     quantize: str | None = option(
-        "Recipe name or file whose rounding the training sees. Needs --init.",
+        "Recipe, by name or file, to fine-tune for. Needs --init.",
         default=None,
         complete="recipe",
         group=NETWORK,
@@ -99,10 +99,15 @@ def command(options: TrainCommand) -> None:
     tell(f"{options.out}: {run.model} ({run.preset}), best epoch {run.training['epoch']} of {options.epochs}")
     tell(f"held-out GAP@20 {held_out['gap_at_20']:.4f}, F1 {held_out['f1_micro']:.4f} at {run.f1_threshold:.3f}")
     out = unused(Path("artifacts") / run.model)
-    precision = ("--recipe", options.quantize) if options.quantize is not None else ("--int8",)
-    if recipe is not None and recipe.precision == "int2":
-        precision = ("--format", "onnx", *precision)
-    suggest("export", options.out, *precision, "--calibration-data", options.data, "--out", out)
+    how_to: tuple[object, ...] = ("--int8", "--calibration-data", options.data)
+    if recipe is not None:
+        two_bits = any(form.weights == "int2" for form in recipe.forms)
+        how_to = ("--recipe", options.quantize, *(("--format", "onnx") if two_bits else ()))
+        if recipe.needs_ranges:
+            how_to += ("--ranges", options.out / "ranges.json")
+        if recipe.needs_inputs or not recipe.needs_ranges:
+            how_to += ("--calibration-data", options.data)
+    suggest("export", options.out, *how_to, "--out", out)
 
 
 def _network(options: TrainCommand) -> tuple[ModelConfig, str]:
@@ -113,9 +118,9 @@ def _network(options: TrainCommand) -> tuple[ModelConfig, str]:
         start = load_run(options.init)
         for flag, given, found in (("--model", options.model, start.model), ("--preset", options.preset, start.preset)):
             if given not in (None, found):
-                raise EdgeAfError(f"{flag} {given}: --init {options.init} is of {found}. Leave {flag} out.")
+                raise EdgeAfError(f"{flag} {given}: the run {options.init} has {found}. Leave {flag} out.")
         if options.ablate != "none":
-            raise EdgeAfError("--ablate: --init says which network it is. Leave --ablate out.")
+            raise EdgeAfError("--ablate: the run of --init fixes the network. Leave --ablate out.")
         return _with_dropout(start.config, options), start.preset
     if options.model is None:
         raise EdgeAfError(f"name the network with --model ({', '.join(PRESETS)}), or a run to start from with --init.")

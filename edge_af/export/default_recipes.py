@@ -62,9 +62,8 @@ def _recipes(
         recipe = load_recipe(name)
         for one in (format,) if equals else formats:
             if one == "tflite" and any(form.weights == "int2" for form in recipe.forms):
-                raise EdgeAfError(
-                    f"recipe {recipe.name}: LiteRT has no integer kernel for INT2 weights. Use --recipe onnx={name}."
-                )
+                way = f" Use --recipe onnx={name}." if "onnx" in formats else ""
+                raise EdgeAfError(f"recipe {recipe.name}: LiteRT has no integer kernel for INT2 weights.{way}")
             chosen[one].append(recipe)
     for precision in precisions:
         picked = {

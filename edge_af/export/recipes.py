@@ -75,7 +75,8 @@ class Form:
     activations: str = "float"
     """The layer's input: `static` or `dynamic` INT8, or `float`, where weights are dequantized before use."""
     block: int | None = None
-    """For `int4` and `int2`: inputs of an output feature that share a scale, one of `BLOCKS`; None for all. A layer whose
+    """For `int4` and `int2`: inputs of an output feature that share a scale, one of `BLOCKS`, or of `INT2_BLOCKS`;
+    None for all, not with `int2`. A layer whose
     inputs are not a multiple of the block size is stored as INT8 with one scale per output feature."""
     rounding: str = "nearest"
     """`nearest`, or `gptq`, which rounds one column after another so that each compensates for the errors before it."""
@@ -97,14 +98,16 @@ class Form:
                 f"block {self.block} goes with int4 and int2 weights; {self.weights} weights need `block: null`."
             )
         if self.weights == "int2" and self.block not in INT2_BLOCKS:
-            raise EdgeAfError(f"int2 weights need a block of {' or '.join(map(str, INT2_BLOCKS))}.")
+            raise EdgeAfError("int2 weights need a block of 32, 64 or 128.")
+        if self.weights == "int2" and self.activations != "dynamic":
+            raise EdgeAfError("int2 weights need `activations: dynamic`.")
         if self.block is not None and self.activations == "float":
             raise EdgeAfError(
                 f"block {self.block} goes with dynamic activations: TFLite makes float only of whole channels."
             )
-        if self.weights in ("int4", "int2") and self.activations == "static":
+        if self.weights == "int4" and self.activations == "static":
             raise EdgeAfError(
-                f"{self.weights} weights go with dynamic or float activations: no runtime here multiplies them by static ones."
+                "int4 weights go with dynamic or float activations: no runtime here multiplies them by static ones."
             )
         if not self.is_integer and self.activations != "float":
             raise EdgeAfError(f"{self.weights} weights need `activations: float`.")

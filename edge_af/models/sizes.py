@@ -46,9 +46,8 @@ def layer_sizes(config: ModelConfig, classes: int) -> list[LayerSize]:
         for stream, features in streams.items():
             found += _attend_stream(stream, features, config)
         if config.fusion:
-            joined = config.width * len(streams)
-            fused = [_dense("fusion", joined, config.fusion, norm=False)]
-            return [*found, *fused, _dense("head", config.fusion, classes, norm=False)]
+            found.append(_dense("fusion", config.width * len(streams), config.fusion, norm=False))
+            return [*found, _dense("head", config.fusion, classes, norm=False)]
     else:
         for stream, features in streams.items():
             found += [

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from edge_af.errors import EdgeAfError, GateFailed, unknown
 from edge_af.records.results import OK, Row
-from edge_af.report.columns import MAIN_COLUMNS, MORE_COLUMNS, PARAMS
+from edge_af.report.columns import MAIN_COLUMNS, MORE_COLUMNS, PARAMS, quantity
 from edge_af.report.rows import Line, summary
 from edge_af.report.tables import aligned, wrapped
 
-HIGHER_IS_BETTER = frozenset({"gap_at_20", "f1_micro", "f1_macro", "hit_at_1", "perr", "map", "videos_per_s"})
+HIGHER_IS_BETTER = frozenset(
+    {"gap_at_20", "f1_micro", "f1_micro_at_half", "f1_macro", "hit_at_1", "perr", "map", "videos_per_s"}
+)
 TESTS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda figure, limit: figure >= limit,
     "<=": lambda figure, limit: figure <= limit,
@@ -21,13 +23,19 @@ TESTS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def _modelled(row: Row) -> float | None:
+def _modeled(row: Row) -> float | None:
     return row.modelled_latency_ms.value if row.modelled_latency_ms is not None else None
 
 
+COLUMNS = (
+    PARAMS,
+    *MAIN_COLUMNS,
+    *(column for column in MORE_COLUMNS if column.key not in ("n", "f1_threshold", "limit_ms", "ties_share")),
+)
+"""Columns whose figures have a better and a worse end."""
 FIGURES: dict[str, Callable[[Row], float | None]] = {
-    "modelled_ms": _modelled,
-    **{column.key: column.value for column in (PARAMS, *MAIN_COLUMNS, *MORE_COLUMNS)},
+    "modeled_ms": _modeled,
+    **{column.key: column.value for column in COLUMNS},
 }
 """Figure of a row by name; see `_figure` for those in megabytes."""
 NAMES = tuple(name.replace("_bytes", "_mb") for name in FIGURES)
@@ -96,6 +104,7 @@ class Choice:
     meeting: int
     """Number of rows that meet the requirements."""
     rows: int
+    requirements: Sequence[Requirement]
     next_best: Line | None
 
 
@@ -110,13 +119,13 @@ def choose(lines: Sequence[Line], requirements: Sequence[Requirement], by: str) 
     if not meeting:
         counts = ", ".join(f"{one}: {sum(one.is_met(line.row) for line in measured)}" for one in requirements)
         raise GateFailed(
-            f"no row with {by} meets all requirements. Of {len(measured)} rows with it, so many meet each: {counts}."
+            f"no row meets all requirements. Rows that meet each, of {len(measured)} with {by}: {counts}."
             if measured and requirements
             else f"no row has the figure {by}."
         )
     sign = -1 if by in HIGHER_IS_BETTER else 1
     ranked = sorted(meeting, key=lambda line: (sign * (_figure(line.row, by) or 0.0), line.row.size_bytes))
-    return Choice(ranked[0], by, len(meeting), len(lines), ranked[1] if len(ranked) > 1 else None)
+    return Choice(ranked[0], by, len(meeting), len(lines), requirements, ranked[1] if len(ranked) > 1 else None)
 
 
 def choice_text(choice: Choice, width: int | None = None) -> str:
@@ -124,21 +133,24 @@ def choice_text(choice: Choice, width: int | None = None) -> str:
     line, row, base = choice.line, choice.line.row, choice.line.base
     threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
     table = [("", "this", "baseline", "to baseline")]
-    for column in (PARAMS, *MAIN_COLUMNS):
-        if text := column.text(row):
+    named = {name.replace("_mb", "_bytes") for name in (choice.by, *(one.name for one in choice.requirements))}
+    for column in COLUMNS:
+        if (column in (PARAMS, *MAIN_COLUMNS) or column.key in named) and (text := column.text(row)):
             reference = column.text(base) if base is not None else ""
             title = f"{column.title} {column.unit}".rstrip()
             table.append((title, text, reference, column.relation(row, base)))
+    if "modeled_ms" in named and (modeled := _figure(row, "modeled_ms")) is not None:
+        table.append(("Modeled ms", quantity(modeled), "", ""))
     if base is None:
         table = [cells[:2] for cells in table]  # type: ignore[misc]
-    after = f"{choice.meeting} of {choice.rows} rows meet the requirements"
+    after = [f"{choice.meeting} of {choice.rows} rows meet the requirements."] if choice.requirements else []
     if choice.next_best is not None:
-        after += f"; the next best by {choice.by} is {choice.next_best.row.key} ({choice.next_best.name})"
+        after.append(f"Next best by {choice.by}: {choice.next_best.row.key} ({choice.next_best.name}).")
     return "\n".join(
         [
             *wrapped([f"Ship {row.key}: {line.name}, {threads}, on {line.device}."], width),
             *aligned(table, {0}, width),
-            *wrapped([f"{after}."], width),
+            *wrapped(after, width),
         ]
     )
 

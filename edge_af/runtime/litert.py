@@ -131,7 +131,7 @@ PACKED = "weights.xnnpack"
 """XNNPACK's own cache file in the folder of packed weights."""
 
 CHATTER = ("INFO: ", "WARNING: [npu_registry.cc", "WARNING: [compiler_plugin.cc", "└ Could not load shared library")
-"""Beginnings of the lines in which LiteRT's compiled models speak of accelerators that are not used."""
+"""Beginnings of LiteRT's log lines about unused accelerators."""
 
 
 def maps_weights() -> bool:

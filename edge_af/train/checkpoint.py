@@ -141,14 +141,16 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
 def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise EdgeAfError, with `path` and the first difference, unless training may continue from this identity."""
     for key in sorted(wanted.keys() | found.keys()):
-        if found.get(key) == wanted.get(key):
+        own, other = found.get(key), wanted.get(key)
+        if own == other:
             continue
+        if isinstance(own, dict) and isinstance(other, dict):
+            part = next(name for name in sorted(own.keys() | other.keys()) if own.get(name) != other.get(name))
+            key, own, other = f"{key}.{part}", own.get(part), other.get(part)
         if key in ("threads", "compute"):
-            warn(
-                f"{path}: was made with {key} {found.get(key)}, not {wanted.get(key)}: the weights will differ by rounding."
-            )
+            warn(f"{path}: was made with {key} {own}, not {other}: the weights will differ by rounding.")
         else:
             raise EdgeAfError(
-                f"{path}: was made with {key} {found.get(key)!r}, not {wanted.get(key)!r}.\n"
+                f"{path}: was made with {key} {own!r}, not {other!r}.\n"
                 "Resume with the same data and options, or choose another folder."
             )

@@ -2,7 +2,8 @@
 
 `torchrun` starts the processes and passes each its rank in the environment. PyTorch's distributed data parallel averages
 their gradients. Every global batch is split into equal parts, one per rank, and BatchNorm takes its statistics over all of
-them. So the trained network does not depend on the number of processes, except for dropout and rounding.
+them. So the trained network does not depend on the number of processes, except for dropout, mixup and
+rounding.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def together(network: nn.Module, group: Group) -> nn.Module:
     if group.size == 1:
         return network
     for name, module in list(network.named_modules()):
-        if isinstance(module, nn.BatchNorm1d):
+        if type(module) is nn.BatchNorm1d:  # Not a folded one, which does nothing.
             parent, _, own = name.rpartition(".")
             setattr(network.get_submodule(parent), own, BatchNormOverRanks(module, group.size))
     return nn.parallel.DistributedDataParallel(network)

@@ -253,6 +253,9 @@ def _start(job: Training) -> tuple[AttendFusion | FCLateFusion, Ranges | None]:
         initialize(network, prior_of(request.dataset, job.rows), torch.Generator().manual_seed(request.options.seed))
         return network, None
     _, network = load_network(request.init)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = request.config.dropout
     if request.recipe is None:
         return network, None
     from edge_af.train.quantized import quantize_network, ranges_for
@@ -337,8 +340,8 @@ def _init_of(request: TrainRequest) -> str | None:
     config = dataclasses.replace(run.config, dropout=request.config.dropout)
     if config != request.config or run.classes != request.dataset.classes:
         raise EdgeAfError(
-            f"{request.init}: --init is a {run.model} ({run.preset}) with {run.classes:,} classes; to be trained is a "
-            f"{request.config.model} ({request.preset}) with {request.dataset.classes:,}."
+            f"{request.init}: is {run.model} ({run.preset}) with {run.classes:,} classes, not {request.config.model} "
+            f"({request.preset}) with the data's {request.dataset.classes:,}. Start from a run of the same network and data."
         )
     return sha256_file(request.init / run.weights)
 

@@ -27,7 +27,7 @@ class TrainOptions:
         "Share of the videos held out to choose the best epoch and the F1 threshold.", default=0.05, above=0, below=1
     )
     mixup: float = option(
-        "Beta distribution's parameter for mixing videos; 0 to disable.",
+        "Mixup: alpha of the Beta distribution of shares; 0 to disable.",
         default=0.0,
         at_least=0,
     )

@@ -3,7 +3,8 @@
 Weights and inputs of the fully connected layers are rounded as the exported file's are; gradients pass through the
 rounding unchanged (straight-through estimator, Bengio et al. 2013, arXiv:1308.3432). The layers are first brought to the
 form in which they are exported, with BatchNorm folded in. The run that is saved holds weights on the recipe's grid, so that
-an export with this recipe stores exactly the integers of the training.
+an export with this recipe stores exactly the integers of the training. Files for x86-64's ONNX Runtime are an exception for
+INT8: their weights are limited to ±64 (`runtime.ort.PAIR_LIMIT`), and the export rounds them to that once more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from edge_af.data.dataset import Dataset
 from edge_af.export.graph import Graph
 from edge_af.export.quantize import SPAN, Affine, fused_relu, plan
-from edge_af.export.ranges import Ranges, find_ranges, weights_sha256, write_ranges
+from edge_af.export.ranges import Ranges, choose_videos, find_ranges, weights_sha256, write_ranges
 from edge_af.export.recipes import Form, Recipe
 from edge_af.export.trace import trace
 from edge_af.models.networks import AttendFusion, FCLateFusion, FeatureAttention, PlainMixing
@@ -39,7 +40,7 @@ class QuantizedForm:
     input: Affine | None
     """INT8 form of the layer's input for static activations."""
     output: Affine | None
-    """The same of the output of the ReLU behind it. Other outputs stay float in ONNX files; TFLite rounds those of static
+    """INT8 form of the following ReLU's output. Other outputs stay float in ONNX files; TFLite rounds those of static
     layers, except the logits."""
 
 
@@ -57,13 +58,16 @@ class QuantizedLinear(nn.Linear):
         return rounded_weight(self.weight * self.factor, self.quantized.form, self.scale) / self.factor
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight + (self.rounded_weight() - self.weight).detach()
-        x = x + (rounded_input(x, self.quantized) - x).detach()
-        y = nn.functional.linear(x, weight, self.bias)
-        if self.quantized.output is None:
-            return y
-        # The ReLU behind the layer changes nothing any more, because its range begins at zero.
-        return y + (rounded_to(y, self.quantized.output) - y).detach()
+        # bfloat16's 8 bits would round the grid of INT8 once more.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            weight = self.weight + (self.rounded_weight() - self.weight).detach()
+            x = x + (rounded_input(x, self.quantized) - x).detach()
+            y = nn.functional.linear(x, weight, self.bias)
+            if self.quantized.output is None:
+                return y
+            # The ReLU that follows has no effect: the rounding already clips at zero.
+            return y + (rounded_to(y, self.quantized.output) - y).detach()
 
 
 class FoldedNorm(nn.BatchNorm1d):
@@ -196,7 +200,7 @@ def ranges_for(
     """Return the network's activation ranges on at most `CALIBRATION_VIDEOS` of `rows` if the recipe needs them."""
     if not recipe.needs_ranges:
         return None
-    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:CALIBRATION_VIDEOS])
+    chosen = choose_videos(rows, CALIBRATION_VIDEOS, 0)
     return find_ranges(trace(network, network.head.out_features), dataset, chosen, seed=0)
 
 

@@ -31,12 +31,17 @@ def test_the_best_of_those_that_meet_the_requirements():
     assert choice.next_best.row.latency_ms.p50 == sorted(row.latency_ms.p50 for row in meeting)[1]
     text = choice_text(choice, 80)
     assert max(map(len, text.splitlines())) <= 80
+    assert f"{choice.meeting} of {choice.rows} rows meet" in text
+    assert "Load ms" in choice_text(choose(lines(), [], "load_ms"))
     assert f"Ship {choice.line.row.key}" in text and "to baseline" in text
 
 
 def test_accuracy_is_maximized_and_size_minimized():
     rows = [line.row for line in lines()]
     assert choose(lines(), [], "gap_at_20").line.row.gap_at_20 == max(row.gap_at_20 for row in rows)
+    assert choose(lines(), [], "f1_micro_at_half").line.row.f1_micro_at_half == max(
+        row.f1_micro_at_half for row in rows
+    )
     assert choose(lines(), [], "size_mb").line.row.size_bytes == min(row.size_bytes for row in rows)
 
 
@@ -50,8 +55,8 @@ def test_rows_without_the_figure_are_never_chosen():
         for line in many
     ]
     assert choose(changed, [], "p50").line.row.key != best.row.key
-    with pytest.raises(GateFailed, match="no row has the figure modelled_ms"):
-        choose(many, [], "modelled_ms")
+    with pytest.raises(GateFailed, match="no row has the figure modeled_ms"):
+        choose(many, [], "modeled_ms")
 
 
 def test_nothing_meets_the_requirements():
@@ -82,5 +87,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert value["choice"]["precision"] == "int4" and value["choice"]["to_baseline"]["size_bytes"] < 0.05
     with pytest.raises(EdgeAfError, match="--require needs --choose"):
         cli.main(["report", str(RESULTS), "--require", "p50<1"], standalone_mode=False)
+    with pytest.raises(EdgeAfError, match="--choose writes no page"):
+        cli.main([*given, "--html", str(tmp_path / "x.html")], standalone_mode=False)
     with pytest.raises(EdgeAfError, match="not --history"):
         cli.main(["report", "--history", str(tmp_path / "h"), "--choose", "p50"], standalone_mode=False)
