@@ -10,21 +10,22 @@ exports the results, and measures every file on the evaluation videos. Finished 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.verbs import commit, edge_af, this_command
 from edge_af.artifacts import read_manifest
 from edge_af.data.dataset import open_dataset
 from edge_af.files import write_atomic, write_json
 from edge_af.machine.device import this_device
-from edge_af.metrics import ranking
-from edge_af.metrics.bootstrap import Outcomes, interval, outcomes, resampled_gap
+from edge_af.metrics import gap_at_20
+from edge_af.metrics.bootstrap import interval, outcomes, resampled_gap
 from edge_af.report.columns import signed
 from edge_af.runtime import load, score_all
 
@@ -34,6 +35,15 @@ RECIPES = {
     "int2-block64-dynamic": "int2-block64-dynamic-gptq-corrected",
 }
 """Recipe, and the same with GPTQ."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """GAP@20 of a file on the evaluation videos."""
+
+    gap: float
+    resampled: NDArray[np.float64]
+    """(resamples,), of a bootstrap over the videos."""
 
 
 @click.command(help=(__doc__ or "").splitlines()[0])
@@ -46,7 +56,7 @@ RECIPES = {
 @click.option("--lr", default=3e-4, show_default=True, help="Its peak learning rate.")
 def main(run: Path, teachers: Sequence[Path], data: Path, work: Path, out: Path, epochs: int, lr: float) -> None:
     plain = _exported(run, work / "plain", [name for pair in RECIPES.items() for name in pair], data)
-    reference = _outcomes(plain / _file(plain, None), data)
+    reference = _measured(plain / _file(plain, None), data)
     rows = [_row("FP32", "none", plain, None, reference, data)]
     for recipe, gptq in RECIPES.items():
         rows.append(_row(recipe, "nearest", plain, recipe, reference, data))
@@ -65,7 +75,7 @@ def main(run: Path, teachers: Sequence[Path], data: Path, work: Path, out: Path,
         "commit": commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": asdict(this_device()),
-        "run": asdict(read_manifest(plain))["preset"],
+        "preset": read_manifest(plain).preset,
         "params": read_manifest(plain).params,
         "rows": rows,
     }
@@ -97,32 +107,23 @@ def _file(folder: Path, recipe: str | None) -> str:
     return next(file.path for file in read_manifest(folder).files if file.recipe == recipe)
 
 
-def _outcomes(path: Path, data: Path) -> Outcomes:
+def _measured(path: Path, data: Path) -> Measured:
     dataset = open_dataset(data / "eval")
-    return outcomes(score_all(load(path), dataset.stored), dataset.labels(slice(None)), 0.5)
+    scores, labels = score_all(load(path), dataset.stored), dataset.labels(slice(None))
+    return Measured(gap_at_20(scores, labels), resampled_gap(outcomes(scores, labels, 0.5)))
 
 
-def _row(recipe: str, rounding: str, folder: Path, name: str | None, reference: Outcomes, data: Path) -> dict[str, Any]:
+def _row(recipe: str, rounding: str, folder: Path, name: str | None, reference: Measured, data: Path) -> dict[str, Any]:
     path = folder / _file(folder, name)
-    found = _outcomes(path, data)
-    delta = resampled_gap(found) - resampled_gap(reference)
-    gap = gap_of(found)
+    found = _measured(path, data)
     return {
         "recipe": recipe,
         "rounding": rounding,
         "size_bytes": path.stat().st_size,
-        "gap_at_20": gap,
-        "to_fp32": gap - gap_of(reference),
-        "interval": list(interval(delta)),
+        "gap_at_20": found.gap,
+        "to_fp32": found.gap - reference.gap,
+        "interval": list(interval(found.resampled - reference.resampled)),
     }
-
-
-def gap_of(found: Outcomes) -> float:
-    """Return GAP@20 of outcomes."""
-    order = ranking(found.scores.ravel())
-    hits = found.hits.ravel()[order]
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / found.labels.sum())
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Search for the training options against overfitting, with the same trials for each network.
 
-    python benchmarks/regularization.py --data runs/data/train --work runs/trials --out benchmarks/results/regularization
+    python -m benchmarks.regularization --data runs/data/train --work runs/trials --out benchmarks/results/regularization
 
 trains every trial on a prepared training set and measures it on held-out videos: one in ten, the same for all trials. The
 evaluation videos are not used. An interrupted search continues when started again. Several processes may share `--work`
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import torch
 from torch import Tensor
 
+from benchmarks.verbs import commit, this_command
 from edge_af.console import say
 from edge_af.data.batches import split
 from edge_af.data.dataset import Dataset, open_dataset
@@ -199,12 +199,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
     given = parser.parse_args()
     dataset, path = open_dataset(given.data), given.out.with_suffix(".json")
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
-    ).stdout.strip()
-
-    command = f"python benchmarks/regularization.py --data {given.data} --work {given.work} --out {given.out}"
 
     def recorded() -> list[dict[str, Any]]:
         return list(read_json(path, "file of results")["rows"]) if path.exists() else []
@@ -220,11 +214,11 @@ def main() -> None:
             if trial.name in done or not set(trial.teachers) <= done:
                 continue
             say(f"\n{trial.name}")
-            row = {**tried(trial, dataset, given.work), "commit": commit or None}
+            row = {**tried(trial, dataset, given.work), "commit": commit()}
             with locked(given.work / "table.lock", "waiting for the table", wait=True):
                 found = {
                     "schema_version": 1,
-                    "command": command,
+                    "command": this_command("regularization"),
                     "videos": dataset.videos,
                     "rows": [*recorded(), row],
                 }

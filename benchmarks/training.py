@@ -1,6 +1,6 @@
 """Compare both networks at the paper's size with ablations, students, smaller presets and a linear model.
 
-    python benchmarks/training.py --data ../shared/yt8m/rounded-2018 --more ../shared/yt8m/rounded-2018-more --work runs \\
+    python -m benchmarks.training --data ../shared/yt8m/rounded-2018 --more ../shared/yt8m/rounded-2018-more --work runs \\
         --out benchmarks/results/training
 
 trains the missing networks (a day on two cores), measures each run once on the evaluation videos, and writes OUT.json and
@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.verbs import commit, edge_af, this_command
 from edge_af.console import say
 from edge_af.data.dataset import is_dataset
 from edge_af.files import read_json, write_atomic, write_json
@@ -107,7 +106,7 @@ def main() -> None:
     path = given.out.with_suffix(".json")
     found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "command": shlex.join(["python", "benchmarks/training.py", *sys.argv[1:]]),
+        "command": this_command("training"),
         "data": given.data.resolve().name,
         "rows": [],
     }
@@ -126,23 +125,23 @@ def _prepared(sources: list[Path], out: Path) -> Path:
     if len(sources) == 1 and is_dataset(sources[0]):
         return sources[0]
     if not is_dataset(out):
-        _run(["edge-af", "data", "prepare", *map(str, sources), "--out", str(out)])
+        edge_af("data", "prepare", *sources, "--out", out)
     return out
 
 
 def _row(wanted: Wanted, work: Path, train: Path, evaluation: Path) -> dict[str, Any]:
     command = wanted.command(work, train)
-    _run(command)
+    edge_af(*command[1:])
     folder = work / wanted.name
     run = read_json(folder / "run.json", "run")
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    measured = json.loads(_run(["edge-af", "eval", str(folder), "--data", str(evaluation), "--threads", "2", "--json"]))
+    measured = json.loads(edge_af("eval", folder, "--data", evaluation, "--threads", 2, "--json"))
     speeds = [epoch["speed"] for epoch in epochs if epoch["speed"]]
     return {
         "name": wanted.name,
         "title": wanted.title,
         "command": shlex.join(command),
-        "commit": _commit(),
+        "commit": commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": asdict(this_device()),
         "compute": run["training"]["compute"],
@@ -158,25 +157,6 @@ def _row(wanted: Wanted, work: Path, train: Path, evaluation: Path) -> dict[str,
         "held_out_gap_at_20": run["training"]["held_out"]["gap_at_20"],
         **{key: measured[key] for key in ("videos", "f1_threshold", *TABLE_COLUMNS)},
     }
-
-
-def _run(command: list[str]) -> str:
-    """Run a command in a separate process and return its standard output; exit if it fails."""
-    say(f"\n$ {shlex.join(command)}")
-    done = subprocess.run(
-        [sys.executable, "-m", "edge_af", *command[1:]], stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
-    )
-    if done.returncode:
-        sys.exit(done.returncode)
-    return done.stdout
-
-
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
-    )
-    return done.stdout.strip() or None
 
 
 def markdown(found: dict[str, Any]) -> str:

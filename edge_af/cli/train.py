@@ -71,8 +71,6 @@ def command(options: TrainCommand) -> None:
     config, name = _network(options)
     recipe = None
     if options.quantize is not None:
-        if options.init is None:
-            raise EdgeAfError("--quantize fine-tunes a trained network: name its run with --init.")
         from edge_af.export.recipes import load_recipe
 
         recipe = load_recipe(options.quantize)

@@ -78,9 +78,13 @@ class TrainRequest:
     init: Path | None = None
     """Run of the same network whose weights training starts from."""
     recipe: Recipe | None = None
-    """Recipe whose rounding the training sees; needs `init`."""
+    """Recipe to round by in the forward pass; needs `init`."""
     resume: bool = False
     """True to continue from a checkpoint in `out`."""
+
+    def __post_init__(self) -> None:
+        if self.recipe is not None and self.init is None:
+            raise EdgeAfError("--quantize fine-tunes a trained network: name its run with --init.")
 
 
 @dataclass(frozen=True)
@@ -230,16 +234,12 @@ def _train(request: TrainRequest, group: Group) -> Run:
     with _stop_signal() as stopped, bar as progress:
         while not finished(state.records, options):
             speed = _train_epoch(job, learner, state, progress, stopped, save)
-            _keep_epoch(job, learner, state, speed, time.perf_counter() - started)
+            _keep_epoch(job, learner, state, speed, time.perf_counter() - started, ranges)
             if not finished(state.records, options):
                 save()
         if len(state.records) < options.epochs:
             job.say(f"stopped early: held-out GAP@20 has not risen for {options.patience} epochs")
     wait_for_all(group)
-    if ranges is not None and group.leads:
-        from edge_af.train.quantized import save_ranges
-
-        save_ranges(out, ranges)
     run = load_run(out)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return run
@@ -398,7 +398,14 @@ def _train_epoch(
     return watch.speed(training_flops(job.request.config, job.request.dataset.classes), job.compute, job.group)
 
 
-def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[str, float], seconds: float) -> None:
+def _keep_epoch(
+    job: Training,
+    learner: Learner,
+    state: Progressed,
+    speed: dict[str, float],
+    seconds: float,
+    ranges: Ranges | None,
+) -> None:
     """Measure the averaged weights on the held-out videos, record the epoch, and save the weights if they are the best."""
     if not job.group.leads:
         # The other ranks only need what decides when to stop.
@@ -437,9 +444,12 @@ def _keep_epoch(job: Training, learner: Learner, state: Progressed, speed: dict[
     )
     network = learner.averaged
     if job.request.recipe is not None:
-        from edge_af.train.quantized import on_grid
+        from edge_af.train.quantized import on_grid, save_ranges
 
         network = on_grid(network)
+        if ranges is not None:
+            # Before the run: after a kill in between, the next epoch replaces both.
+            save_ranges(job.request.out, ranges, network)
     save_run(job.request.out, best, network)
     state.best = dataclasses.asdict(best)
 

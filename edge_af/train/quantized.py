@@ -25,7 +25,6 @@ from edge_af.export.ranges import Ranges, choose_videos, find_ranges, weights_sh
 from edge_af.export.recipes import Form, Recipe
 from edge_af.export.trace import trace
 from edge_af.models.networks import AttendFusion, FCLateFusion, FeatureAttention, PlainMixing
-from edge_af.models.run import load_network
 
 RANGES = "ranges.json"
 """File in the run folder with the activation ranges of a recipe with static activations, for `edge-af export --ranges`."""
@@ -217,7 +216,7 @@ def on_grid(network: AttendFusion | FCLateFusion) -> AttendFusion | FCLateFusion
     return found
 
 
-def save_ranges(folder: Path, ranges: Ranges) -> None:
-    """Write the ranges to the run folder, as those of the trained network."""
-    run, network = load_network(folder)
-    write_ranges(folder / RANGES, replace(ranges, network_sha256=weights_sha256(trace(network, run.classes))))
+def save_ranges(folder: Path, ranges: Ranges, network: AttendFusion | FCLateFusion) -> None:
+    """Write the ranges to the run folder, as those of a trained network from `on_grid`."""
+    graph = trace(network.cpu(), network.head.out_features)
+    write_ranges(folder / RANGES, replace(ranges, network_sha256=weights_sha256(graph)))

@@ -8,11 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import edge_af
 from edge_af.errors import EdgeAfError
+from edge_af.export.recipes import load_recipe
 from edge_af.models.presets import AttendFusionConfig
-from edge_af.models.run import METRICS, load_run
+from edge_af.models.run import METRICS, load_network, load_run
 from edge_af.train.checkpoint import CHECKPOINT
 from edge_af.train.distributed import Group
 from edge_af.train.loop import TrainRequest, train
@@ -104,3 +106,22 @@ def test_a_rank_that_dies_ends_the_run_and_leaves_a_usable_checkpoint(dataset, a
 def test_a_batch_that_cannot_be_shared_is_refused(size, batch):
     with pytest.raises(EdgeAfError, match=f"--batch {batch}: must be a multiple of the {size} processes"):
         Group(0, size).share_of(batch)
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_for_a_recipe_as_one_does(dataset, alone, tmp_path):
+    """Folded BatchNorms stay without effect in every process."""
+    recipe, one, two = "int4-dynamic", tmp_path / "one", tmp_path / "two"
+    train(TrainRequest(dataset, CONFIG, "test", one, OPTIONS, init=alone, recipe=load_recipe(recipe)))
+    script = SCRIPT.replace("import os,", "from edge_af.export.recipes import load_recipe\nimport os,").replace(
+        "resume=True", f"init=Path({str(alone)!r}), recipe=load_recipe({recipe!r}), resume=True"
+    )
+    done = torchrun(dataset, two, script)
+    assert done.returncode == 0, done.stderr
+    norms = [module for module in load_network(two)[1].modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    assert norms
+    for norm in norms:
+        assert (norm.running_mean == 0).all() and (norm.weight == 1).all() and (norm.bias == 0).all()
+    losses = [load_run(folder).training["held_out_loss"] for folder in (one, two)]
+    # A weight near the middle of two steps may round either way.
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
