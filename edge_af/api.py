@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.artifacts import MANIFEST, checked_files, read_manifest
-from edge_af.data import Features
+from edge_af.artifacts import MANIFEST, TrainingData, checked_files, read_manifest
+from edge_af.data import Features, Widths, largest_accepted
 from edge_af.errors import EdgeAfError, unknown
 from edge_af.metrics import top_k
 from edge_af.models.run import RUN, load_run
@@ -49,8 +49,15 @@ class Network:
     class_names: tuple[str, ...]
     """One name per class; `class N` if it is unknown."""
 
-    def __init__(self, path: Path, scorer: Scorer, class_names: Sequence[str]) -> None:
+    widths: Widths
+    """Lengths of the feature vectors that it takes."""
+
+    def __init__(
+        self, path: Path, scorer: Scorer, class_names: Sequence[str], data: TrainingData | None = None
+    ) -> None:
         self.path, self.runtime, self.classes = path, scorer.runtime, scorer.classes
+        self.widths = scorer.widths
+        self._largest = largest_accepted(data.largest if data is not None else None)
         known = dict(enumerate(class_names))
         self.class_names = tuple(known.get(index) or f"class {index}" for index in range(scorer.classes))
         self._scorer = scorer
@@ -64,8 +71,8 @@ class Network:
         A video's scores do not depend on the other videos.
 
         Args:
-            features: `Features` or a tuple: visual (n, 1024) and audio (n, 128). Arrays of any float dtype are converted
-                to float32.
+            features: `Features` or a tuple: visual (n, width) and audio (n, width), for YouTube-8M 1024 and 128 wide.
+                Arrays of any float dtype are converted to float32.
 
         Raises:
             EdgeAfError: the features cannot be scored, or a score is NaN or infinite.
@@ -80,7 +87,7 @@ class Network:
                 raise EdgeAfError(
                     f"features: {name!r} is {_kind(array)}, expected a NumPy array: np.asarray({name}, np.float32)."
                 )
-        check_features(given, "features")
+        self.check(given, "features")
         scores = score_all(self._scorer, given)
         broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(broken):
@@ -89,6 +96,19 @@ class Network:
                 "Their features are finite, so the network is at fault: export or train it again."
             )
         return scores
+
+    def check(self, features: Features, where: str, rows: Sequence[int] | None = None) -> None:
+        """Refuse features that this network cannot score.
+
+        Args:
+            features: arrays of any dtype and shape.
+            where: their file or folder, for the message.
+            rows: their row numbers there, for the message; None for 0, 1, 2, …
+
+        Raises:
+            EdgeAfError: see `edge_af.runtime.check_features`.
+        """
+        check_features(features, where, rows, widths=self.widths, largest=self._largest)
 
     def predict(self, features: Features | tuple[NDArray[Any], NDArray[Any]], top: int = 3) -> list[list[Prediction]]:
         """Return each video's `top` best classes, best first; equal scores in the order of their class indices.
@@ -150,18 +170,20 @@ def load(
         path = folder / name
     elif path.is_dir() and not (path / RUN).is_file():
         raise EdgeAfError(f"{path}: neither a run folder (no {RUN}) nor an export folder (no {MANIFEST}).")
-    found, names, confirmed = None, [], False
+    found, names, data, confirmed = None, [], None, False
     if runtime_of(path) == "torch":
-        found, names = "fp32", load_run(path).class_names
+        run = load_run(path)
+        found, names, data = "fp32", run.class_names, run.data
     elif known := next(checked_files(folder, name=name), None):
-        found, names, confirmed = known[1].precision, known[0].class_names, True
+        found, names, data, confirmed = known[1].precision, known[0].class_names, known[0].training_data, True
     if precision is not None and found is None:
         raise EdgeAfError(
             f"{path}: no {MANIFEST} beside it lists this file, so its precision is unknown. Leave out `precision`."
         )
     if precision not in (None, found):
         raise EdgeAfError(f"{path}: is {found}, not {precision}.")
-    return Network(path, load_safely(path, runtime=runtime, threads=threads, packed=packed, confirmed=confirmed), names)
+    scorer = load_safely(path, runtime=runtime, threads=threads, packed=packed, confirmed=confirmed)
+    return Network(path, scorer, names, data)
 
 
 def _chosen(folder: Path, precision: str | None, runtime: str | None) -> str:

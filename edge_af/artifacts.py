@@ -8,6 +8,7 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edge_af.__version__ import __version__
 from edge_af.errors import EdgeAfError
@@ -97,6 +98,10 @@ class TrainingData:
     videos: int | None = None
     fingerprint: str | None = None
     """See `edge_af.data.dataset.Dataset.fingerprint`; None in runs of earlier versions."""
+    largest: float | None = None
+    """Largest magnitude of a feature; None if not recorded."""
+    extractor: dict[str, Any] | None = None
+    """The program or network that made the features; None if unknown."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from small_dataset import REPOSITORY
 import edge_af
 from edge_af import EdgeAfError, Features, Prediction
 from edge_af.cli import cli
+from edge_af.data import YOUTUBE8M
 from edge_af.data.dataset import Dataset
 from edge_af.files import write_json
 from edge_af.metrics import top_k
@@ -203,7 +204,7 @@ def test_predict_gives_the_best_classes_as_the_command_does(folder: Path, eval_d
 
 def test_equal_scores_come_in_the_order_of_the_classes():
     class Constant:
-        runtime, classes, max_batch = "onnxruntime", 4, None
+        runtime, classes, widths, max_batch = "onnxruntime", 4, YOUTUBE8M, None
 
         def score(self, features: Features):
             return np.tile(np.float32([0.5, 0.75, 0.5, 0.75]), (features.videos, 1))

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, checked_files, read_manifest
 from edge_af.console import warn
+from edge_af.data import Widths, largest_accepted
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
 from edge_af.records.results import Data, Sensitivity
 from edge_af.runtime import RUNTIME_OF_SUFFIX, check_features, runtime_of
 from edge_af.runtime.accuracy import check_labels
-from edge_af.runtime.probe import check_model_file
+from edge_af.runtime.probe import check_model_file, input_widths
 from edge_af.typed import Mismatch, built
 
 SENSITIVITY = "sensitivity.json"
@@ -38,11 +39,15 @@ class Subject:
     params: int
     classes: int
     class_names: list[str]
+    widths: Widths
+    """Lengths of the feature vectors that it takes."""
     f1_threshold: float
     """Chosen on the held-out part of the training data."""
     sha256: str | None = None
     trained_on: str | None = None
     """Fingerprint of the training data, if recorded."""
+    largest: float | None = None
+    """Largest magnitude of a feature in the training data, if recorded."""
     integer_share: float | None = None
     """Share of the multiplications, or of the fully connected layers, that runs in integers; None for FP32."""
 
@@ -148,17 +153,25 @@ def _folder_names(folders: set[Path]) -> dict[Path, str]:
     return {folder: name(folder) for folder in folders}
 
 
-def check_classes(path: Path, classes: int, dataset: Dataset) -> None:
-    """Refuse data with a different number of classes than the network at `path`.
+def check_classes(path: Path, classes: int, dataset: Dataset, names: Sequence[str] = ()) -> None:
+    """Refuse data with a different number of classes than the network at `path`, or with other names.
 
     Raises:
-        EdgeAfError: the numbers differ.
+        EdgeAfError: the numbers or the names differ.
     """
     if classes != dataset.classes:
         raise EdgeAfError(
             f"{path}: scores {classes:,} classes, but {dataset.folder} has {dataset.classes:,}.\n"
             "Use evaluation data with the classes that the network was trained on."
         )
+    # Unknown names are blank in the data, and may be missing in the network.
+    known = dataset.index.get("class_names") or []
+    for index, (own, other) in enumerate(zip(names, known, strict=False)):
+        if own and other and own not in (other, f"class {index}"):
+            raise EdgeAfError(
+                f"{path}: class {index} is {own!r:.60}, but {other!r:.60} in {dataset.folder}.\n"
+                "Prepare the data with --vocabulary and the training data's folder."
+            )
 
 
 def check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
@@ -170,9 +183,10 @@ def check_data(subjects: Sequence[Subject], dataset: Dataset | None) -> None:
     if dataset is None:
         return
     for subject in subjects:
-        check_classes(subject.path, subject.classes, dataset)
+        check_classes(subject.path, subject.classes, dataset, subject.class_names)
     check_labels(dataset)
-    check_features(dataset.stored, str(dataset.folder))
+    for widths, largest in {(subject.widths, largest_accepted(subject.largest)) for subject in subjects}:
+        check_features(dataset.stored, str(dataset.folder), widths=widths, largest=largest)
 
 
 def data_of(dataset: Dataset | None) -> Data | None:
@@ -239,9 +253,11 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
         params=manifest.params,
         classes=manifest.classes,
         class_names=manifest.class_names,
+        widths=input_widths(path),
         f1_threshold=manifest.f1_threshold,
         sha256=file.sha256,
         trained_on=manifest.training_data.fingerprint if manifest.training_data is not None else None,
+        largest=manifest.training_data.largest if manifest.training_data is not None else None,
         integer_share=file.integer_share,
     )
 
@@ -267,4 +283,6 @@ def _subject_of_run(folder: Path) -> Subject:
         class_names=run.class_names,
         f1_threshold=run.f1_threshold,
         trained_on=run.data.fingerprint,
+        largest=run.data.largest,
+        widths=run.config.features,
     )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edge_af.bench.accuracy import accuracy_fields
 from edge_af.bench.rows import latency_of
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
+from edge_af.data import Features, Widths, random_features
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import unchanged
@@ -36,13 +36,11 @@ from edge_af.runtime import MissingRuntime, Scorer, import_runtime, load
 from edge_af.runtime.accuracy import score_dataset
 from edge_af.runtime.kernels import kernels
 from edge_af.runtime.ort import unsigned_weights
+from edge_af.runtime.probe import input_widths
 from edge_af.subprocesses import die_with_parent
 
 INPUT_VIDEOS = 256
 """Number of different videos, at least one batch, that timed inferences cycle through: 1.2 MB and more."""
-
-FEATURE_RANGE = (-2.0, 2.0)
-"""Range of YouTube-8M's features after dequantization, and of random inputs."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def measure(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _measure_file(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
-    inputs = inputs_of(job.data, job.batch) if job.task == "measure" else []
+    inputs = inputs_of(job.data, job.batch, input_widths(Path(job.path))) if job.task == "measure" else []
     tell({"stage": "importing the runtime"})
     import_runtime(job.runtime)
     before = read_memory()
@@ -195,20 +193,14 @@ def _timed(scorer: Scorer, inputs: list[Features], *, count: int, seconds: float
     return np.array(taken, np.int64)
 
 
-def inputs_of(data: str | None, batch: int, videos: int = INPUT_VIDEOS) -> list[Features]:
+def inputs_of(data: str | None, batch: int, widths: Widths, videos: int = INPUT_VIDEOS) -> list[Features]:
     """Return inputs of inferences: float32 features of `batch` videos each, which own their memory.
 
     They are the first `videos` of the dataset in the folder `data`, at least one batch, or random values without a folder.
     """
     videos = max(videos, batch)
     if data is None:
-        random = np.random.default_rng(0)
-        features = Features(
-            *(
-                random.uniform(*FEATURE_RANGE, (videos, width)).astype(np.float32)
-                for width in (VISUAL_FEATURES, AUDIO_FEATURES)
-            )
-        )
+        features = random_features(videos, widths)
     else:
         features = open_dataset(data, verify=False).features(slice(videos))
     starts = range(0, max(features.videos - batch, 0) + 1, batch)

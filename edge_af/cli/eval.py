@@ -38,6 +38,7 @@ def command(artifact: Path, options: EvalOptions) -> None:
     """
     from edge_af.bench.subject import check_classes, is_training_data, subject_of
     from edge_af.console import Progress
+    from edge_af.data import largest_accepted
     from edge_af.data.dataset import open_dataset
     from edge_af.runtime import check_features, load_safely
     from edge_af.runtime.accuracy import accuracy, check_labels
@@ -46,8 +47,9 @@ def command(artifact: Path, options: EvalOptions) -> None:
     dataset = open_dataset(options.data)
     check_labels(dataset)
     scorer = load_safely(artifact, runtime=options.runtime, threads=options.threads, confirmed=subject is not None)
-    check_classes(artifact, scorer.classes, dataset)
-    check_features(dataset.stored, str(options.data))
+    check_classes(artifact, scorer.classes, dataset, subject.class_names if subject is not None else ())
+    largest = largest_accepted(subject.largest if subject is not None else dataset.largest)
+    check_features(dataset.stored, str(options.data), widths=scorer.widths, largest=largest)
     if options.f1_threshold is None and subject is None:
         warn(f"no manifest beside {artifact}: F1 uses the threshold 0.5; set another with --f1-threshold.")
     threshold = (

@@ -37,28 +37,29 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     """Print the best labels that ARTIFACT gives the videos in FEATURES.
 
     ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
-    visual (n, 1024) and audio (n, 128).
+    visual and audio, one row per video.
     """
     from edge_af.api import Network
+    from edge_af.artifacts import TrainingData
     from edge_af.bench.subject import subject_of
     from edge_af.data.dataset import open_dataset
-    from edge_af.runtime import check_features, load_safely
+    from edge_af.runtime import load_safely
 
     subject = subject_of(artifact)
     dataset = open_dataset(features) if features.is_dir() else None
-    if dataset is not None:
-        given = dataset.stored
-    else:
-        given = _read_npz(features)
-        check_features(given, str(features))
+    given = dataset.stored if dataset is not None else _read_npz(features)
+    scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
+    trained_on = TrainingData(largest=subject.largest if subject is not None else dataset.largest if dataset else None)
+    names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
+    network = Network(artifact, scorer, names, trained_on)
+    if dataset is None:
+        network.check(given, str(features))
     count = given.videos
     chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
     if options.rows is None and count > options.videos:
         say(f"the first {options.videos} of {count:,} videos; choose others with --videos or --rows.")
-    names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
-    network = Network(artifact, load_safely(artifact, threads=options.threads, confirmed=subject is not None), names)
     picked = given.take(chosen)
-    check_features(picked, str(features), rows=chosen)
+    network.check(picked, str(features), rows=chosen)
     found: list[dict[str, Any]] = [
         {
             "id": dataset.ids[row].decode(errors="replace") if dataset is not None else str(row),

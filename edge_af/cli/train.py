@@ -83,6 +83,8 @@ def command(options: TrainCommand) -> None:
     from edge_af.train.loop import TrainRequest, train
 
     dataset, how = open_dataset(options.data), part(options, TrainOptions)
+    if options.init is None:
+        config = dataclasses.replace(config, features=dataset.widths)
     with joined() as group:
         request = TrainRequest(
             dataset, config, name, options.out, how, options.teacher, options.init, recipe, options.resume

@@ -34,6 +34,7 @@ from edge_af.bench.worker import inputs_of
 from edge_af.data import Features
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime, import_runtime, load, score_all
+from edge_af.runtime.probe import input_widths
 from edge_af.subprocesses import die_with_parent
 
 BASE, CANDIDATE, BASE_AGAIN = 0, 1, 2
@@ -303,7 +304,7 @@ def main() -> None:
         try:
             for runtime in dict.fromkeys(job.runtimes):
                 import_runtime(runtime)
-            inputs = inputs_of(job.data, 1, AGREEMENT_VIDEOS)
+            inputs = inputs_of(job.data, 1, input_widths(Path(job.base)), AGREEMENT_VIDEOS)
         except MissingRuntime as error:
             tell(
                 {"failed": {"which": None, "reason": " ".join(str(error).splitlines()), "signal": None, "died": False}}

@@ -4,17 +4,20 @@ Its folder holds
 
 | file | dtype | shape | what |
 |---|---|---|---|
-| `visual.npy` | float16 or float32 | (videos, 1024) | visual features |
-| `audio.npy` | float16 or float32 | (videos, 128) | audio features |
+| `visual.npy` | float16 or float32 | (videos, width) | visual features: 1024 in YouTube-8M |
+| `audio.npy` | float16 or float32 | (videos, width) | audio features: 128 in YouTube-8M |
 | `label_offsets.npy` | int64 | (videos + 1,) | video i's labels are `label_values[label_offsets[i]:label_offsets[i + 1]]` |
 | `label_values.npy` | uint16 | (all labels,) | class indices, ascending within a video |
-| `ids.npy` | S16 | (videos,) | the record's `id` or `video_id` |
+| `ids.npy` | S16 or longer | (videos,) | the record's `id` or `video_id`, or the file's name |
 | `index.json` | | | what follows |
 
 `index.json` is one object with these fields:
 
 * `schema_version`, `videos`, `classes`, `labels_per_video`;
-* `layout`: `2018-video`, `2018-frame`, `2017-video`, `2017-frame`, or several joined by `+`;
+* `layout`: `2018-video`, `2018-frame`, `2017-video`, `2017-frame`, `arrays`, or several joined by `+`;
+* `features`: for `visual` and `audio`, an object with the `name`, the `width`, and the `range` of values (lowest and
+  highest); missing in earlier versions;
+* `extractor`: what made the features from video files; null if unknown;
 * `dtype` of the features;
 * `class_names` by index: empty if unknown, blank for a class without a name;
 * `sources`, each with `path` (its folder's name and its own), `size_bytes`, `mtime_ns`, `videos`, `layout` (null without
@@ -37,7 +40,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
+from edge_af.data import Features, Widths
 from edge_af.errors import EdgeAfError
 from edge_af.files import read_json
 from edge_af.typed import Mismatch, built
@@ -51,14 +54,27 @@ BLOCKS_READ = 64
 SCHEMA_VERSION = 1
 INDEX = "index.json"
 
-ARRAYS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
-    "visual": (("float16", "float32"), (VISUAL_FEATURES,)),
-    "audio": (("float16", "float32"), (AUDIO_FEATURES,)),
-    "label_offsets": (("int64",), ()),
-    "label_values": (("uint16",), ()),
-    "ids": (("|S16",), ()),
+ARRAYS: dict[str, tuple[str, ...]] = {
+    "visual": ("float16", "float32"),
+    "audio": ("float16", "float32"),
+    "label_offsets": ("int64",),
+    "label_values": ("uint16",),
+    "ids": ("|S",),
 }
-"""File stem -> (allowed dtypes, shape of one entry)."""
+"""File stem -> allowed dtypes (`|S` for byte strings of any length). The features are matrices, the others vectors."""
+MODALITIES = ("visual", "audio")
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """Facts about the feature vectors of one modality."""
+
+    name: str
+    """Their name in the source, such as `mean_rgb`."""
+    width: int
+    range: tuple[float, float]
+    """Lowest and highest value."""
+
 
 KINDS: dict[type, str] = {int: "a whole number", str: "text", list: "a list"}
 """Names of JSON types in messages."""
@@ -79,6 +95,27 @@ class Dataset:
     @property
     def videos(self) -> int:
         return len(self.visual)
+
+    @property
+    def widths(self) -> Widths:
+        """Lengths of the feature vectors."""
+        return Widths(self.visual.shape[1], self.audio.shape[1])
+
+    @property
+    def facts(self) -> dict[str, FeatureFacts]:
+        """Facts about the features of each modality; empty for a dataset of an earlier version."""
+        return built(dict[str, FeatureFacts], self.index.get("features", {}))
+
+    @property
+    def feature_names(self) -> tuple[str, str]:
+        """Names of the visual and the audio features in the source."""
+        names = {stem: facts.name for stem, facts in self.facts.items()}
+        return names.get("visual", "mean_rgb"), names.get("audio", "mean_audio")
+
+    @property
+    def largest(self) -> float | None:
+        """Largest magnitude of a feature; None if not recorded."""
+        return max((abs(value) for one in self.facts.values() for value in one.range), default=None)
 
     @property
     def sampled_from(self) -> str | None:
@@ -186,6 +223,11 @@ def open_dataset(folder: str | Path, *, verify: bool = True) -> Dataset:
             raise EdgeAfError(
                 f"{folder / stem}.npy: {len(arrays[stem])} entries where {INDEX} promises {length}. Prepare it again."
             )
+    for stem, facts in built(dict[str, FeatureFacts], index.get("features", {})).items():
+        if arrays[stem].shape[1] != facts.width:
+            raise EdgeAfError(
+                f"{folder / stem}.npy: {arrays[stem].shape[1]} features where {INDEX} promises {facts.width}. Prepare it again."
+            )
     offsets, values = arrays["label_offsets"], arrays["label_values"]
     if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
         raise EdgeAfError(f"{folder}/label_offsets.npy: does not rise from 0; it is damaged. Prepare it again.")
@@ -220,6 +262,12 @@ def _check_index(path: Path, index: dict[str, Any]) -> None:
         raise EdgeAfError(f"{path}: promises {index['videos']} videos of {index['classes']} classes. Prepare it again.")
     if not all(isinstance(name, str) for name in index.get("class_names", [])):
         raise EdgeAfError(f"{path}: class_names holds something that is not text. Prepare it again.")
+    try:
+        facts = built(dict[str, FeatureFacts], index.get("features", {}))
+        if odd := sorted(facts.keys() - set(MODALITIES)):
+            raise Mismatch(f"{odd[0]!r:.60}: neither visual nor audio")
+    except Mismatch as error:
+        raise EdgeAfError(f"{path}: features.{error}. Prepare it again.") from None
 
 
 def hashes_of(folder: Path) -> dict[str, Any]:
@@ -288,7 +336,7 @@ def _check_hashes(folder: Path, arrays: Any) -> None:
 
 def _open_array(folder: Path, stem: str) -> NDArray[Any]:
     path = folder / f"{stem}.npy"
-    dtypes, entry = ARRAYS[stem]
+    dtypes, dimensions = ARRAYS[stem], 2 if stem in MODALITIES else 1
     try:
         # An empty array cannot be mapped, but a dataset may have no labels.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -302,6 +350,8 @@ def _open_array(folder: Path, stem: str) -> NDArray[Any]:
             raise EdgeAfError(f"{path}: cannot be read as an array ({error}). Prepare it again.") from None
     if not isinstance(array, np.ndarray) or array.ndim == 0:
         raise EdgeAfError(f"{path}: cannot be read as an array of entries. Prepare it again.")
-    if array.dtype.str.lstrip("<=") not in {np.dtype(d).str.lstrip("<=") for d in dtypes} or array.shape[1:] != entry:
-        raise EdgeAfError(f"{path}: {array.dtype} {array.shape}, expected {dtypes[0]} (…, {entry}). Prepare it again.")
+    found = "|S" if array.dtype.kind == "S" else str(array.dtype)
+    if found not in dtypes or array.ndim != dimensions or 0 in array.shape[1:]:
+        shape = "(videos, width)" if dimensions == 2 else "(entries,)"
+        raise EdgeAfError(f"{path}: {array.dtype} {array.shape}, expected {dtypes[0]} {shape}. Prepare it again.")
     return array

@@ -1,4 +1,4 @@
-"""Convert TFRecords to a prepared dataset: `edge-af data prepare`.
+"""Convert TFRecords, arrays and tables to a prepared dataset: `edge-af data prepare`.
 
 The output is written to a hidden folder beside it, `.NAME.partial`, which is renamed to NAME at the end. After each source
 file, the arrays are flushed to the disk and a line is added to the folder's journal (`journal.jsonl`: first the plan, then
@@ -30,14 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import Progress, say, warn
-from edge_af.data import LARGEST_FEATURE, MOST_CLASSES
-from edge_af.data.dataset import INDEX, hashes_of
-from edge_af.data.examples import Layout, Limits, detect_layout, parse
+from edge_af.data import LARGEST_FEATURE, MOST_CLASSES, YOUTUBE8M, Widths, arrays
+from edge_af.data.classes import Classes, classes_of_arrays, classes_of_layout, given_vocabulary, layout_named
+from edge_af.data.dataset import INDEX, MODALITIES, hashes_of
+from edge_af.data.examples import ID_BYTES, Layout, Limits, detect_layout, parse
 from edge_af.data.journal import JOURNAL, Journal, SourceResult, other_interrupted
 from edge_af.data.sources import find_sources
 from edge_af.data.tfrecord import Damage, read_batches, tensorflow
-from edge_af.data.vocabulary import Vocabulary, find_vocabulary, read_vocabulary
-from edge_af.data.writer import FILES, DatasetWriter, index_of
+from edge_af.data.writer import FILES, DatasetWriter, Origin, index_of
 from edge_af.errors import EdgeAfError
 from edge_af.files import check_replaceable, explain_os_errors, files_below, read_json, replace_folder, write_json
 from edge_af.options import check, option
@@ -55,7 +55,9 @@ class PrepareOptions:
         shown_default="the vocabulary's or the layout's",
     )
     vocabulary: Path | None = option(
-        "CSV of class names, with the columns index and name.", default=None, shown_default="the one beside the sources"
+        "CSV of class names (columns index and name), or a prepared dataset.",
+        default=None,
+        shown_default="the one beside the sources",
     )
     dtype: str = option("Type of the stored features.", default="float16", choices=("float16", "float32"))
     skip_bad: bool = option("Skip unreadable records and files with a warning, instead of stopping.", default=False)
@@ -66,7 +68,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """A TFRecord file. Its size and modification time show whether it has changed."""
+    """A source file. Its size and modification time show whether it has changed."""
 
     path: Path
     size_bytes: int
@@ -95,7 +97,7 @@ class Prepared:
 def prepare(
     patterns: Sequence[str], out: Path, options: PrepareOptions | None = None, *, overwrite: bool = False
 ) -> Prepared:
-    """Convert the TFRecords that `patterns` name (see `find_sources`) into the prepared dataset `out`.
+    """Convert the source files that `patterns` name (see `find_sources`) into the prepared dataset `out`.
 
     An interrupted conversion continues where it stopped when called again with the same arguments. When `out` is already
     finished from the same sources, vocabulary and options, nothing is done. If `out` is a link to a folder, that folder is
@@ -106,12 +108,19 @@ def prepare(
             Also if the disk is full; finished sources are then kept.
     """
     options = options or PrepareOptions()
-    given = read_vocabulary(options.vocabulary) if options.vocabulary else None
+    given = given_vocabulary(options.vocabulary)
     sources = [_source(path) for path in find_sources(patterns, skip_bad=options.skip_bad)]
+    has_arrays = _has_arrays(sources)
 
     @functools.cache
-    def resolve(folder: Path, layout: Layout) -> _Classes:
-        return _resolve_classes(options, given, folder, layout)
+    def resolve(folder: Path, layout: str) -> Classes:
+        if layout == arrays.LAYOUT:
+            return of_arrays()
+        return classes_of_layout(options.classes, given, folder, layout_named(layout))
+
+    @functools.cache
+    def of_arrays() -> Classes:
+        return classes_of_arrays(options.classes, given, [source.path for source in sources])
 
     asked = {
         "classes": options.classes,
@@ -132,8 +141,13 @@ def prepare(
     inside = [source.path for source in sources if source.path.resolve().is_relative_to(out.resolve())]
     if inside:
         raise EdgeAfError(f"{out}: holds the source {inside[0].name}. Choose another folder for the output.")
-    with _held_back_interrupts():
-        tensorflow()  # Check before anything is written, because it may not be installed.
+    if has_arrays:
+        stored = _Stored(arrays.widths_of(sources[0].path), arrays.ID_BYTES, _convert_arrays, MODALITIES)
+        of_arrays()  # Reads all labels.
+    else:
+        stored = _Stored(YOUTUBE8M, ID_BYTES, _convert, ("mean_rgb", "mean_audio"))
+        with _held_back_interrupts():
+            tensorflow()  # Check before anything is written, because it may not be installed.
     target = out.resolve()
     replaced = files_below(target)
     partial = target.parent / f".{target.name}.partial"
@@ -149,7 +163,7 @@ def prepare(
             before = sum(result.videos for result in journal.results)
             if done := len(journal.results):
                 say(f"{out}: continuing after {done} of {len(sources)} source files, {before:,} videos.")
-            index = _convert_all(partial, sources, journal, options, resolve)
+            index = _convert_all(partial, sources, stored, journal, options, resolve)
             replace_folder(partial, target, replaced)
             # Only now, because the work could not continue without it if the renaming failed.
             (target / JOURNAL).unlink()
@@ -162,23 +176,37 @@ def prepare(
     return Prepared(out, index, already=False, seconds=seconds, videos_read=index["videos"] - before)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """Conversion and storage of a kind of source."""
+
+    widths: Widths
+    id_bytes: int
+    convert: Callable[[Source, _Conversion, int | None], SourceResult]
+    names: tuple[str, str]
+    """Names of the visual and the audio features."""
+
+
 def _convert_all(
     partial: Path,
     sources: list[Source],
+    stored: _Stored,
     journal: Journal,
     options: PrepareOptions,
-    resolve: Callable[[Path, Layout], _Classes],
+    resolve: Callable[[Path, str], Classes],
 ) -> dict[str, Any]:
     """Convert the sources that are not in the journal, and finish the files in `partial`; return the index."""
     results = journal.results
     videos, labels = sum(result.videos for result in results), sum(result.labels for result in results)
-    with DatasetWriter(partial, options.dtype, videos=videos, labels=labels) as writer:
+    with DatasetWriter(
+        partial, options.dtype, stored.widths, id_bytes=stored.id_bytes, videos=videos, labels=labels
+    ) as writer:
         try:
             with _held_back_interrupts() as interrupted, _Meter(sources, len(results)) as meter:
                 conversion = _Conversion(writer, options.skip_bad, resolve, meter, interrupted)
                 for source in sources[len(results) :]:
                     classes = next((result.classes for result in results if result.classes is not None), None)
-                    result = _convert(source, conversion, classes)
+                    result = stored.convert(source, conversion, classes)
                     writer.flush()
                     journal.append(result)
             if writer.videos == 0:
@@ -195,12 +223,9 @@ def _convert_all(
     _name_repeated(np.load(partial / "ids.npy", mmap_mode="r"))
     layouts = sorted({result.layout for result in results if result.layout})
     named_by = next(i for i, result in enumerate(results) if result.layout)
-    resolved = resolve(sources[named_by].path.parent, _layout(str(results[named_by].layout)))
-    index = index_of(
-        writer,
-        classes=resolved.classes,
+    resolved = resolve(sources[named_by].path.parent, str(results[named_by].layout))
+    origin = Origin(
         layout="+".join(layouts),
-        class_names=resolved.names,
         sources=[
             {
                 "path": s.label,
@@ -213,9 +238,10 @@ def _convert_all(
             for s, result in zip(sources, results, strict=True)
         ],
         left_out=[entry for result in results for entry in result.left_out],
-        prepared_with=journal.plan["asked"],
-        arrays=hashes_of(partial),
+        names=stored.names,
     )
+    more = {"prepared_with": journal.plan["asked"], "arrays": hashes_of(partial)}
+    index = index_of(writer, resolved.classes, resolved.names, origin, **more)
     write_json(partial / INDEX, index)
     return index
 
@@ -228,41 +254,21 @@ def _name_repeated(ids: NDArray[np.bytes_]) -> None:
         warn(f"{repeated:,} video(s) have the id of another video ({first} is one): is a source file in twice?")
 
 
-@dataclass(frozen=True)
-class _Classes:
-    classes: int
-    names: list[str]
-    """Class names; empty if unknown."""
-    origin: str
-    """Origin of the number of classes, for messages."""
-    vocabulary_sha256: str | None
-    """SHA-256 of the vocabulary; None without one."""
-
-
-def _resolve_classes(options: PrepareOptions, given: Vocabulary | None, folder: Path, layout: Layout) -> _Classes:
-    """Return the classes of the sources in `folder` with this layout."""
-    vocabulary = given or find_vocabulary(folder, layout.year)
-    if options.classes is None:
-        if vocabulary is None:
-            return _Classes(layout.classes, [], f"YouTube-8M {layout.year}", None)
-        return _Classes(len(vocabulary.names), vocabulary.names, vocabulary.path.name, vocabulary.sha256)
-    if vocabulary is None or (vocabulary is not given and len(vocabulary.names) != options.classes):
-        return _Classes(options.classes, [], "--classes", None)
-    if len(vocabulary.names) > options.classes:
-        raise EdgeAfError(
-            f"{vocabulary.path}: names {len(vocabulary.names)} classes where --classes says {options.classes}."
-        )
-    return _Classes(options.classes, vocabulary.names, "--classes", vocabulary.sha256)
-
-
-def _layout(name: str) -> Layout:
-    """Return the layout with this name."""
-    return Layout(int(name[:4]), frames=name.endswith("frame"))
-
-
-def _vocabulary_of(path: Path, layout: str | None, resolve: Callable[[Path, Layout], _Classes]) -> str | None:
+def _vocabulary_of(path: Path, layout: str | None, resolve: Callable[[Path, str], Classes]) -> str | None:
     """Return the SHA-256 of the vocabulary that a source would be read with now; None for a source without records."""
-    return resolve(path.parent, _layout(layout)).vocabulary_sha256 if layout else None
+    return resolve(path.parent, layout).vocabulary_sha256 if layout else None
+
+
+def _has_arrays(sources: list[Source]) -> bool:
+    """Return True for arrays or tables, False for TFRecords.
+
+    Raises:
+        EdgeAfError: the sources are both.
+    """
+    kinds = {arrays.is_arrays(source.path): source.path for source in sources}
+    if len(kinds) > 1:
+        raise EdgeAfError(f"{kinds[True]} and {kinds[False]}: prepare arrays and TFRecords apart.")
+    return next(iter(kinds))
 
 
 @dataclass(frozen=True)
@@ -271,7 +277,7 @@ class _Conversion:
 
     writer: DatasetWriter
     skip_bad: bool
-    resolve: Callable[[Path, Layout], _Classes]
+    resolve: Callable[[Path, str], Classes]
     meter: _Meter
     interrupted: Callable[[], None]
 
@@ -282,16 +288,8 @@ def _convert(source: Source, conversion: _Conversion, classes: int | None) -> So
     layout: Layout | None = None
     limits: Limits | None = None
     left_out: list[dict[str, Any]] = []
+    reject = functools.partial(_reject, source, conversion, left_out)
     videos, labels, records_seen = writer.videos, writer.labels, 0
-
-    def reject(record: int, reason: str) -> None:
-        if not conversion.skip_bad:
-            raise EdgeAfError(
-                f"{source.path}: record {record} (counting from 0): {reason}.\n"
-                "Get the file again, or pass --skip-bad to leave out what is damaged and continue."
-            )
-        left_out.append({"file": source.label, "record": record, "reason": reason})
-
     for part in read_batches(source.path):
         conversion.interrupted()
         if isinstance(part, Damage):
@@ -304,7 +302,7 @@ def _convert(source: Source, conversion: _Conversion, classes: int | None) -> So
             found = detect_layout(records[0])
             if isinstance(found, Layout):
                 layout = found
-                resolved = resolve(source.path.parent, layout)
+                resolved = resolve(source.path.parent, layout.name)
                 if classes is not None and resolved.classes != classes:
                     raise EdgeAfError(
                         f"{source.path}: {resolved.classes} classes ({resolved.origin}, layout {layout.name}), the sources "
@@ -335,7 +333,45 @@ def _convert(source: Source, conversion: _Conversion, classes: int | None) -> So
         layout=layout.name if layout else None,
         classes=limits.classes if limits else None,
         left_out=left_out,
-        vocabulary_sha256=resolve(source.path.parent, layout).vocabulary_sha256 if layout else None,
+        vocabulary_sha256=resolve(source.path.parent, layout.name).vocabulary_sha256 if layout else None,
+    )
+
+
+def _reject(source: Source, conversion: _Conversion, left_out: list[dict[str, Any]], record: int, reason: str) -> None:
+    """List a record as left out, or stop."""
+    if not conversion.skip_bad:
+        raise EdgeAfError(
+            f"{source.path}: record {record} (counting from 0): {reason}.\n"
+            "Get the file again, or pass --skip-bad to leave out what is damaged and continue."
+        )
+    left_out.append({"file": source.label, "record": record, "reason": reason})
+
+
+def _convert_arrays(source: Source, conversion: _Conversion, classes: int | None) -> SourceResult:
+    """Append the videos of arrays or a table."""
+    writer = conversion.writer
+    resolved = conversion.resolve(source.path.parent, arrays.LAYOUT)
+    numbers = {name: number for number, name in enumerate(resolved.names) if name}
+    left_out: list[dict[str, Any]] = []
+    videos, labels, first = writer.videos, writer.labels, 0
+    for block in arrays.read_blocks(source.path):
+        conversion.interrupted()
+        good, bad = arrays.parsed(block, first, writer.widths, resolved.classes, numbers, writer.largest)
+        for position, reason in bad:
+            _reject(source, conversion, left_out, first + position, reason)
+        writer.append(
+            ids=good.ids, features=good.features, label_counts=good.label_counts, label_values=good.label_values
+        )
+        first += len(block.labels)
+        conversion.meter.videos(len(good.ids), None)
+    conversion.meter.source_done(source)
+    return SourceResult(
+        videos=writer.videos - videos,
+        labels=writer.labels - labels,
+        layout=arrays.LAYOUT,
+        classes=resolved.classes,
+        left_out=left_out,
+        vocabulary_sha256=resolved.vocabulary_sha256,
     )
 
 
@@ -415,14 +451,14 @@ def _explain_kept(out: Path, error: OSError) -> NoReturn:
 
 def _source(path: Path) -> Source:
     try:
-        status = path.stat()
+        found = [file.stat() for file in arrays.files_of(path)]
     except OSError as error:
         raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
-    return Source(path, status.st_size, status.st_mtime_ns)
+    return Source(path, sum(status.st_size for status in found), max(status.st_mtime_ns for status in found))
 
 
 def _finished(
-    out: Path, sources: list[Source], asked: dict[str, Any], resolve: Callable[[Path, Layout], _Classes]
+    out: Path, sources: list[Source], asked: dict[str, Any], resolve: Callable[[Path, str], Classes]
 ) -> dict[str, Any] | None:
     """Return the index of `out` if it was prepared from these sources, options and vocabularies."""
     index = read_json(out / INDEX, "dataset index")

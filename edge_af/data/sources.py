@@ -1,7 +1,8 @@
-"""Find the TFRecord files for `data prepare` and `data info`, and report everything that is skipped.
+"""Find the source files for `data prepare` and `data info`, and report everything that is skipped.
 
 Folders are searched recursively, following links. A TFRecord file is recognized by its name (`*.tfrecord`, `*.tfrecords`,
-`NAME-00000-of-00002`, each with or without `.gz`) or by its first bytes.
+`NAME-00000-of-00002`, each with or without `.gz`) or by its first bytes. Arrays (.npz, and .npy in a folder with
+`visual.npy` or `audio.npy`) and Parquet files are recognized by their names; a CSV file must be named itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_af.console import say, warn
+from edge_af.data.arrays import files_of
 from edge_af.data.dataset import is_dataset
 from edge_af.data.tfrecord import GZIP_MAGIC, is_gzip, is_tfrecord, unpacked_bytes
 from edge_af.errors import EdgeAfError
@@ -44,7 +46,7 @@ class _Search:
 
 
 def find_sources(patterns: Sequence[str], *, skip_bad: bool = False) -> list[Path]:
-    """Find the TFRecord files named by files, folders and globs, sorted and unique.
+    """Find the source files named by files, folders and globs, sorted and unique.
 
     Other files in the folders are counted on standard error. A shard that is both plain and compressed in one folder is
     read once, with a warning.
@@ -67,9 +69,11 @@ def find_sources(patterns: Sequence[str], *, skip_bad: bool = False) -> list[Pat
     for file in search.files:
         found.setdefault(file.resolve(), file)
     if not found:
-        raise EdgeAfError(f"{patterns[0]}: no TFRecord files that can be read.")
+        raise EdgeAfError(f"{patterns[0]}: no source files that can be read.")
     if again := len(search.files) - len(found):
         say(f"{again} file(s) are named more than once, directly or by links; each is taken once.")
+    parts = {part for file in search.files for part in files_of(file)}
+    search.others = [path for path in search.others if path not in parts]
     if search.others:
         say(f"passed over {len(search.others)} other file(s): {_some(path.name for path in search.others)}")
     files = _without_twins(sorted(found.values(), key=str))
@@ -89,7 +93,8 @@ def _look_for(pattern: str, search: _Search) -> None:
             if is_dataset(path):
                 raise EdgeAfError(f"{path}: is prepared already; name the folder of its TFRecord files.")
             raise EdgeAfError(
-                f"{path}: no TFRecord files in this folder, by their names (such as *.tfrecord) or by their first bytes."
+                f"{path}: no TFRecord files in this folder, by their names (such as *.tfrecord) or by their first bytes, and "
+                "no .npz, .npy or Parquet files."
             )
     elif path.is_file():
         search.files.append(path)
@@ -152,8 +157,12 @@ def _take(path: Path, search: _Search) -> None:
 def _is_source(path: Path) -> bool:
     if path.name.startswith("."):
         return False
-    if NAMED_LIKE_ONE.search(path.name):
+    if NAMED_LIKE_ONE.search(path.name) or path.suffix.lower() in (".npz", ".parquet"):
         return True
+    if path.suffix == ".npy":
+        # The arrays of a folder are one source, named after the first.
+        first = path.name == "visual.npy" or (path.name == "audio.npy" and not path.with_name("visual.npy").exists())
+        return first and not is_dataset(path.parent)
     return _is_packed(path) if path.suffix == ".gz" else is_tfrecord(path)
 
 

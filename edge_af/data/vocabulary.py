@@ -61,6 +61,11 @@ def read_vocabulary(path: Path) -> Vocabulary:
     return Vocabulary(path, hashlib.sha256(data).hexdigest(), names)
 
 
+def named(path: Path, names: list[str]) -> Vocabulary:
+    """Return class names that come from elsewhere, such as a dataset, as a vocabulary."""
+    return Vocabulary(path, hashlib.sha256("\n".join(names).encode(errors="surrogatepass")).hexdigest(), names)
+
+
 def find_vocabulary(folder: Path, year: int) -> Vocabulary | None:
     """Return the vocabulary nearest to the source files in `folder`.
 

@@ -7,7 +7,9 @@ numpy reserves space in a header for the first axis to grow (format version 1.0)
 from __future__ import annotations
 
 import io
+import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -15,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import Features
-from edge_af.data.dataset import ARRAYS, INDEX, SCHEMA_VERSION, Dataset, hashes_of
+from edge_af.data import Features, Widths
+from edge_af.data.dataset import ARRAYS, INDEX, MODALITIES, SCHEMA_VERSION, Dataset, hashes_of
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder, write_json
 
@@ -30,9 +32,18 @@ class DatasetWriter:
     Use as a context manager; `finish` makes the arrays readable. An OSError (no space) is raised unchanged.
     """
 
-    def __init__(self, folder: Path, dtype: str, *, videos: int = 0, labels: int = 0) -> None:
+    def __init__(
+        self, folder: Path, dtype: str, widths: Widths, *, id_bytes: int = 16, videos: int = 0, labels: int = 0
+    ) -> None:
         """Truncate the files to `videos` videos and `labels` labels, the last recorded state of an interrupted
         conversion.
+
+        Args:
+            folder: an existing folder.
+            dtype: type of the stored features, float16 or float32.
+            widths: lengths of the feature vectors.
+            id_bytes: longest id.
+            videos, labels: numbers of those already in the files.
 
         Raises:
             EdgeAfError: the files in `folder` hold less.
@@ -40,8 +51,10 @@ class DatasetWriter:
         self.folder = folder
         self.videos = videos
         self.labels = labels
+        self.widths = widths
         self._dtypes = {
-            stem: np.dtype(dtype if dtype in allowed else allowed[0]) for stem, (allowed, _) in ARRAYS.items()
+            **{stem: np.dtype(dtype if dtype in allowed else allowed[0]) for stem, allowed in ARRAYS.items()},
+            "ids": np.dtype(f"S{id_bytes}"),
         }
         self._files: dict[str, BinaryIO] = {}
         for stem in ARRAYS:
@@ -103,6 +116,9 @@ class DatasetWriter:
             file.write(self._header(stem, self._length(stem)))
         self.flush()
 
+    def _shape(self, stem: str, length: int) -> tuple[int, ...]:
+        return (length, self.widths.of(stem)) if stem in MODALITIES else (length,)
+
     def _length(self, stem: str) -> int:
         return {"label_values": self.labels, "label_offsets": self.videos + 1}.get(stem, self.videos)
 
@@ -116,7 +132,7 @@ class DatasetWriter:
             fresh = path.open("wb")
             fresh.write(header)
             return fresh
-        size = len(header) + self._length(stem) * self._dtypes[stem].itemsize * int(np.prod(ARRAYS[stem][1], dtype=int))
+        size = len(header) + math.prod(self._shape(stem, self._length(stem))) * self._dtypes[stem].itemsize
         try:
             if path.stat().st_size < size:
                 raise EdgeAfError(f"{path}: shorter than was recorded. Pass --overwrite to start over.")
@@ -132,35 +148,56 @@ class DatasetWriter:
         buffer = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(self._dtypes[stem])
         np.lib.format.write_array_header_1_0(
-            buffer, {"descr": descr, "fortran_order": False, "shape": (length, *ARRAYS[stem][1])}
+            buffer, {"descr": descr, "fortran_order": False, "shape": self._shape(stem, length)}
         )
         return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Origin of a dataset's videos; see `edge_af.data.dataset`."""
+
+    layout: str
+    sources: list[dict[str, Any]]
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    names: tuple[str, str] = MODALITIES
+    """Names of the visual and the audio features in the source."""
+    extractor: dict[str, Any] | None = None
+
+
 def index_of(
-    writer: DatasetWriter,
-    *,
-    classes: int,
-    class_names: list[str],
-    layout: str,
-    sources: list[dict[str, Any]],
-    left_out: list[dict[str, Any]],
-    **more: Any,
+    writer: DatasetWriter, classes: int, class_names: list[str], origin: Origin, **more: Any
 ) -> dict[str, Any]:
-    """Build the content of `index.json`; `more` describes the dataset's origin."""
+    """Build the content of `index.json` for a finished writer; `more` is added to it."""
     return {
         "schema_version": SCHEMA_VERSION,
         "videos": writer.videos,
         "classes": classes,
-        "layout": layout,
+        "layout": origin.layout,
         "dtype": writer.dtype,
+        "features": {
+            stem: {"name": name, "width": writer.widths.of(stem), "range": _value_range(writer.folder / f"{stem}.npy")}
+            for stem, name in zip(MODALITIES, origin.names, strict=True)
+        },
+        "extractor": origin.extractor,
         "labels_per_video": round(writer.labels / writer.videos, 4) if writer.videos else 0.0,
         **more,
-        "sources": sources,
-        "left_out_records": len(left_out),
-        "left_out": left_out,
+        "sources": origin.sources,
+        "left_out_records": len(origin.left_out),
+        "left_out": origin.left_out,
         "class_names": class_names,
     }
+
+
+def _value_range(path: Path) -> tuple[float, float]:
+    """Return the lowest and the highest value of an array's file, which is read in parts."""
+    array = np.load(path, mmap_mode="r")
+    lows, highs = [], []
+    for start in range(0, len(array), 4096):
+        block = np.asarray(array[start : start + 4096], np.float32)
+        lows.append(float(block.min()))
+        highs.append(float(block.max()))
+    return min(lows, default=0.0), max(highs, default=0.0)
 
 
 def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
@@ -176,7 +213,7 @@ def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite:
     rows = np.sort(np.random.default_rng(seed).permutation(source.videos)[:videos])
     dtype = str(source.visual.dtype)
     with staged_folder(out, FILES, overwrite=overwrite) as stage:
-        with DatasetWriter(stage, dtype) as writer:
+        with DatasetWriter(stage, dtype, source.widths, id_bytes=source.ids.dtype.itemsize) as writer:
             for start in range(0, videos, 1024):
                 part = rows[start : start + 1024]
                 starts, ends = source.label_offsets[part], source.label_offsets[part + 1]
@@ -191,11 +228,15 @@ def sample(source: Dataset, out: Path, *, videos: int, seed: int = 0, overwrite:
         kept = source.index
         index = index_of(
             writer,
-            classes=source.classes,
-            layout=kept["layout"],
-            class_names=kept.get("class_names", []),
-            sources=kept.get("sources", []),
-            left_out=kept.get("left_out", []),
+            source.classes,
+            kept.get("class_names", []),
+            Origin(
+                layout=kept["layout"],
+                sources=kept.get("sources", []),
+                left_out=kept.get("left_out", []),
+                names=source.feature_names,
+                extractor=kept.get("extractor"),
+            ),
             sampled_from={
                 "dataset": source.folder.resolve().name,
                 "videos": source.videos,

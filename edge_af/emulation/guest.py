@@ -53,7 +53,7 @@ def run(job: GuestJob, tell: Callable[[dict[str, Any]], None]) -> None:
     scorer = load(job.path, runtime=job.runtime, threads=1)
     if job.scores is None:
         # The counts do not depend on the values.
-        (video,) = inputs_of(None, 1, videos=1)
+        (video,) = inputs_of(None, 1, scorer.widths, videos=1)
         tell({"stage": "counting inferences"})
         mark(0)
         for _ in range(WARM_UP):

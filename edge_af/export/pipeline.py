@@ -26,7 +26,7 @@ from edge_af.artifacts import (
     write_manifest,
 )
 from edge_af.console import Progress, say, warn
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
+from edge_af.data import Features, Widths, wrong_widths
 from edge_af.errors import EdgeAfError
 from edge_af.export import proof
 from edge_af.export.gate import GateData, hold, measured_gap
@@ -125,7 +125,7 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
     """Write a network's files, `ranges.json`, `sensitivity.json`, `manifest.json` and `README.md` to `out`, atomically.
 
     Args:
-        network: in eval mode, maps visual (n, 1024) and audio (n, 128) to logits (n, classes). To save memory, it is
+        network: in eval mode, maps features to logits (n, classes). To save memory, it is
             freed after tracing if the caller keeps no reference.
         run: the network's run, recorded in the manifest and the model card.
         out: export folder to write.
@@ -159,16 +159,19 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
         raise EdgeAfError(
             f"{gate.dataset.folder}: {gate.dataset.classes:,} classes, but the network has {run.classes:,}."
         )
+    for source in (gate, calibration):
+        if source is not None and source.dataset.widths != run.config.features:
+            raise EdgeAfError(wrong_widths(str(source.dataset.folder), source.dataset.widths, run.config.features))
     if calibration is not None and calibration.dataset.classes != run.classes:
         raise EdgeAfError(
             f"{calibration.dataset.folder}: {calibration.dataset.classes:,} classes, but the network has "
             f"{run.classes:,}. Calibrate on the data it was trained on."
         )
     with staged_folder(out, replaceable(out, OURS), overwrite=request.overwrite) as stage:
-        features = _videos_to_try(calibration)
+        features = _videos_to_try(calibration, run.config.features)
         with torch.inference_mode():
             scores = torch.sigmoid(network(*map(torch.from_numpy, features))).numpy()
-        graph = trace(network, run.classes)
+        graph = trace(network, run.classes, run.config.features)
         del network
         gc.collect()
         layers = [gemm.name for gemm in graph.gemms()]
@@ -261,12 +264,12 @@ def _file_names(model: str, wanted: list[Wanted]) -> list[str]:
     return names
 
 
-def _videos_to_try(calibration: CalibrationData | None) -> Features:
+def _videos_to_try(calibration: CalibrationData | None, widths: Widths) -> Features:
     """Return features of a few training videos; without calibration data, random ones of the same spread."""
     if calibration is not None:
         return calibration.dataset.features(calibration.rows[:TRIED])
     random = np.random.default_rng(0)
-    visual, audio = ((TRIED, VISUAL_FEATURES), 0.5), ((TRIED, AUDIO_FEATURES), 0.7)
+    visual, audio = ((TRIED, widths.visual), 0.5), ((TRIED, widths.audio), 0.7)
     return Features(*(np.clip(random.normal(0, sd, shape), -2, 2).astype(np.float32) for shape, sd in (visual, audio)))
 
 

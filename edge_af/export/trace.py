@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import YOUTUBE8M, Widths
 from edge_af.errors import EdgeAfError
 from edge_af.export.cleanup import MADE, UNKNOWN_MODULE, clean
 from edge_af.export.graph import BATCH, OPSET, Graph, Node
@@ -25,8 +25,8 @@ PREFIX = "network."
 """Prefix of parameter names in a network wrapped in `WithScores`."""
 
 
-def trace(network: nn.Module, classes: int) -> Graph:
-    """Return the clean graph of a network that maps visual (n, 1024) and audio (n, 128) to logits (n, classes).
+def trace(network: nn.Module, classes: int, widths: Widths = YOUTUBE8M) -> Graph:
+    """Return the clean graph of a network that maps features of these lengths to logits (n, classes).
 
     The graph has the inputs `visual` and `audio`, and the output `scores` (n, classes), the sigmoid of the logits. Its
     constants have the network's parameter names, and share memory with unchanged parameters.
@@ -36,7 +36,7 @@ def trace(network: nn.Module, classes: int) -> Graph:
     """
     wrapped = WithScores(network).eval()
     # A batch of 2, because the exporter treats a dimension of 1 as fixed.
-    example = (torch.zeros(2, VISUAL_FEATURES), torch.zeros(2, AUDIO_FEATURES))
+    example = (torch.zeros(2, widths.visual), torch.zeros(2, widths.audio))
     batch = torch.export.Dim(BATCH)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -84,7 +84,7 @@ def trace(network: nn.Module, classes: int) -> Graph:
             for name, value in traced.initializers.items()
             if value.const_value is not None
         },
-        inputs={"visual": (None, VISUAL_FEATURES), "audio": (None, AUDIO_FEATURES)},
+        inputs={"visual": (None, widths.visual), "audio": (None, widths.audio)},
         outputs={"scores": (None, classes)},
     )
     return clean(graph)

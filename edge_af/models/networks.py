@@ -1,4 +1,4 @@
-"""The two networks in PyTorch. Both map visual (n, 1024) and audio (n, 128) float32 features to logits (n, classes)."""
+"""The two networks in PyTorch. Both map visual (n, width) and audio (n, width) float32 features to logits (n, classes)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
-from edge_af.models.presets import FEATURES, AttendFusionConfig, FCLateFusionConfig, ModelConfig
+from edge_af.models.presets import AttendFusionConfig, FCLateFusionConfig, ModelConfig
 
 
 class FeatureAttention(nn.Module):
@@ -98,9 +97,9 @@ class AttendFusion(nn.Module):
 
     def __init__(self, config: AttendFusionConfig, classes: int) -> None:
         super().__init__()
-        self.modalities = config.modalities
+        self.modalities, self.features = config.modalities, config.features
         for name in self.modalities:
-            self.add_module(name, AttendStream(FEATURES[name], config))
+            self.add_module(name, AttendStream(config.features.of(name), config))
         self.dropout = nn.Dropout(config.dropout)
         joined = len(self.modalities) * config.width
         if config.fusion:
@@ -124,10 +123,11 @@ class FCLateFusion(nn.Module):
 
     def __init__(self, config: FCLateFusionConfig, classes: int) -> None:
         super().__init__()
-        self.visual = self._stream(VISUAL_FEATURES, config)
-        self.audio = self._stream(AUDIO_FEATURES, config)
+        self.features = features = config.features
+        self.visual = self._stream(features.visual, config)
+        self.audio = self._stream(features.audio, config)
         # Without hidden layers the classifier reads the features.
-        self.head = nn.Linear(2 * config.width or VISUAL_FEATURES + AUDIO_FEATURES, classes)
+        self.head = nn.Linear(2 * config.width or features.visual + features.audio, classes)
 
     @staticmethod
     def _stream(features: int, config: FCLateFusionConfig) -> nn.Sequential:

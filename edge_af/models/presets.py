@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import YOUTUBE8M, Widths
 from edge_af.errors import EdgeAfError, unknown
 from edge_af.typed import Mismatch, built
 
@@ -25,14 +25,16 @@ def _check_dropout(model: str, dropout: float) -> None:
         raise EdgeAfError(f"{model}: dropout {dropout} must lie in [0, 1).")
 
 
+def _check_features(model: str, features: Widths) -> None:
+    if not all(1 <= width <= WIDEST for width in (features.visual, features.audio)):
+        raise EdgeAfError(f"{model}: {features.visual} visual and {features.audio} audio features; expected 1 or more.")
+
+
 WIDEST, DEEPEST = 1 << 20, 64
 """Limits of a valid config; no machine could hold a larger network."""
 
 ABLATIONS = ("none", "audio", "visual", "attention")
 """Parts of AttendFusion that the paper's ablations remove."""
-
-FEATURES = {"visual": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
-"""Features per video of each modality."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class AttendFusionConfig:
     the classifier's, and this layer makes it the product of two smaller matrices."""
     ablate: str = "none"
     """Removed part, one of `ABLATIONS`: a stream, or the attention, whose parameters then go into a plain layer."""
+    features: Widths = YOUTUBE8M
+    """Features of a video."""
 
     model = "attend-fusion"
 
@@ -71,6 +75,7 @@ class AttendFusionConfig:
             raise EdgeAfError(f"attend-fusion: fusion {self.fusion} must lie in [0, {WIDEST:,}].")
         if self.width > WIDEST:
             raise EdgeAfError(f"attend-fusion: {self.tokens} tokens of {self.token_width} features are too many.")
+        _check_features(self.model, self.features)
         _check_dropout(self.model, self.dropout)
 
     @property
@@ -94,6 +99,8 @@ class FCLateFusionConfig:
     """Hidden layers of each stream; 0, with width 0, for a linear model."""
     dropout: float
     """Share of features dropped after each hidden layer."""
+    features: Widths = YOUTUBE8M
+    """Features of a video."""
 
     model = "fc-late-fusion"
 
@@ -102,6 +109,7 @@ class FCLateFusionConfig:
             raise EdgeAfError("fc-late-fusion: width and depth must be at least 1, or both 0 for a linear model.")
         if self.width > WIDEST or self.depth > DEEPEST:
             raise EdgeAfError(f"fc-late-fusion: width {self.width} or depth {self.depth} is too large.")
+        _check_features(self.model, self.features)
         _check_dropout(self.model, self.dropout)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_af.models.presets import FEATURES, AttendFusionConfig, ModelConfig
+from edge_af.models.presets import AttendFusionConfig, ModelConfig
 
 INT4_BLOCK = 32
 """Weights that share one float16 scale at INT4."""
@@ -40,9 +39,9 @@ class LayerSize:
 def layer_sizes(config: ModelConfig, classes: int) -> list[LayerSize]:
     """Return the layers in the order of the data, stream by stream, the classifier last."""
     found: list[LayerSize] = []
-    streams: Mapping[str, int] = FEATURES
+    modalities = config.modalities if isinstance(config, AttendFusionConfig) else ("visual", "audio")
+    streams = {name: config.features.of(name) for name in modalities}
     if isinstance(config, AttendFusionConfig):
-        streams = {name: FEATURES[name] for name in config.modalities}
         for stream, features in streams.items():
             found += _attend_stream(stream, features, config)
         if config.fusion:

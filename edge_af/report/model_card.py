@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from edge_af.artifacts import CARD, CARD_END, CARD_MARK, FORMATS, Manifest, read_manifest
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
+from edge_af.data import YOUTUBE8M, Widths
 from edge_af.errors import EdgeAfError
 from edge_af.files import package_data, write_atomic
 from edge_af.machine.device import project_commit
@@ -78,8 +78,10 @@ def model_card(
         manifest=manifest,
         license=license,
         first_classes=", ".join(names),
-        visual=VISUAL_FEATURES,
-        audio=AUDIO_FEATURES,
+        visual=run.config.features.visual,
+        audio=run.config.features.audio,
+        is_youtube8m=run.config.features == YOUTUBE8M,
+        values=_values(manifest, run.config.features),
         formats=FORMATS,
         number=lambda value: f"{value:,}",
         share=lambda value: "–" if value is None else f"{value:.1%}",
@@ -183,6 +185,14 @@ def _front_matter(manifest: Manifest, held_out: HeldOutAccuracy | None, license:
 def _identifier(name: str) -> str:
     """Return a name with the characters of a hub's identifiers."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:96] or "unnamed"
+
+
+def _values(manifest: Manifest, widths: Widths) -> str:
+    """Describe the range of the features."""
+    largest = manifest.training_data.largest if manifest.training_data is not None else None
+    if widths == YOUTUBE8M and (largest is None or largest < 2.02):
+        return "−2 to 2.01"
+    return "any" if largest is None else f"up to ±{largest:.3g} in the training data"
 
 
 def _training_data(manifest: Manifest) -> str:

@@ -1,6 +1,6 @@
 """One interface to score videos with any kind of file: a run folder in torch, an ONNX file, a TFLite file.
 
-Every exported graph has float32 inputs `visual` (n, 1024) and `audio` (n, 128), and a float32 output `scores` (n, classes).
+Every exported graph has float32 inputs `visual` (n, width) and `audio` (n, width), and a float32 output `scores` (n, classes).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, LARGEST_FEATURE, NO_FEATURE, VISUAL_FEATURES, Features
+from edge_af.data import LARGEST_FEATURE, MARGIN, NO_FEATURE, YOUTUBE8M, Features, Widths
 from edge_af.errors import EdgeAfError
 from edge_af.files import check_utf8_name
 
@@ -31,6 +31,9 @@ class Scorer(Protocol):
     """`torch`, `onnxruntime` or `litert`."""
 
     classes: int
+
+    widths: Widths
+    """Lengths of the feature vectors that it takes."""
 
     max_batch: int | None
     """Largest batch in which videos do not influence each other's scores; None for no limit."""
@@ -158,22 +161,32 @@ def score_all(scorer: Scorer, features: Features, batch: int = 256) -> NDArray[n
     return scores
 
 
-def check_features(features: Features, where: str, rows: Sequence[int] | None = None) -> None:
+def check_features(
+    features: Features,
+    where: str,
+    rows: Sequence[int] | None = None,
+    *,
+    widths: Widths = YOUTUBE8M,
+    largest: float = LARGEST_FEATURE,
+) -> None:
     """Refuse features that cannot be scored. Memory-mapped arrays are read in parts.
 
     Args:
         features: features of any float dtype.
         where: their file or folder, for the message.
         rows: their row numbers there, for the message; None for 0, 1, 2, …
+        widths: lengths of the feature vectors that the network takes.
+        largest: largest magnitude that it accepts, see `edge_af.data.largest_accepted`.
 
     Raises:
         EdgeAfError: an array does not hold floats or has the wrong shape, there are no videos, or the arrays differ in
             length. Also if a value is NaN, infinite or out of range, such as YouTube-8M's 8-bit codes; names array and row.
     """
     arrays = features._asdict()
-    for (name, array), width in zip(arrays.items(), (VISUAL_FEATURES, AUDIO_FEATURES), strict=True):
+    for name, array in arrays.items():
+        width, why = widths.of(name), _refusal(largest)
         if array.dtype.kind in "iu":
-            raise EdgeAfError(f"{where}: array {name!r} holds whole numbers ({array.dtype}); {NO_FEATURE}.")
+            raise EdgeAfError(f"{where}: array {name!r} holds whole numbers ({array.dtype}); {why}.")
         if array.ndim != 2 or array.shape[1] != width or array.dtype.kind != "f":
             fix = ""
             if array.shape == (width,):
@@ -193,13 +206,21 @@ def check_features(features: Features, where: str, rows: Sequence[int] | None = 
         for start in range(0, len(array), 4096):
             block = np.asarray(array[start : start + 4096], np.float32)
             # NaN compares false.
-            good = (np.abs(block) <= LARGEST_FEATURE).all(axis=1)
+            good = (np.abs(block) <= largest).all(axis=1) & np.isfinite(block).all(axis=1)
             if not good.all():
                 bad = start + int(np.argmin(good))
                 at = f"{where}: array {name!r}, row {bad if rows is None else rows[bad]}"
                 if not np.isfinite(block[bad - start]).all():
                     raise EdgeAfError(f"{at}: NaN or infinite. Leave out that video, or prepare the data again.")
                 worst = block[bad - start][np.abs(block[bad - start]).argmax()]
-                raise EdgeAfError(f"{at}: holds {worst:g}; {NO_FEATURE}.")
-            if start == 0 and (block == np.rint(block)).all() and block.max() > 2:
+                raise EdgeAfError(f"{at}: holds {worst:g}; {_refusal(largest)}.")
+            codes = largest == LARGEST_FEATURE and start == 0 and (block == np.rint(block)).all() and block.max() > 2
+            if codes:
                 raise EdgeAfError(f"{where}: array {name!r} holds whole numbers up to {block.max():g}; {NO_FEATURE}.")
+
+
+def _refusal(largest: float) -> str:
+    """Explain which values are features."""
+    if largest == LARGEST_FEATURE:
+        return NO_FEATURE
+    return f"features of this network are floats up to ±{largest:g}, {MARGIN} times the largest in its training data"

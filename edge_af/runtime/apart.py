@@ -10,6 +10,7 @@ such a file is never loaded in the user's process. A child process gets features
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -26,7 +27,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, MOST_CLASSES, VISUAL_FEATURES, Features
+from edge_af.data import MOST_CLASSES, Features, Widths
 from edge_af.documents import parse_json
 from edge_af.errors import EdgeAfError
 from edge_af.runtime import MissingRuntime
@@ -45,6 +46,7 @@ T = TypeVar("T")
 class _Loaded:
     runtime: str
     classes: int
+    widths: Widths
     max_batch: int | None
 
 
@@ -73,6 +75,7 @@ class ApartScorer:
         if not 1 <= loaded.classes <= MOST_CLASSES:
             raise EdgeAfError(f"{path}: scores {loaded.classes} classes; expected 1 to {MOST_CLASSES}.")
         self.runtime, self.classes, self.max_batch = loaded.runtime, loaded.classes, loaded.max_batch
+        self.widths = loaded.widths
         self._step = "running"
 
     def score(self, features: Features) -> NDArray[np.float32]:
@@ -173,13 +176,14 @@ def main() -> None:
     try:
         path, threads, *packed = sys.argv[1:]
         scorer = load(path, threads=int(threads), packed=packed[0] if packed else None)
-        tell(runtime=scorer.runtime, classes=scorer.classes, max_batch=scorer.max_batch)
+        widths = dataclasses.asdict(scorer.widths)
+        tell(runtime=scorer.runtime, classes=scorer.classes, widths=widths, max_batch=scorer.max_batch)
         answers.flush()
         while line := features.readline():
             videos = json.loads(line)["videos"]
             arrays = (
                 np.frombuffer(features.read(4 * videos * width), np.float32).reshape(videos, width)
-                for width in (VISUAL_FEATURES, AUDIO_FEATURES)
+                for width in widths.values()
             )
             scores = np.ascontiguousarray(scorer.score(Features(*arrays)), np.float32)
             if scores.shape != (videos, scorer.classes):

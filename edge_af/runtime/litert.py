@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import without_chatter
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
+from edge_af.data import Features
 from edge_af.errors import EdgeAfError
 from edge_af.files import staged_folder
 from edge_af.runtime import MissingRuntime
-from edge_af.runtime.probe import OUTPUT, check_names
+from edge_af.runtime.probe import INPUTS, OUTPUT, check_names, input_widths
 
 
 def interpreter_class() -> Any:
@@ -78,7 +78,7 @@ class LiteRtScorer:
         runner = self._interpreter.get_signature_runner()
         self._inputs = runner.get_input_details()
         self._output = output = runner.get_output_details()[OUTPUT]
-        self.classes = int(output["shape"][-1])
+        self.classes, self.widths = int(output["shape"][-1]), input_widths(path)
         self._batch = int(runner.get_input_details()["visual"]["shape"][0])
 
     def score(self, features: Features) -> NDArray[np.float32]:
@@ -179,13 +179,14 @@ class MappedLiteRtScorer:
                 self._details = {name: details[inputs[name]["index"]] for name in self._names}
                 self._output = details[outputs[OUTPUT]["index"]]
                 self.classes = int(self._model.get_output_tensor_details(self._key)[OUTPUT]["shape"][-1])
+                self.widths = input_widths(path)
                 self._resize(1)
         except (ValueError, RuntimeError, StopIteration) as error:
             raise EdgeAfError(f"{path}: LiteRT cannot load this file: {error}") from None
 
     def _resize(self, videos: int) -> None:
-        for name, features in (("visual", VISUAL_FEATURES), ("audio", AUDIO_FEATURES)):
-            self._model.resize_input_tensor_by_name(self._key, name, [videos, features])
+        for name in INPUTS:
+            self._model.resize_input_tensor_by_name(self._key, name, [videos, self.widths.of(name)])
         self._buffers = self._model.create_input_buffers(0)
         self._inputs = dict(zip(self._names, self._buffers, strict=True))
         self._outputs = self._model.create_output_buffers(0)

@@ -6,6 +6,7 @@ separate process profiles one inference: `python -m edge_af.runtime.multiply_add
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.errors import EdgeAfError
 from edge_af.runtime.operators import tflite_operators
 from edge_af.runtime.ort import onnxruntime_module, session_options
+from edge_af.runtime.probe import input_widths
 from edge_af.subprocesses import environment
 
 _ONNX_PRODUCTS = frozenset(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits", "FusedMatMul"))
@@ -70,7 +71,7 @@ def _profiled_multiply_adds(path: Path) -> int:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        sizes = {"visual": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
+        sizes = dataclasses.asdict(input_widths(path))
         session.run(None, {name: np.zeros((1, size), np.float32) for name, size in sizes.items()})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     total = 0

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES, Features
+from edge_af.data import Features, random_features
 from edge_af.errors import EdgeAfError
 from edge_af.files import package_data, staged_folder
 from edge_af.runtime import MissingRuntime
 from edge_af.runtime.packed_onnx import align_packed
-from edge_af.runtime.probe import OUTPUT, check_names, has_operator, may_hold_weights_beyond
+from edge_af.runtime.probe import OUTPUT, check_names, has_operator, input_widths, may_hold_weights_beyond
 
 
 def onnxruntime_module() -> Any:
@@ -120,7 +120,7 @@ class OnnxScorer:
         shape = outputs[OUTPUT]
         if len(shape) != 2 or not isinstance(shape[1], int):
             raise EdgeAfError(f"{path}: output {OUTPUT} has the shape {shape}; expected (videos, number of classes).")
-        self.classes = shape[1]
+        self.classes, self.widths = shape[1], input_widths(path)
         # It uses one range for the whole batch, so a video's scores would depend on the other videos.
         self.max_batch = 1 if has_operator(path, "DynamicQuantizeLinear") else None
 
@@ -154,10 +154,7 @@ def _pack(onnxruntime: Any, path: Path, folder: Path) -> None:
         packed = onnxruntime.InferenceSession(
             str(stage / PACKED), session_options(path), providers=["CPUExecutionProvider"]
         )
-        random = np.random.default_rng(0)
-        features = Features(
-            *(random.uniform(-2, 2, (2, width)).astype(np.float32) for width in (VISUAL_FEATURES, AUDIO_FEATURES))
-        )
+        features = random_features(2, input_widths(path))
         for videos in (1, 2):
             one, two = (each.run([OUTPUT], features.take(slice(videos))._asdict())[0] for each in (session, packed))
             if not np.allclose(one, two, rtol=0, atol=SAME_SCORES):

@@ -1,4 +1,4 @@
-"""Checks of a model file without its runtime: the file format, and the names of inputs and outputs.
+"""Checks of a model file without its runtime: the file format, names of inputs and outputs, and lengths of the inputs.
 
 These functions read only the containers: protobuf fields of an ONNX file, tables of a FlatBuffer. They take milliseconds on
 a file of a gigabyte and need neither onnx nor a runtime. Only `may_hold_weights_beyond` reads the weights.
@@ -7,14 +7,17 @@ a file of a gigabyte and need neither onnx nor a runtime. Only `may_hold_weights
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from edge_af.data import YOUTUBE8M, Widths
 from edge_af.errors import EdgeAfError
 from edge_af.protobuf import fields
-from edge_af.runtime.flatbuffer import DAMAGE, root, string, tables, vector
+from edge_af.runtime import flatbuffer
+from edge_af.runtime.flatbuffer import DAMAGE, UINT32, integers, root, string, tables, vector
 
 CHUNK = 1 << 20
 """Bytes of weights read at a time."""
@@ -26,9 +29,12 @@ _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME, _NODE_OP = 
 _GRAPH_INITIALIZER, _TENSOR_EXTERNAL, _TENSOR_DATA = 5, 13, (4, 5, 6, 7, 9, 10, 11)
 _TENSOR_LOCATION, _EXTERNAL = 14, 1
 _TENSOR_TYPE, _TENSOR_RAW, _INT8 = 2, 9, 3
+# ValueInfoProto.type.tensor_type.shape, and in it dim and dim_value.
+_VALUE_SHAPE, _SHAPE_DIM, _DIM_VALUE = (2, 1, 2), 1, 1
 # Field numbers in LiteRT's schema.fbs: Model, SignatureDef, TensorMap.
 _MODEL_BUFFERS, _BUFFER_DATA = 4, 0
-_MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME = 7, 0, 1, 0
+_MODEL_SIGNATURES, _SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _MAP_NAME, _MAP_TENSOR = 7, 0, 1, 0, 1
+_SIGNATURE_SUBGRAPH, _MODEL_SUBGRAPHS, _SUBGRAPH_TENSORS, _TENSOR_SHAPE = 4, 2, 0, 0
 
 
 def check_names(path: Path, inputs: list[str], outputs: list[str]) -> None:
@@ -65,6 +71,51 @@ def check_model_file(path: Path) -> None:
             f"{path}: keeps weights in other files, which no manifest verifies. Save it with all weights inside "
             "(onnx.save_model without save_as_external_data), or export it with edge-af."
         )
+
+
+def input_widths(path: Path) -> Widths:
+    """Return the lengths of the feature vectors that a model file takes.
+
+    They are YouTube-8M's if the file accepts any, or is so damaged that no runtime loads it.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            found = dict(_onnx_widths(data) if path.suffix == ".onnx" else _tflite_widths(data))
+    except (OSError, *DAMAGE):
+        return YOUTUBE8M
+    return Widths(**{name: found.get(name, 0) if found.get(name, 0) > 0 else YOUTUBE8M.of(name) for name in INPUTS})
+
+
+def _onnx_widths(data: mmap.mmap) -> Iterator[tuple[str, int]]:
+    for number, span in fields(data, *onnx_graph(data)):
+        if number != _GRAPH_INPUT or isinstance(span, int):
+            continue
+        content = dict(fields(data, *span))
+        name, shape = content.get(_VALUE_NAME), span
+        for inner in _VALUE_SHAPE:
+            found = dict(fields(data, *shape)).get(inner)
+            if found is None or isinstance(found, int):
+                break
+            shape = found
+        else:
+            dims = [
+                dict(fields(data, *dim))
+                for at, dim in fields(data, *shape)
+                if at == _SHAPE_DIM and not isinstance(dim, int)
+            ]
+            width = dims[-1].get(_DIM_VALUE) if dims else None
+            if isinstance(width, int) and name is not None and not isinstance(name, int):
+                yield data[slice(*name)].decode(), width
+
+
+def _tflite_widths(data: mmap.mmap) -> Iterator[tuple[str, int]]:
+    model = root(data)
+    for signature in tables(model, _MODEL_SIGNATURES)[:1]:
+        subgraph = tables(model, _MODEL_SUBGRAPHS)[flatbuffer.number(signature, _SIGNATURE_SUBGRAPH, UINT32)]
+        tensors = tables(subgraph, _SUBGRAPH_TENSORS)
+        for entry in tables(signature, _SIGNATURE_INPUTS):
+            if shape := integers(tensors[flatbuffer.number(entry, _MAP_TENSOR, UINT32)], _TENSOR_SHAPE):
+                yield string(entry, _MAP_NAME), shape[-1]
 
 
 def has_operator(path: Path, op: str) -> bool:

@@ -29,7 +29,7 @@ class TorchScorer:
 
         torch.set_num_threads(threads)
         run, self._network = load_network(path)
-        self.classes = run.classes
+        self.classes, self.widths = run.classes, run.config.features
 
     def score(self, features: Features) -> NDArray[np.float32]:
         import torch

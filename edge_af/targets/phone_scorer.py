@@ -14,6 +14,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, sha256_file
 from edge_af.records.results import OK
 from edge_af.runtime.litert import float_scores, held_features, tensor_details
+from edge_af.runtime.probe import input_widths
 from edge_af.targets.adb import FOLDER, File, Phone
 from edge_af.targets.benchmark_model import NAME, scoring_options
 
@@ -48,7 +49,7 @@ class PhoneScorer:
             folder: local folder for inputs and outputs in transfer.
             on_scored: called after each batch with its number of videos.
         """
-        self.classes = classes
+        self.classes, self.widths = classes, input_widths(path)
         self._phone, self._path, self._run, self._folder, self._on_scored = phone, path, run, folder, on_scored
         self._inputs, self._output = tensor_details(path)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edge_af.artifacts import versions
 from edge_af.console import Progress, say
+from edge_af.data import wrong_widths
 from edge_af.data.batches import batches, epoch_order, split
 from edge_af.data.dataset import Dataset
 from edge_af.documents import parse_json
@@ -83,6 +84,8 @@ class TrainRequest:
     """True to continue from a checkpoint in `out`."""
 
     def __post_init__(self) -> None:
+        if self.config.features != self.dataset.widths:
+            raise EdgeAfError(wrong_widths(str(self.dataset.folder), self.dataset.widths, self.config.features))
         if self.recipe is not None and self.init is None:
             raise EdgeAfError("--quantize fine-tunes a trained network: name its run with --init.")
 
@@ -312,6 +315,8 @@ def _job(request: TrainRequest, group: Group) -> Training:
             "videos": dataset.videos,
             "classes": dataset.classes,
             "fingerprint": dataset.fingerprint(),
+            "largest": dataset.largest,
+            "extractor": dataset.index.get("extractor"),
         },
         "threads": torch.get_num_threads(),
         "processes": group.size,
@@ -381,7 +386,8 @@ def _train_epoch(
         loss, stop = mean_over([update_loss.item(), float(bool(stopped))], job.group)
         if not math.isfinite(loss):
             # Features are only checked now, because checking millions of videos takes minutes.
-            check_features(job.request.dataset.stored, str(job.request.dataset.folder))
+            dataset = job.request.dataset
+            check_features(dataset.stored, str(dataset.folder), widths=dataset.widths, largest=math.inf)
             kept = f"; epoch {state.best['training']['epoch']} is kept." if state.best else "."
             raise EdgeAfError(f"{job.request.out}: the loss became {loss} in epoch {epoch}. Lower --lr{kept}")
         state.step += 1

@@ -130,7 +130,7 @@ def quantize_network(network: AttendFusion | FCLateFusion, recipe: Recipe, range
     Raises:
         EdgeAfError: the recipe's layers do not match the network, or ranges are missing.
     """
-    graph = trace(network, network.head.out_features)
+    graph = trace(network, network.head.out_features, network.features)
     _fold(network, graph)
     plain = replace(
         recipe, form=_plain(recipe.form), layers={name: _plain(form) for name, form in recipe.layers.items()}
@@ -200,7 +200,7 @@ def ranges_for(
     if not recipe.needs_ranges:
         return None
     chosen = choose_videos(rows, CALIBRATION_VIDEOS, 0)
-    return find_ranges(trace(network, network.head.out_features), dataset, chosen, seed=0)
+    return find_ranges(trace(network, network.head.out_features, network.features), dataset, chosen, seed=0)
 
 
 @torch.no_grad()
@@ -218,5 +218,5 @@ def on_grid(network: AttendFusion | FCLateFusion) -> AttendFusion | FCLateFusion
 
 def save_ranges(folder: Path, ranges: Ranges, network: AttendFusion | FCLateFusion) -> None:
     """Write the ranges to the run folder, as those of a trained network from `on_grid`."""
-    graph = trace(network.cpu(), network.head.out_features)
+    graph = trace(network.cpu(), network.head.out_features, network.features)
     write_ranges(folder / RANGES, replace(ranges, network_sha256=weights_sha256(graph)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_af.console import Progress
+from edge_af.data import wrong_widths
 from edge_af.data.dataset import Dataset
 from edge_af.errors import EdgeAfError
 from edge_af.files import sha256_file
@@ -64,6 +65,10 @@ def open_teacher(folder: Path, dataset: Dataset) -> tuple[dict[str, str], Attend
     run, network = load_network(folder)
     if run.classes != dataset.classes:
         raise EdgeAfError(f"{folder}: the teacher has {run.classes:,} classes, but the data has {dataset.classes:,}.")
+    if run.config.features != dataset.widths:
+        raise EdgeAfError(
+            wrong_widths(f"{folder}: a teacher, but {dataset.folder}", dataset.widths, run.config.features)
+        )
     return {"model": run.model, "sha256": sha256_file(folder / run.weights)}, network
 
 
