@@ -13,17 +13,22 @@ from edge_af.errors import EdgeAfError
 
 if TYPE_CHECKING:
     from edge_af.api import Features, Network, Prediction, load
+    from edge_af.features.stream import VideoStream
 else:
 
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "VideoStream":
+            from edge_af.features import stream
+
+            return stream.VideoStream
         from edge_af import api
 
         return getattr(api, name)
 
 
-__all__ = ["EdgeAfError", "Features", "Network", "Prediction", "__version__", "load"]
+__all__ = ["EdgeAfError", "Features", "Network", "Prediction", "VideoStream", "__version__", "load"]
 
 
 def __dir__() -> list[str]:

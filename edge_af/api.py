@@ -52,11 +52,15 @@ class Network:
     widths: Widths
     """Lengths of the feature vectors that it takes."""
 
+    extractor: dict[str, Any] | None
+    """The extractor that made its training data from video files; None if unknown."""
+
     def __init__(
         self, path: Path, scorer: Scorer, class_names: Sequence[str], data: TrainingData | None = None
     ) -> None:
         self.path, self.runtime, self.classes = path, scorer.runtime, scorer.classes
         self.widths = scorer.widths
+        self.extractor = data.extractor if data is not None else None
         self._largest = largest_accepted(data.largest if data is not None else None)
         known = dict(enumerate(class_names))
         self.class_names = tuple(known.get(index) or f"class {index}" for index in range(scorer.classes))

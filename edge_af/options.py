@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -92,3 +93,15 @@ def part(options: Any, kind: type[T]) -> T:
     """Build another dataclass from the options' fields of the same names."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: getattr(options, name) for name in names if hasattr(options, name)})
+
+
+def parse_seconds(text: str) -> float:
+    """Parse `120s`, `2m`, `1.5min` or `90` as seconds.
+
+    Raises:
+        ValueError: it is not a duration above 0.
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|sec|m|min|h)?\s*", text)
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"{text!r} is not a duration: write 120s or 2m")
+    return float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2] or "s", 1)

@@ -35,7 +35,7 @@ def folder(exports: Path) -> Path:
 
 
 def test_the_public_names_are_these():
-    assert edge_af.__all__ == ["EdgeAfError", "Features", "Network", "Prediction", "__version__", "load"]
+    assert edge_af.__all__ == ["EdgeAfError", "Features", "Network", "Prediction", "VideoStream", "__version__", "load"]
     assert set(edge_af.__all__) <= set(dir(edge_af))
     for name in edge_af.__all__:
         assert getattr(edge_af, name) is not None

@@ -16,8 +16,8 @@ FLOORS = (
     ("bundle", "machine", "models"),
     ("records", "runtime"),
     ("api", "bench", "report"),
-    ("__init__", "doctor", "emulation", "export"),
-    ("compare", "targets", "train"),
+    ("doctor", "emulation", "export", "features"),
+    ("__init__", "compare", "targets", "train"),
     ("cli",),
     ("__main__",),
 )

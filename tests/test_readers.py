@@ -29,7 +29,7 @@ from edge_af.bench.suite import read_suite
 from edge_af.bundle import verify_bundle, write_bundle
 from edge_af.cli import cli
 from edge_af.cli.predict import _read_npz
-from edge_af.compare.limits import parse_seconds, parse_share, read_budget_file
+from edge_af.compare.limits import parse_share, read_budget_file
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.data.describe import describe_tfrecords
 from edge_af.data.examples import Layout, Limits, detect_layout, explain, parse
@@ -43,6 +43,7 @@ from edge_af.export.recipes import load_recipe
 from edge_af.files import read_json, write_json
 from edge_af.metrics.bootstrap import load_outcomes, outcomes, save_outcomes
 from edge_af.models.run import load_network, load_run
+from edge_af.options import parse_seconds
 from edge_af.records.history import read_history
 from edge_af.records.results import read_results, write_results
 from edge_af.runtime.multiply_adds import multiply_adds

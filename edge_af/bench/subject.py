@@ -6,6 +6,7 @@ import os
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edge_af.artifacts import MANIFEST, ArtifactFile, Manifest, checked_files, read_manifest
 from edge_af.console import warn
@@ -48,6 +49,8 @@ class Subject:
     """Fingerprint of the training data, if recorded."""
     largest: float | None = None
     """Largest magnitude of a feature in the training data, if recorded."""
+    extractor: dict[str, Any] | None = None
+    """The extractor that made the training data from video files; None if unknown."""
     integer_share: float | None = None
     """Share of the multiplications, or of the fully connected layers, that runs in integers; None for FP32."""
 
@@ -258,6 +261,7 @@ def _subject(path: Path, manifest: Manifest, file: ArtifactFile) -> Subject:
         sha256=file.sha256,
         trained_on=manifest.training_data.fingerprint if manifest.training_data is not None else None,
         largest=manifest.training_data.largest if manifest.training_data is not None else None,
+        extractor=manifest.training_data.extractor if manifest.training_data is not None else None,
         integer_share=file.integer_share,
     )
 
@@ -284,5 +288,6 @@ def _subject_of_run(folder: Path) -> Subject:
         f1_threshold=run.f1_threshold,
         trained_on=run.data.fingerprint,
         largest=run.data.largest,
+        extractor=run.data.extractor,
         widths=run.config.features,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 VERBS = {
     "demo": "Run the main path on synthetic data, from TFRecords to the results page.",
     "data": "Make, convert and describe datasets.",
+    "features": "Extract the features of video files.",
     "train": "Train a network on a prepared dataset.",
     "models": "List the networks, their presets and their sizes.",
     "export": "Turn a trained network into ONNX and TFLite files.",
@@ -38,6 +39,7 @@ VERBS = {
     "compare": "Compare the speed, size and accuracy of a candidate with its base.",
     "report": "Make the table and the page from results.",
     "predict": "Label videos with a run, an ONNX or a TFLite file.",
+    "watch": "Label a video while it is decoded.",
     "bundle": "Pack an export folder into one signed file.",
     "verify": "Verify a bundle's checksums and signature.",
     "doctor": "Check which commands this machine can run.",
@@ -51,6 +53,8 @@ EXTRA_OF = {
     "onnx": "export",
     "onnxscript": "export",
     "yaml": "export",
+    "pyarrow": "parquet",
+    "av": "video",
 }
 
 

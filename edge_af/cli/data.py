@@ -14,6 +14,7 @@ from edge_af.cli.next_step import suggest, unused
 from edge_af.console import line_width, say, tell, warn
 from edge_af.data.prepare import PrepareOptions
 from edge_af.data.synth import SynthOptions
+from edge_af.features.clips import ClipOptions
 from edge_af.options import option, part
 from edge_af.report.tables import aligned
 
@@ -161,7 +162,27 @@ def sample(dataset: Path, options: SampleOptions) -> None:
         tell(f"{out}: {options.videos:,} of {index['sampled_from']['videos']:,} videos (seed {seed})")
 
 
-for one in (synth, prepare, info, sample):
+@dataclass(frozen=True)
+class ClipsCommand(ClipOptions):
+    """The options of `edge-af data clips`."""
+
+    overwrite: bool = option("Replace what an earlier run wrote to OUT.", default=False)
+
+
+@verb(ClipsCommand, out=path_argument("OUT"), example="edge-af data clips clips/train --clips 12")
+def clips(out: Path, options: ClipsCommand) -> None:
+    """Make video clips of six classes for trying edge-af: OUT/CLASS-NUMBER.mp4, and OUT/labels.csv.
+
+    Three classes differ in the picture, three only in the sound. Needs PyAV.
+    """
+    from edge_af.features.clips import LABELS, make_clips
+
+    count = make_clips(out, part(options, ClipOptions), overwrite=options.overwrite)
+    tell(f"{out}: {count:,} clips of 6 classes")
+    suggest("features", out, "--labels", out / LABELS, "--out", unused(Path("prepared")))
+
+
+for one in (synth, clips, prepare, info, sample):
     command.add_command(one)
 
 

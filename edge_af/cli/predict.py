@@ -13,6 +13,7 @@ from edge_af.errors import EdgeAfError
 from edge_af.options import option
 
 if TYPE_CHECKING:
+    from edge_af.api import Network
     from edge_af.data import Features
 
 
@@ -36,24 +37,31 @@ class PredictOptions:
 def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     """Print the best labels that ARTIFACT gives the videos in FEATURES.
 
-    ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, or an .npz file with the arrays
-    visual and audio, one row per video.
+    ARTIFACT is a run folder or an .onnx or .tflite file. FEATURES is a prepared dataset, an .npz file with the arrays visual
+    and audio, one row per video, or a video file.
     """
     from edge_af.api import Network
     from edge_af.artifacts import TrainingData
     from edge_af.bench.subject import subject_of
+    from edge_af.data.arrays import is_arrays
     from edge_af.data.dataset import open_dataset
     from edge_af.runtime import load_safely
 
     subject = subject_of(artifact)
     dataset = open_dataset(features) if features.is_dir() else None
-    given = dataset.stored if dataset is not None else _read_npz(features)
     scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
-    trained_on = TrainingData(largest=subject.largest if subject is not None else dataset.largest if dataset else None)
+    largest = subject.largest if subject is not None else dataset.largest if dataset is not None else None
     names = subject.class_names if subject is not None else dataset.class_names if dataset is not None else []
-    network = Network(artifact, scorer, names, trained_on)
-    if dataset is None:
+    extractor = subject.extractor if subject is not None else None
+    network = Network(artifact, scorer, names, TrainingData(largest=largest, extractor=extractor))
+    ids: Any = None
+    if dataset is not None:
+        given, ids = dataset.stored, dataset.ids
+    elif is_arrays(features) or not features.is_file():
+        given = _read_npz(features)
         network.check(given, str(features))
+    else:
+        given, ids = _extracted(features, network, options.threads), [features.name.encode(errors="replace")]
     count = given.videos
     chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
     if options.rows is None and count > options.videos:
@@ -62,7 +70,7 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     network.check(picked, str(features), rows=chosen)
     found: list[dict[str, Any]] = [
         {
-            "id": dataset.ids[row].decode(errors="replace") if dataset is not None else str(row),
+            "id": ids[row].decode(errors="replace") if ids is not None else str(row),
             "labels": [
                 {"class": one.class_index, "name": one.name, "score": round(one.score, 6)} for one in predictions
             ],
@@ -76,6 +84,17 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     for video in found:
         labels = "   ".join(f"{label['name']} {label['score']:.3f}" for label in video["labels"])
         tell(f"{video['id']:<{width}}  {labels}")
+
+
+def _extracted(video: Path, network: Network, threads: int) -> Features:
+    """Return the features of a video file."""
+    from edge_af.features.extract import Extraction
+    from edge_af.features.stream import extractor_of
+
+    extraction = Extraction(video, extractor_of(network, None, threads), threads=threads)
+    for _ in extraction:
+        pass
+    return extraction.features
 
 
 def _read_npz(path: Path) -> Features:

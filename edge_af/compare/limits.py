@@ -145,18 +145,6 @@ def parse_share(text: str) -> float:
     return number
 
 
-def parse_seconds(text: str) -> float:
-    """Parse `120s`, `2m`, `1.5min` or `90` as seconds.
-
-    Raises:
-        ValueError: it is not a duration above 0.
-    """
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|sec|m|min|h)?\s*", text)
-    if found is None or float(found[1]) <= 0:
-        raise ValueError(f"{text!r} is not a duration: write 120s or 2m")
-    return float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2] or "s", 1)
-
-
 def _mapping(value: Any, path: Path, place: str, known: tuple[str, ...] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EdgeAfError(f"{path}: {place}: expected a mapping of keys to values, found {str(value)[:40]!r}.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_af.compare.limits import BudgetFile, parse_seconds, parse_share, with_overrides
-from edge_af.options import option
+from edge_af.compare.limits import BudgetFile, parse_share, with_overrides
+from edge_af.options import option, parse_seconds
 from edge_af.records.comparison import Relative
 
 GATES, HOW, OUTPUT = "Gates", "How to compare", "Output"

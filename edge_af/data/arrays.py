@@ -101,17 +101,26 @@ def widths_of(path: Path) -> Widths:
 
 
 def labels_of(paths: Iterable[Path]) -> tuple[list[str], int]:
-    """Return the class names of all sources, sorted, or no names and the highest class number.
-
-    Texts that are all numbers are class numbers.
+    """Return `names_in` the labels of all sources.
 
     Raises:
-        EdgeAfError: see `read_blocks`; also, some labels are names and others are numbers.
+        EdgeAfError: see `read_blocks` and `names_in`.
     """
     found: set[Label] = set()
     for path in paths:
         for block in read_blocks(path):
             found.update(itertools.chain.from_iterable(block.labels))
+    return names_in(found)
+
+
+def names_in(found: set[Label]) -> tuple[list[str], int]:
+    """Return the class names among labels, sorted, or no names and the highest class number.
+
+    Texts that are all numbers are class numbers.
+
+    Raises:
+        EdgeAfError: some labels are names and others are numbers.
+    """
     names = {label for label in found if isinstance(label, str)}
     numbers = found - names
     if not numbers and all(name.isascii() and name.isdigit() for name in names):
@@ -153,7 +162,7 @@ def parsed(
         columns.append(matrix)
     numbers: list[list[int]] = []
     for row, labels in enumerate(block.labels):
-        own = {label: _class_number(label, names) for label in labels}
+        own = {label: class_number(label, names) for label in labels}
         if odd := [label for label, number in own.items() if not 0 <= number < classes]:
             faults.setdefault(row, f"labels: {odd[0]!r:.60} is not one of the {classes} classes")
         numbers.append(sorted(set(own.values())))
@@ -172,7 +181,30 @@ def parsed(
     return videos, sorted(faults.items())
 
 
-def _class_number(label: Label, names: dict[str, int]) -> int:
+def read_labels(path: Path) -> dict[str, list[Label]]:
+    """Read the labels of each id from a CSV file with the columns `id` (or `video`, `file`) and `labels`.
+
+    Rows with the same id are joined.
+
+    Raises:
+        EdgeAfError: the file is missing, damaged or lacks a column.
+    """
+    found: dict[str, list[Label]] = {}
+    try:
+        for row in _rows(path):
+            if not {"id", "labels"} <= row.keys():
+                raise EdgeAfError(f"{path}: has the columns {', '.join(row)[:200]}; expected id (or video) and labels.")
+            found.setdefault(row["id"].strip(), []).extend(_split(row["labels"]))
+    except OSError as error:
+        raise EdgeAfError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EdgeAfError(f"{path}: not a CSV file in UTF-8 ({error}).") from None
+    if not found:
+        raise EdgeAfError(f"{path}: names no videos.")
+    return found
+
+
+def class_number(label: Label, names: dict[str, int]) -> int:
     """Return the number of a class, -1 for an unknown name."""
     if isinstance(label, int):
         return label

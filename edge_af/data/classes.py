@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_af.data import MOST_CLASSES, arrays
+from edge_af.data import MOST_CLASSES
 from edge_af.data.dataset import open_dataset
 from edge_af.data.examples import Layout
 from edge_af.data.vocabulary import Vocabulary, find_vocabulary, named, read_vocabulary
@@ -39,19 +40,28 @@ def classes_of_layout(wanted: int | None, given: Vocabulary | None, folder: Path
     return Classes(wanted, vocabulary.names, "--classes", vocabulary.sha256)
 
 
-def classes_of_arrays(wanted: int | None, given: Vocabulary | None, paths: list[Path]) -> Classes:
-    """Return the classes of arrays and tables: the vocabulary's, or the names or numbers that occur."""
+def classes_of_labels(
+    wanted: int | None, given: Vocabulary | None, path: Path, found: Callable[[], tuple[list[str], int]]
+) -> Classes:
+    """Return the classes of videos with names or numbers as labels: the vocabulary's, or those that occur.
+
+    Args:
+        wanted: number of classes; None for as many as there are.
+        given: vocabulary; None without one.
+        path: the source, for messages.
+        found: returns the names that occur, or the highest number; see `edge_af.data.arrays.names_in`.
+    """
     if given is not None:
         if wanted is not None and wanted != len(given.names):
             raise EdgeAfError(f"{given.path}: names {len(given.names)} classes where --classes says {wanted}.")
         return Classes(len(given.names), given.names, given.path.name, given.sha256)
-    names, highest = arrays.labels_of(paths)
+    names, highest = found()
     classes = wanted or max(len(names), highest + 1)
     if not 1 <= classes <= MOST_CLASSES or len(names) > classes:
         raise EdgeAfError(
-            f"{paths[0]}: has {max(len(names), highest + 1):,} classes; expected 1 to {classes or MOST_CLASSES:,}."
+            f"{path}: has {max(len(names), highest + 1):,} classes; expected 1 to {classes or MOST_CLASSES:,}."
         )
-    return Classes(classes, names, "the labels", named(paths[0], names).sha256 if names else None)
+    return Classes(classes, names, "the labels", named(path, names).sha256 if names else None)
 
 
 def layout_named(name: str) -> Layout:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.data import AUDIO_FEATURES, NO_FEATURE, VISUAL_FEATURES, Features
+from edge_af.data import NO_FEATURE, YOUTUBE8M, Features, Widths
 from edge_af.data.tfrecord import tensorflow
 
 STEP = 4 / 255
@@ -41,6 +41,8 @@ class Layout:
     """2018 (with the key `id`) or 2017 (`video_id`)."""
     frames: bool
     """True for frame-level `SequenceExample`s, False for video-level `Example`s."""
+    widths: Widths = YOUTUBE8M
+    """Lengths of the feature vectors; another extractor may have made them."""
 
     @property
     def name(self) -> str:
@@ -59,8 +61,8 @@ class Layout:
     def fields(self) -> dict[str, int]:
         """Name -> length of the visual and the audio feature, in this order."""
         if self.frames:
-            return {"rgb": VISUAL_FEATURES, "audio": AUDIO_FEATURES}
-        return {"mean_rgb": VISUAL_FEATURES, "mean_audio": AUDIO_FEATURES}
+            return {"rgb": self.widths.visual, "audio": self.widths.audio}
+        return {"mean_rgb": self.widths.visual, "mean_audio": self.widths.audio}
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def dequantize(codes: NDArray[Any]) -> NDArray[np.float64]:
     return codes * STEP + LOWEST
 
 
-def detect_layout(record: bytes) -> Layout | str:
-    """Return the layout of a record, or the reason why it is not YouTube-8M's."""
+def detect_layout(record: bytes, widths: Widths = YOUTUBE8M) -> Layout | str:
+    """Return the layout of a record with features of these lengths, or the reason why it is not YouTube-8M's."""
     tf = tensorflow()
     try:
         # An Example's only field has the number and type of a SequenceExample's context, so this parses both.
@@ -113,7 +115,7 @@ def detect_layout(record: bytes) -> Layout | str:
         return "holds no features at all"
     for year, key in ((2018, "id"), (2017, "video_id")):
         if key in context:
-            return Layout(year, frames=bool(lists))
+            return Layout(year, bool(lists), widths)
     return f"field 'id' (or 'video_id', as in 2017): missing; the record holds {', '.join(names)}"
 
 
@@ -144,7 +146,7 @@ def parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedV
         part, rejected = _parse(records[start : start + step], layout, limits)
         parts.append(part)
         bad += [(start + position, reason) for position, reason in rejected]
-    return _joined(parts), bad
+    return _joined(parts, layout), bad
 
 
 def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[ParsedVideos, list[tuple[int, str]]]:
@@ -155,11 +157,11 @@ def _parse(records: list[bytes], layout: Layout, limits: Limits) -> tuple[Parsed
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
         # One unparsable record fails the whole call, so halve the list until it is alone.
         if len(records) == 1:
-            return _joined([]), [(0, explain(records[0], layout, limits))]
+            return _joined([], layout), [(0, explain(records[0], layout, limits))]
         half = len(records) // 2
         left, left_bad = _parse(records[:half], layout, limits)
         right, right_bad = _parse(records[half:], layout, limits)
-        return _joined([left, right]), left_bad + [(half + position, reason) for position, reason in right_bad]
+        return _joined([left, right], layout), left_bad + [(half + position, reason) for position, reason in right_bad]
     return videos, [(int(i), explain(records[i], layout, limits)) for i in np.flatnonzero(~good)]
 
 
@@ -260,12 +262,12 @@ def _checked(
     return videos, good
 
 
-def _joined(parts: list[ParsedVideos]) -> ParsedVideos:
+def _joined(parts: list[ParsedVideos], layout: Layout) -> ParsedVideos:
     if len(parts) == 1:
         return parts[0]
     empty = ParsedVideos(
         ids=np.zeros(0, f"S{ID_BYTES}"),
-        features=Features(np.zeros((0, VISUAL_FEATURES), np.float32), np.zeros((0, AUDIO_FEATURES), np.float32)),
+        features=Features(*(np.zeros((0, width), np.float32) for width in layout.fields.values())),
         label_counts=np.zeros(0, np.int64),
         label_values=np.zeros(0, np.uint16),
     )
@@ -280,7 +282,7 @@ def _joined(parts: list[ParsedVideos]) -> ParsedVideos:
 
 def explain(record: bytes, layout: Layout, limits: Limits) -> str:
     """Return the first fault of a record that `parse` refuses, with the name of the field."""
-    found = detect_layout(record)
+    found = detect_layout(record, layout.widths)
     if isinstance(found, str):
         return found
     if found != layout:

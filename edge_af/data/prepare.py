@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import math
 import shutil
 import signal
 import threading
@@ -23,18 +24,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_af.console import Progress, say, warn
+from edge_af.console import say, warn
 from edge_af.data import LARGEST_FEATURE, MOST_CLASSES, YOUTUBE8M, Widths, arrays
-from edge_af.data.classes import Classes, classes_of_arrays, classes_of_layout, given_vocabulary, layout_named
+from edge_af.data.classes import Classes, classes_of_labels, classes_of_layout, given_vocabulary, layout_named
 from edge_af.data.dataset import INDEX, MODALITIES, hashes_of
 from edge_af.data.examples import ID_BYTES, Layout, Limits, detect_layout, parse
 from edge_af.data.journal import JOURNAL, Journal, SourceResult, other_interrupted
+from edge_af.data.meter import SourceMeter
+from edge_af.data.sidecar import read_sidecar
 from edge_af.data.sources import find_sources
 from edge_af.data.tfrecord import Damage, read_batches, tensorflow
 from edge_af.data.writer import FILES, DatasetWriter, Origin, index_of
@@ -120,7 +122,8 @@ def prepare(
 
     @functools.cache
     def of_arrays() -> Classes:
-        return classes_of_arrays(options.classes, given, [source.path for source in sources])
+        paths = [source.path for source in sources]
+        return classes_of_labels(options.classes, given, paths[0], lambda: arrays.labels_of(paths))
 
     asked = {
         "classes": options.classes,
@@ -145,7 +148,7 @@ def prepare(
         stored = _Stored(arrays.widths_of(sources[0].path), arrays.ID_BYTES, _convert_arrays, MODALITIES)
         of_arrays()  # Reads all labels.
     else:
-        stored = _Stored(YOUTUBE8M, ID_BYTES, _convert, ("mean_rgb", "mean_audio"))
+        stored = _stored_records([source.path for source in sources])
         with _held_back_interrupts():
             tensorflow()  # Check before anything is written, because it may not be installed.
     target = out.resolve()
@@ -185,6 +188,24 @@ class _Stored:
     convert: Callable[[Source, _Conversion, int | None], SourceResult]
     names: tuple[str, str]
     """Names of the visual and the audio features."""
+    extractor: dict[str, Any] | None = None
+
+
+def _stored_records(paths: list[Path]) -> _Stored:
+    """Describe TFRecords: YouTube-8M's, or those of another extractor, as a sidecar in their folder says.
+
+    Raises:
+        EdgeAfError: the sidecar is damaged, or folders have different ones.
+    """
+    sidecars = {folder: read_sidecar(folder) for folder in dict.fromkeys(path.parent for path in paths)}
+    (first, known), *others = sidecars.items()
+    for folder, other in others:
+        if other != known:
+            raise EdgeAfError(f"{first} and {folder}: features of different extractors. Prepare them apart.")
+    if known is None:
+        return _Stored(YOUTUBE8M, ID_BYTES, _convert, ("mean_rgb", "mean_audio"))
+    names = (known.features["visual"].name, known.features["audio"].name)
+    return _Stored(known.widths, ID_BYTES, _convert, names, known.extractor)
 
 
 def _convert_all(
@@ -202,7 +223,7 @@ def _convert_all(
         partial, options.dtype, stored.widths, id_bytes=stored.id_bytes, videos=videos, labels=labels
     ) as writer:
         try:
-            with _held_back_interrupts() as interrupted, _Meter(sources, len(results)) as meter:
+            with _held_back_interrupts() as interrupted, SourceMeter(sources, len(results)) as meter:
                 conversion = _Conversion(writer, options.skip_bad, resolve, meter, interrupted)
                 for source in sources[len(results) :]:
                     classes = next((result.classes for result in results if result.classes is not None), None)
@@ -239,6 +260,7 @@ def _convert_all(
         ],
         left_out=[entry for result in results for entry in result.left_out],
         names=stored.names,
+        extractor=stored.extractor,
     )
     more = {"prepared_with": journal.plan["asked"], "arrays": hashes_of(partial)}
     index = index_of(writer, resolved.classes, resolved.names, origin, **more)
@@ -278,7 +300,7 @@ class _Conversion:
     writer: DatasetWriter
     skip_bad: bool
     resolve: Callable[[Path, str], Classes]
-    meter: _Meter
+    meter: SourceMeter
     interrupted: Callable[[], None]
 
 
@@ -299,7 +321,7 @@ def _convert(source: Source, conversion: _Conversion, classes: int | None) -> So
         records_seen += len(part.records)
         records, first = part.records, part.first
         while layout is None and records:
-            found = detect_layout(records[0])
+            found = detect_layout(records[0], writer.widths)
             if isinstance(found, Layout):
                 layout = found
                 resolved = resolve(source.path.parent, layout.name)
@@ -308,7 +330,8 @@ def _convert(source: Source, conversion: _Conversion, classes: int | None) -> So
                         f"{source.path}: {resolved.classes} classes ({resolved.origin}, layout {layout.name}), the sources "
                         f"before it {classes}.\nPrepare them apart, or name the number for all with --classes."
                     )
-                limits = Limits(resolved.classes, resolved.origin, min(writer.largest, LARGEST_FEATURE))
+                largest = LARGEST_FEATURE if writer.widths == YOUTUBE8M else math.inf
+                limits = Limits(resolved.classes, resolved.origin, min(writer.largest, largest))
             else:
                 reject(first, found)
                 records, first = records[1:], first + 1
@@ -393,46 +416,6 @@ def _held_back_interrupts() -> Iterator[Callable[[], None]]:
         check()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-class _Meter:
-    """Progress bar in megabytes of source files, with videos per second."""
-
-    def __init__(self, sources: list[Source], done: int) -> None:
-        self._bytes = sum(source.size_bytes for source in sources[:done])
-        self._shown = 0
-        self._videos = 0
-        self._started = time.monotonic()
-        self._bar = Progress("prepare", _megabytes(sum(source.size_bytes for source in sources)), "MB")
-
-    def __enter__(self) -> _Meter:
-        self._bar.__enter__()
-        self._show(self._bytes)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
-
-    def videos(self, count: int, position: int | None) -> None:
-        """Count `count` more videos; `position` is the offset in the source, if known."""
-        self._videos += count
-        self._show(self._bytes + (position or 0))
-
-    def source_done(self, source: Source) -> None:
-        self._bytes += source.size_bytes
-        self._show(self._bytes)
-
-    def _show(self, total: int) -> None:
-        rate = self._videos / max(time.monotonic() - self._started, 1e-9)
-        steps = _megabytes(total) - self._shown
-        self._shown += steps
-        self._bar.update(steps, f"{self._videos:,} videos, {rate:,.0f} videos/s" if self._videos else None)
-
-
-def _megabytes(count: int) -> int:
-    return -(-count // 1_000_000)
 
 
 def _explain_kept(out: Path, error: OSError) -> NoReturn:

@@ -18,6 +18,7 @@ from pathlib import Path
 from edge_af.console import say, warn
 from edge_af.data.arrays import files_of
 from edge_af.data.dataset import is_dataset
+from edge_af.data.sidecar import SIDECAR
 from edge_af.data.tfrecord import GZIP_MAGIC, is_gzip, is_tfrecord, unpacked_bytes
 from edge_af.errors import EdgeAfError
 
@@ -150,7 +151,7 @@ def _take(path: Path, search: _Search) -> None:
         search.lost.append(f"{path} (a link that leads nowhere)")
     elif path.is_file() and _is_source(path):
         search.files.append(path)
-    elif not (path.name.startswith("vocabulary") and path.suffix == ".csv"):
+    elif not (path.name.startswith("vocabulary") and path.suffix == ".csv") and path.name != SIDECAR:
         search.others.append(path)
 
 

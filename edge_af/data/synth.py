@@ -23,11 +23,10 @@ float sum whose order could vary, and no exponential.
 from __future__ import annotations
 
 import glob
-import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +34,9 @@ from numpy.typing import NDArray
 from edge_af.console import Progress
 from edge_af.data import AUDIO_FEATURES, VISUAL_FEATURES
 from edge_af.data.examples import LOWEST, STEP, dequantize
-from edge_af.data.tfrecord import masked_crc32c
+from edge_af.data.records import video_record, write_records
 from edge_af.files import read_json, staged_folder, write_atomic, write_json
 from edge_af.options import check, option
-from edge_af.protobuf import field, varint
 
 PARTITIONS = ("train", "eval")
 VOCABULARY = "vocabulary.csv"
@@ -336,39 +334,7 @@ def _own_files(out: Path) -> list[str]:
 def _examples(
     ids: list[bytes], labels: NDArray[np.int64], visual: NDArray[np.uint8], audio: NDArray[np.uint8]
 ) -> Iterator[bytes]:
-    """Serialize `Example`s with the features in a fixed order, which a protobuf map does not have."""
+    """Serialize the videos."""
     grid = dequantize(np.arange(256)).astype("<f4")
     for video_id, row, rgb, sound in zip(ids, labels, grid[visual], grid[audio], strict=True):
-        numbers = b"".join(varint(label) for label in np.sort(row[row >= 0]).tolist())
-        features = (
-            _feature(b"id", 1, video_id),
-            _feature(b"labels", 3, numbers),
-            _feature(b"mean_rgb", 2, rgb.tobytes()),
-            _feature(b"mean_audio", 2, sound.tobytes()),
-        )
-        yield field(1, b"".join(features))
-
-
-def _feature(key: bytes, kind: int, payload: bytes) -> bytes:
-    """Encode an entry of `Features.feature`: kind 1 is a BytesList, 2 a packed FloatList, 3 a packed Int64List."""
-    return field(1, field(1, key) + field(2, field(kind, field(1, payload))))
-
-
-def write_records(file: BinaryIO, records: list[bytes]) -> None:
-    """Append records to a TFRecord file; see `edge_af.data.tfrecord` for the format."""
-    lengths = [struct.pack("<Q", len(record)) for record in records]
-    for record, length, of_length, of_record in zip(
-        records, lengths, _checksums(lengths), _checksums(records), strict=True
-    ):
-        file.write(length + struct.pack("<I", of_length) + record + struct.pack("<I", of_record))
-
-
-def _checksums(records: list[bytes]) -> list[int]:
-    """Return the masked CRC-32C of each, computed together for equal lengths."""
-    lengths = np.fromiter(map(len, records), np.int64, len(records))
-    sums = np.zeros(len(records), np.uint32)
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        joined = np.frombuffer(b"".join(records[row] for row in rows), np.uint8)
-        sums[rows] = masked_crc32c(joined.reshape(len(rows), length))
-    return sums.tolist()
+        yield video_record(video_id, row[row >= 0].tolist(), {"mean_rgb": rgb, "mean_audio": sound})

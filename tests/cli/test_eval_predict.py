@@ -65,7 +65,7 @@ def test_eval_of_a_run_folder_is_that_of_its_fp32_export(exports: Path, eval_dat
     network = build(config, eval_dataset.classes).eval()
     run_of = Run(
         preset="tiny", config=config, classes=eval_dataset.classes, params=count_params(network), f1_threshold=0.25,
-        class_names=["a"], weights="weights-1.safetensors",
+        class_names=[], weights="weights-1.safetensors",
     )  # fmt: skip
     save_run(tmp_path, run_of, network)
     found = json.loads(run("eval", tmp_path, "--data", eval_dataset.folder, "--json"))
@@ -197,7 +197,7 @@ def test_predict_says_that_a_network_scores_nan(eval_dataset: Dataset, tmp_path:
         next(network.parameters()).fill_(float("nan"))
     run_of = Run(
         preset="tiny", config=config, classes=eval_dataset.classes, params=count_params(network), f1_threshold=0.25,
-        class_names=["a"], weights="weights-1.safetensors",
+        class_names=[], weights="weights-1.safetensors",
     )  # fmt: skip
     save_run(tmp_path, run_of, network)
     message = refused("predict", tmp_path, eval_dataset.folder, "--rows", "7,9")

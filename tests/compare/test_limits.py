@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_af.compare.limits import BudgetFile, parse_seconds, parse_share, read_budget_file, with_overrides
+from edge_af.compare.limits import BudgetFile, parse_share, read_budget_file, with_overrides
 from edge_af.errors import EdgeAfError
+from edge_af.options import parse_seconds
 
 GOOD = """
 relative: {max_slowdown: 3%, max_gap_drop: 0.001}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_af.data.synth import write_records
+from edge_af.data.records import write_records
 from edge_af.data.tfrecord import Damage, RecordBatch, is_gzip, masked_crc32c, read_batches
 
 BODIES = [bytes([number]) * (20 + number) for number in range(10)]

@@ -13,7 +13,7 @@ from documents import DOCUMENTS, GENERATED, ROOT, shell_blocks
 
 pytestmark = pytest.mark.slow
 
-START = (Path("README.md"), Path("docs/tutorial.md"))
+START = (Path("README.md"), Path("docs/tutorial.md"), Path("docs/tutorial-video.md"))
 """Documents that begin with an empty folder."""
 PREPARE = """
 edge-af data synth tfrecords --videos-train 400 --videos-eval 250

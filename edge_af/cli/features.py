@@ -1,0 +1,60 @@
+"""`edge-af features`: extract the features of video files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_af.cli.build import path_argument, verb
+from edge_af.cli.next_step import suggest, unused
+from edge_af.console import tell, warn
+from edge_af.features.collect import FeaturesOptions, HowOptions, LabelOptions
+from edge_af.options import option, part
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesCommand(HowOptions, LabelOptions, FeaturesOptions):
+    """The options of `edge-af features`."""
+
+    out: Path = option("Folder to write.")
+    json: bool = option("Print the figures as JSON.", default=False)
+
+
+@verb(
+    FeaturesCommand,
+    videos=path_argument("VIDEO…", several=True),
+    example="edge-af features clips --labels labels.csv --out prepared/train",
+)
+def command(videos: tuple[Path, ...], options: FeaturesCommand) -> None:
+    """Extract the features of videos into a prepared dataset.
+
+    VIDEO names files or folders, which are searched. A video that cannot be read is named and left out. After an
+    interruption, the same command continues where it stopped.
+    """
+    # Small products are slower with several threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from edge_af.data.sources import split_of
+    from edge_af.features.collect import collect
+
+    out = options.out
+    done = collect(videos, out, part(options, FeaturesOptions), part(options, LabelOptions), part(options, HowOptions))
+    index = done.index
+    if left_out := index["left_out"]:
+        warn(f"{len(left_out):,} video(s) left out; the lines above say why.")
+    if options.json:
+        figures = {name: value for name, value in index.items() if name not in ("class_names", "arrays")}
+        tell(json.dumps({"path": str(out), "seconds": done.seconds, "cost": done.cost, **figures}, indent=2))
+        return
+    tell(f"{out}: {index['videos']:,} videos, {index['classes']:,} classes, {done.seconds:,.0f} s of video")
+    if done.seconds:
+        costs = ", ".join(f"{stage} {1e3 * value / done.seconds:.1f} ms" for stage, value in done.cost.items())
+        tell(f"processor time per second of video: {costs}")
+    if options.format != "dataset":
+        suggest("data", "prepare", out, "--out", unused(Path("prepared")))
+    elif split_of(Path(out.resolve().name)) in (None, "train"):
+        run = unused(Path("runs/attend-fusion"))
+        suggest("train", "--model", "attend-fusion", "--preset", "1m", "--data", out, "--out", run)
+    else:
+        suggest("data", "info", out)
