@@ -81,6 +81,7 @@ ROWS = (
     Wanted("attend-fusion-5m", "Attend-Fusion 5M, taught by the four", ATTEND, "5m", STUDENT, TEACHERS),
     Wanted("attend-fusion-2.5m", "Attend-Fusion 2.5M, taught by the four", ATTEND, "2.5m", STUDENT, TEACHERS),
     Wanted("attend-fusion-1m", "Attend-Fusion 1M, taught by the four", ATTEND, "1m", STUDENT, TEACHERS),
+    Wanted("attend-fusion-700k", "Attend-Fusion 0.7M, taught by the four", ATTEND, "700k", STUDENT, TEACHERS),
     Wanted("attend-fusion-1m-alone", "Attend-Fusion 1M, not taught", ATTEND, "1m", ("--lr", "3e-3")),
     Wanted("without-attention", "Attend-Fusion without attention", ATTEND, "paper", ("--ablate", "attention")),
     Wanted("without-audio", "Attend-Fusion without audio", ATTEND, "paper", ("--ablate", "audio")),

@@ -122,6 +122,7 @@ CONFIG_OF_MODEL: dict[str, type[ModelConfig]] = {
 
 PRESETS: dict[str, dict[str, ModelConfig]] = {
     "attend-fusion": {
+        "700k": AttendFusionConfig(tokens=4, token_width=32, heads=1, dropout=0.1, fusion=96),
         "1m": AttendFusionConfig(tokens=16, token_width=16, heads=4, dropout=0.1, fusion=128),
         "2.5m": AttendFusionConfig(tokens=16, token_width=24, heads=4, dropout=0.1, fusion=320),
         "5m": AttendFusionConfig(tokens=16, token_width=48, heads=4, dropout=0.1, fusion=448),
@@ -137,7 +138,7 @@ PRESETS: dict[str, dict[str, ModelConfig]] = {
         "paper": FCLateFusionConfig(width=8000, depth=3, dropout=0.5),
     },
 }
-"""Model -> preset -> config. `paper` has the parameter counts of the paper's Table 1 at 4,716 classes. The presets from `1m`
+"""Model -> preset -> config. `paper` has the parameter counts of the paper's Table 1 at 4,716 classes. The presets from `700k`
 to `36m` are named after theirs; those below 10 million factorize the classifier. `linear` has no hidden layers, as a lower
 bound."""
 
