@@ -53,10 +53,13 @@ class Wanted:
     flags: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
     """Names of the teacher runs."""
+    init: str | None = None
+    """Name of the run to start from."""
 
     def command(self, work: Path, train: Path) -> list[str]:
         """Return the command that trains it."""
         taught = [word for name in self.teachers for word in ("--teacher", str(work / name))]
+        taught += ["--init", str(work / self.init)] if self.init is not None else []
         return [
             *("edge-af", "train", "--model", self.model, "--preset", self.preset, *CARE, *self.flags, *taught),
             *("--data", str(train), "--out", str(work / self.name), "--resume"),
@@ -77,6 +80,15 @@ ROWS = (
         for seed, name in enumerate(TEACHERS)
     ),
     Wanted("distilled", "Attend-Fusion, taught by the four", ATTEND, "paper", (*TAUGHT, "--dropout", "0.2"), TEACHERS),
+    Wanted(
+        "distilled-further",
+        "Attend-Fusion, taught further by the four and FC Late Fusion",
+        ATTEND,
+        "paper",
+        (*TAUGHT, "--dropout", "0.2", "--epochs", "5", "--lr", "5e-4"),
+        (*TEACHERS, "fc-late-fusion"),
+        "distilled",
+    ),
     Wanted("attend-fusion-9m", "Attend-Fusion 9M, taught by the four", ATTEND, "9m", STUDENT, TEACHERS),
     Wanted("attend-fusion-5m", "Attend-Fusion 5M, taught by the four", ATTEND, "5m", STUDENT, TEACHERS),
     Wanted("attend-fusion-2.5m", "Attend-Fusion 2.5M, taught by the four", ATTEND, "2.5m", STUDENT, TEACHERS),
