@@ -445,7 +445,7 @@ def _source(video: Path, done: dict[str, Any]) -> dict[str, Any]:
     """Describe a source for the index."""
     status = video.stat() if video.exists() else None
     return {
-        "path": f"{video.parent.name}/{video.name}",
+        "path": f"{video.absolute().parent.name}/{video.name}",
         "size_bytes": status.st_size if status is not None else 0,
         "mtime_ns": status.st_mtime_ns if status is not None else 0,
         "videos": 1,
