@@ -123,7 +123,7 @@ CONFIG_OF_MODEL: dict[str, type[ModelConfig]] = {
 PRESETS: dict[str, dict[str, ModelConfig]] = {
     "attend-fusion": {
         "700k": AttendFusionConfig(tokens=4, token_width=32, heads=1, dropout=0.1, fusion=96),
-        "1m": AttendFusionConfig(tokens=16, token_width=16, heads=4, dropout=0.1, fusion=128),
+        "1m": AttendFusionConfig(tokens=4, token_width=64, heads=1, dropout=0.1, fusion=128),
         "2.5m": AttendFusionConfig(tokens=16, token_width=24, heads=4, dropout=0.1, fusion=320),
         "5m": AttendFusionConfig(tokens=16, token_width=48, heads=4, dropout=0.1, fusion=448),
         "9m": AttendFusionConfig(tokens=16, token_width=64, heads=4, dropout=0.2, fusion=832),
