@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 NAME = "ExecuTorch with XNNPACK"
-REQUIREMENTS = ("executorch==1.5.1", "safetensors", "msgspec", "PyYAML", "click")
+REQUIREMENTS = ("executorch==1.5.1", "torch==2.13.0", "safetensors", "msgspec", "PyYAML", "click")
 WAYS = {
     "fp32": "FP32",
     "int8-dynamic": "XNNPACKQuantizer, dynamic, per channel",
