@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -57,8 +58,10 @@ def command(artifact: Path, video: str, options: WatchOptions) -> None:
         top=options.top,
         threads=options.threads,
     )
-    for labels in stream:
-        tell(_json(labels) if options.json else _line(labels))
+    # A camera never ends, so Ctrl-C is the usual end.
+    with contextlib.suppress(KeyboardInterrupt):
+        for labels in stream:
+            tell(_json(labels) if options.json else _line(labels))
     decoded = stream.extraction.decoded
     if decoded.fault:
         warn(f"{video}: damaged in {decoded.faults:,} place(s) ({decoded.fault}).")

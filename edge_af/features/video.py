@@ -246,7 +246,8 @@ def open_video(source: str | Path, width: int, height: int, *, every: float = 1.
 def _place(source: str) -> tuple[str, Any, dict[str, str], str | None]:
     """Return a source's name, what PyAV opens, and its options and format."""
     if source == STREAM:
-        return STANDARD_INPUT, sys.stdin.buffer, {}, None
+        # A live stream must not wait for FFmpeg's usual 5 MB before its first frame.
+        return STANDARD_INPUT, sys.stdin.buffer, {"probesize": "500000"}, None
     if "://" in source:
         return source, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}, None
     if source.startswith("/dev/video"):

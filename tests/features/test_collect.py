@@ -192,6 +192,15 @@ def test_watch_ends_with_the_labels_of_features_and_predict(clips: Path, tmp_pat
         command = [sys.executable, "-m", "edge_af", "watch", str(artifact), "-", "--json", "--threads", "2"]
         piped = subprocess.run(command, stdin=file, capture_output=True, encoding="utf-8", check=True).stdout
     assert json.loads(piped.splitlines()[-1])["labels"] == wanted
+    # Ctrl-C ends a long video, as it ends a camera.
+    long = write_clip(tmp_path / "long.mkv", [float(n) for n in range(3000)], [n % 200 for n in range(3000)])
+    command = [sys.executable, "-m", "edge_af", "watch", str(artifact), str(long), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert json.loads(process.stdout.readline())["time"] == 0
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert rest.count(b"\n") < 2999
     stream = edge_af.VideoStream(video, edge_af.load(artifact), top=2)
     last = list(stream)[-1]
     assert [one.name for one in last.predictions] == [one["name"] for one in wanted[:2]]
