@@ -1,8 +1,9 @@
 """Draw the page's chart of GAP@20 against latency as SVG pictures, one for light and one for dark backgrounds.
 
-    python -m benchmarks.picture benchmarks/results/paper-comparison-vnni.json --out docs/images
+    python -m benchmarks.picture benchmarks/results/frontier.json --front --out docs/images
 
-The picture shows the files in LiteRT; text is drawn with the reader's sans-serif font.
+The picture shows the files in LiteRT; text is drawn with the reader's sans-serif font. With `--front`, it shows those that no
+other file dominates, and FC Late Fusion in FP32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import click
 
 from edge_af.files import package_data, write_atomic
-from edge_af.records.results import read_results
+from edge_af.records.results import Row, read_results
 from edge_af.report.charts import Chart, charts
 from edge_af.report.specs import config
 
@@ -46,7 +47,7 @@ def spec_of(chart: Chart, scheme: str) -> dict[str, Any]:
             mark["encode"]["update"] |= {
                 "x": {"signal": "datum.x"},
                 "y": {"signal": f"{below} ? scale('y', datum.datum.low) + 17 : scale('y', datum.datum.high) - 7"},
-                "align": {"value": "center"},
+                "align": {"signal": "datum.x > 0.9 * width ? 'right' : 'center'"},
             }
     for data in spec["data"]:
         if data["name"] in chart.data:
@@ -61,16 +62,37 @@ def spec_of(chart: Chart, scheme: str) -> dict[str, Any]:
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the pictures.")
-def command(results: Path, out: Path) -> None:
+@click.option("--front", is_flag=True, help="Show the Pareto front and the baseline only.")
+def command(results: Path, out: Path, front: bool) -> None:
     """Draw RESULTS, a file of `edge-af bench`, to OUT/gap-latency-light.svg and -dark.svg."""
     import vl_convert
 
     found = read_results(results)
-    own = dataclasses.replace(found, rows=[row for row in found.rows if row.runtime == "litert"])
+    rows = [row for row in found.rows if row.runtime == "litert" and row.latency_ms is not None]
+    if front:
+        rows = [row for row in rows if _is_baseline(row) or not any(_is_better(other, row) for other in rows)]
+    own = dataclasses.replace(found, rows=rows)
     (chart, *_) = charts([own]).accuracy
+    if front:
+        for datum in chart.data["rows"]:
+            # Neighbors on the front are too close for a label each.
+            named = datum["precision"] == "INT8" or datum["network"].startswith("FC")
+            datum["label"] = datum["label"].removeprefix("Attend-Fusion ") if named else ""
     out.mkdir(parents=True, exist_ok=True)
     for scheme in SCHEMES:
         write_atomic(out / f"gap-latency-{scheme}.svg", vl_convert.vega_to_svg(spec_of(chart, scheme)))
+
+
+def _is_baseline(row: Row) -> bool:
+    return row.model == "fc-late-fusion" and row.precision == "fp32"
+
+
+def _is_better(one: Row, other: Row) -> bool:
+    """Return True if a row is as accurate and as fast as another, and better in one of them."""
+    mine, others = (
+        (row.gap_at_20 or 0, -row.latency_ms.p50 if row.latency_ms is not None else 0) for row in (one, other)
+    )
+    return mine != others and all(a >= b for a, b in zip(mine, others, strict=True))
 
 
 if __name__ == "__main__":

@@ -26,3 +26,14 @@ def test_the_picture_shows_every_file_in_both_schemes(tmp_path: Path):
             assert {f"{network} {precision}" for precision in ("FP32", "INT8", "INT4")} <= set(texts[scheme])
     assert texts["light"] == texts["dark"]
     assert (tmp_path / "gap-latency-light.svg").read_text() != (tmp_path / "gap-latency-dark.svg").read_text()
+
+
+def test_the_front_leaves_out_what_others_dominate(tmp_path: Path):
+    pytest.importorskip("vl_convert", reason="vl-convert-python is not installed")
+    results = REPOSITORY / "benchmarks/results/paper-comparison-vnni.json"
+    done = CliRunner().invoke(command, [str(results), "--front", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    svg = (tmp_path / "gap-latency-light.svg").read_text(encoding="utf-8")
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    assert {"INT8", "FC Late Fusion FP32"} <= set(texts)
+    assert "FC Late Fusion INT8" not in texts
