@@ -42,6 +42,9 @@ def kernels(
     is_x86 = "asimd" not in known
     if not integer or precision not in _INTEGER:
         return f"F32 {_first(_X86_FLOAT, known, 'SSE') if is_x86 else 'NEON'}"
+    if runtime == "onnxruntime" and precision != "int8" and instructions == "NEON":
+        # Counted under emulation of a Raspberry Pi 4: `MatMulNBits` has integer kernels only with dot product.
+        return f"F32 NEON, {precision.upper()} weights dequantized"
     activations, weights = "S8", _INTEGER[precision]
     if runtime == "onnxruntime" and is_x86 and precision == "int8":
         activations = "U8"
