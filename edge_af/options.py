@@ -102,6 +102,8 @@ def parse_seconds(text: str) -> float:
         ValueError: it is not a duration above 0.
     """
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|sec|m|min|h)?\s*", text)
-    if found is None or float(found[1]) <= 0:
+    if found is None:
         raise ValueError(f"{text!r} is not a duration: write 120s or 2m")
+    if float(found[1]) <= 0:
+        raise ValueError(f"{text!r} must be above 0")
     return float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2] or "s", 1)

@@ -15,7 +15,14 @@ from edge_af.bench.accuracy import Judge
 from edge_af.bench.backend import Backend, Machine
 from edge_af.bench.request import BenchRequest, PlannedRow, plan_of, round_of, rounds_of
 from edge_af.bench.rows import add_round, disagreements, rounds_done, row_of, with_limit
-from edge_af.bench.subject import Subject, check_data, data_of, sensitivity_of, training_warnings
+from edge_af.bench.subject import (
+    Subject,
+    check_data,
+    data_of,
+    extractor_warnings,
+    sensitivity_of,
+    training_warnings,
+)
 from edge_af.console import Progress, say
 from edge_af.errors import EdgeAfError
 from edge_af.files import explain_os_errors, lock_output
@@ -93,7 +100,11 @@ class _Session:
         self._backend.prepare(self._plan, self._dataset, self._method, self._scratch)
         machine = self._backend.describe()
         self._results = planned = self._planned(machine)
-        self._given_warnings = [*machine.warnings, *training_warnings(self._subjects, self._dataset)]
+        self._given_warnings = [
+            *machine.warnings,
+            *training_warnings(self._subjects, self._dataset),
+            *extractor_warnings(self._subjects, self._dataset),
+        ]
         if earlier is not None:
             self._continue(earlier, planned)
         self._measure()

@@ -156,6 +156,24 @@ def _folder_names(folders: set[Path]) -> dict[Path, str]:
     return {folder: name(folder) for folder in folders}
 
 
+def extractor_warnings(subjects: Sequence[Subject], dataset: Dataset | None) -> list[str]:
+    """Warn if the evaluation features come from another extractor, or at another frame rate, than the training data."""
+    found = dataset.index.get("extractor") if dataset is not None else None
+    if dataset is None or found is None:
+        return []
+    others = {subject.artifact: subject.extractor for subject in subjects if subject.extractor not in (None, found)}
+    return [
+        f"{dataset.folder.resolve().name} was made by {_extractor(found)}, the training data of {name} by {_extractor(other)}."
+        for name, other in others.items()
+    ]
+
+
+def _extractor(about: dict[str, Any] | None) -> str:
+    about = about or {}
+    every = f", a frame every {about['every']:g} s" if "every" in about else ""
+    return f"the extractor {about.get('name')} {str(about.get('sha256'))[:8]}{every}"
+
+
 def check_classes(path: Path, classes: int, dataset: Dataset, names: Sequence[str] = ()) -> None:
     """Refuse data with a different number of classes than the network at `path`, or with other names.
 

@@ -36,7 +36,7 @@ def command(artifact: Path, options: EvalOptions) -> None:
 
     If a manifest lies beside the file, the file is checked against it first.
     """
-    from edge_af.bench.subject import check_classes, is_training_data, subject_of
+    from edge_af.bench.subject import check_classes, extractor_warnings, is_training_data, subject_of
     from edge_af.console import Progress
     from edge_af.data import largest_accepted
     from edge_af.data.dataset import open_dataset
@@ -46,6 +46,8 @@ def command(artifact: Path, options: EvalOptions) -> None:
     subject = subject_of(artifact)
     dataset = open_dataset(options.data)
     check_labels(dataset)
+    for text in extractor_warnings([subject] if subject is not None else [], dataset):
+        warn(text)
     scorer = load_safely(artifact, runtime=options.runtime, threads=options.threads, confirmed=subject is not None)
     check_classes(artifact, scorer.classes, dataset, subject.class_names if subject is not None else ())
     largest = largest_accepted(subject.largest if subject is not None else dataset.largest)

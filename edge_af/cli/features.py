@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_af.cli.build import path_argument, verb
 from edge_af.cli.next_step import suggest, unused
-from edge_af.console import tell, warn
+from edge_af.console import say, tell, warn
 from edge_af.features.collect import FeaturesOptions, HowOptions, LabelOptions
 from edge_af.options import option, part
 
@@ -39,7 +39,13 @@ def command(videos: tuple[Path, ...], options: FeaturesCommand) -> None:
     from edge_af.features.collect import collect
 
     out = options.out
-    done = collect(videos, out, part(options, FeaturesOptions), part(options, LabelOptions), part(options, HowOptions))
+    try:
+        done = collect(
+            videos, out, part(options, FeaturesOptions), part(options, LabelOptions), part(options, HowOptions)
+        )
+    except KeyboardInterrupt:
+        say(f"{out}: interrupted. The same command continues after the videos that are finished.")
+        raise
     index = done.index
     if left_out := index["left_out"]:
         warn(f"{len(left_out):,} video(s) left out; the lines above say why.")
@@ -47,13 +53,14 @@ def command(videos: tuple[Path, ...], options: FeaturesCommand) -> None:
         figures = {name: value for name, value in index.items() if name not in ("class_names", "arrays")}
         tell(json.dumps({"path": str(out), "seconds": done.seconds, "cost": done.cost, **figures}, indent=2))
         return
-    tell(f"{out}: {index['videos']:,} videos, {index['classes']:,} classes, {done.seconds:,.0f} s of video")
+    classes = f"{index['classes']:,} class{'es' if index['classes'] != 1 else ''}"
+    tell(f"{out}: {index['videos']:,} videos, {classes}, {done.seconds:,.0f} s of video")
     if done.seconds:
         costs = ", ".join(f"{stage} {1e3 * value / done.seconds:.1f} ms" for stage, value in done.cost.items())
         tell(f"processor time per second of video: {costs}")
     if options.format != "dataset":
         suggest("data", "prepare", out, "--out", unused(Path("prepared")))
-    elif split_of(Path(out.resolve().name)) in (None, "train"):
+    elif index["labels_per_video"] and split_of(Path(out.resolve().name)) in (None, "train"):
         run = unused(Path("runs/attend-fusion"))
         suggest("train", "--model", "attend-fusion", "--preset", "1m", "--data", out, "--out", run)
     else:

@@ -89,9 +89,9 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
 def _extracted(video: Path, network: Network, threads: int) -> Features:
     """Return the features of a video file."""
     from edge_af.features.extract import Extraction
-    from edge_af.features.stream import extractor_of
+    from edge_af.features.stream import every_of, extractor_of
 
-    extraction = Extraction(video, extractor_of(network, None, threads), threads=threads)
+    extraction = Extraction(video, extractor_of(network, None, threads), every=every_of(network), threads=threads)
     for _ in extraction:
         pass
     return extraction.features

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 class WatchOptions:
     """The options of `edge-af watch`."""
 
-    every: float = option("Time between two frames.", default=1.0, metavar="TIME", parse=parse_seconds, at_most=3600)
+    every: float | None = option(
+        "Time between two frames.",
+        default=None,
+        metavar="TIME",
+        parse=parse_seconds,
+        at_most=3600,
+        shown_default="as in the training data",
+    )
     top: int = option("Labels at a time.", default=3, at_least=1)
     extractor: Path | None = option(
         "Folder of the extractor.", default=None, shown_default="the one that the network was trained with"
@@ -50,21 +57,21 @@ def command(artifact: Path, video: str, options: WatchOptions) -> None:
     from edge_af.features.stream import VideoStream
 
     network = load(artifact, threads=options.threads)
-    stream = VideoStream(
-        video,
-        network,
-        extractor=options.extractor,
-        every=options.every,
-        top=options.top,
-        threads=options.threads,
-    )
     # A camera never ends, so Ctrl-C is the usual end.
     with contextlib.suppress(KeyboardInterrupt):
+        stream = VideoStream(
+            video,
+            network,
+            extractor=options.extractor,
+            every=options.every,
+            top=options.top,
+            threads=options.threads,
+        )
         for labels in stream:
             tell(_json(labels) if options.json else _line(labels))
-    decoded = stream.extraction.decoded
-    if decoded.fault:
-        warn(f"{video}: damaged in {decoded.faults:,} place(s) ({decoded.fault}).")
+        decoded = stream.extraction.decoded
+        if decoded.fault:
+            warn(f"{video}: damaged in {decoded.faults:,} place(s) ({decoded.fault}).")
 
 
 def _json(labels: Labels) -> str:

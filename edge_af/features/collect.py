@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -205,16 +206,22 @@ def _labels(options: LabelOptions, videos: list[Path], ids: list[str]) -> tuple[
     given = given_vocabulary(options.vocabulary)
     if options.labels is None:
         classes = classes_of_labels(None, given, videos[0], lambda: ([], 0))
+        warn("without --labels, no video has a label, and the features can only be scored.")
         return classes, [[] for _ in videos]
     known = read_labels(options.labels)
     names, highest = names_in({label for labels in known.values() for label in labels})
     classes = classes_of_labels(None, given, options.labels, lambda: (names, highest))
     numbers = {name: number for number, name in enumerate(classes.names) if name}
+    shared = {name for name, count in Counter(video.name for video in videos).items() if count > 1}
     found: list[list[int]] = []
     used: set[str] = set()
     without: list[str] = []
     for video, id in zip(videos, ids, strict=True):
         key = next((one for one in (str(video), id, video.name, video.stem) if one in known), None)
+        if key in (video.name, video.stem) and video.name in shared:
+            raise EdgeAfError(
+                f"{options.labels}: {key!r:.60} may be several of the videos, {video} for one. Write their folders too: {id}."
+            )
         own: list[Label] = known[key] if key is not None else []
         if key is None:
             without.append(video.name)

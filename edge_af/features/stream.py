@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_af.api import Network, Prediction
+from edge_af.console import warn
 from edge_af.data import Features, wrong_widths
 from edge_af.errors import EdgeAfError
 from edge_af.features.extract import Extraction
@@ -36,7 +37,7 @@ class VideoStream:
         network: Network,
         *,
         extractor: str | Path | None = None,
-        every: float = 1.0,
+        every: float | None = None,
         top: int = 3,
         threads: int = 1,
     ) -> None:
@@ -46,7 +47,7 @@ class VideoStream:
             source: a file, `-` for standard input, an address such as rtsp://…, or a camera such as /dev/video0.
             network: made by `edge_af.load`.
             extractor: the one that the network was trained with, when None: `lite`, or the folder of another.
-            every: seconds between two frames.
+            every: seconds between two frames; as in the network's training data when None.
             top: classes per item.
             threads: with more than one, decoding and inference run at the same time.
 
@@ -54,7 +55,7 @@ class VideoStream:
             EdgeAfError: the video cannot be opened, PyAV is missing, or the extractor is not the network's.
         """
         loaded = extractor_of(network, extractor, threads)
-        self._extraction = Extraction(source, loaded, every=every, threads=threads)
+        self._extraction = Extraction(source, loaded, every=every or every_of(network), threads=threads)
         self._network, self._top = network, top
 
     @property
@@ -87,6 +88,11 @@ class VideoStream:
         return Labels(now, self._network.predict(self.features, self._top)[0])
 
 
+def every_of(network: Network) -> float:
+    """Return the seconds between two frames in a network's training data; 1 if unknown."""
+    return float((network.extractor or {}).get("every", 1.0))
+
+
 def extractor_of(network: Network, given: str | Path | None, threads: int = 1) -> Extractor:
     """Load the extractor whose features a network takes.
 
@@ -101,6 +107,8 @@ def extractor_of(network: Network, given: str | Path | None, threads: int = 1) -
     loaded = load_extractor(given or DEFAULT, threads=threads)
     if loaded.widths != network.widths:
         raise EdgeAfError(wrong_widths(f"the extractor {loaded.description.name}", loaded.widths, network.widths))
+    if not known:
+        warn(f"{network.path}: the extractor of its training data is unknown; using {loaded.description.name}.")
     if known and known.get("sha256") != loaded.record["sha256"]:
         raise EdgeAfError(
             f"{network.path}: trained on features of another version of the extractor {known.get('name')!r}. Extract the "

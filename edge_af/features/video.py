@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +79,8 @@ class Video:
     height: int
     every: float
     """Seconds between two frames."""
+    input: _StandardInput | None = None
+    """Standard input, if the video comes from there."""
     decoded: Decoded = field(default_factory=Decoded)
 
     def __enter__(self) -> Video:
@@ -127,6 +128,8 @@ class Video:
                     yield from self._sound(resampler, one)
         yield from chooser.end()
         yield from self._sound(resampler, None)
+        if self.input is not None:
+            self.input.check()
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets of the first video and the first audio stream; a damaged end counts as a fault."""
@@ -228,8 +231,10 @@ def open_video(source: str | Path, width: int, height: int, *, every: float = 1.
     try:
         container: InputContainer = av.open(place, options=options, format=kind, timeout=(20.0, 20.0))
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        if isinstance(place, _StandardInput):
+            place.check()
         raise EdgeAfError(f"{name}: cannot be opened as a video ({_reason(error)}).") from None
-    video = Video(name, container, width, height, every)
+    video = Video(name, container, width, height, every, place if isinstance(place, _StandardInput) else None)
     try:
         if not video.tracks:
             raise EdgeAfError(f"{name}: has neither a video nor an audio track.")
@@ -247,7 +252,7 @@ def _place(source: str) -> tuple[str, Any, dict[str, str], str | None]:
     """Return a source's name, what PyAV opens, and its options and format."""
     if source == STREAM:
         # A live stream must not wait for FFmpeg's usual 5 MB before its first frame.
-        return STANDARD_INPUT, sys.stdin.buffer, {"probesize": "500000"}, None
+        return STANDARD_INPUT, _StandardInput(), {"probesize": "500000"}, None
     if "://" in source:
         return source, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}, None
     if source.startswith("/dev/video"):
@@ -261,6 +266,28 @@ def _place(source: str) -> tuple[str, Any, dict[str, str], str | None]:
         raise EdgeAfError(f"{path}: is empty.")
     # With a protocol, a file's name is never read as an address; a playlist in it cannot name one either.
     return source, f"file:{os.path.abspath(source)}", {"protocol_whitelist": "file"}, None  # noqa: PTH100 - keeps links
+
+
+class _StandardInput:
+    """Standard input for PyAV, which would lose a Ctrl-C in `read`: the input ends there, and `check` raises it."""
+
+    def __init__(self) -> None:
+        self._interrupted = False
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+        if self._interrupted:
+            return b""
+        try:
+            return os.read(0, size)
+        except KeyboardInterrupt:
+            self._interrupted = True
+            return b""
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C ended the input."""
+        if self._interrupted:
+            raise KeyboardInterrupt
 
 
 def pyav() -> Any:

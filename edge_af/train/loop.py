@@ -48,6 +48,7 @@ from edge_af.train.compute import Compute, Stopwatch, choose_compute
 from edge_af.train.distributed import ALONE, Group, from_the_first, lost_the_others, mean_over, together, wait_for_all
 from edge_af.train.learning import Learner, adamw, lr_factor, measure, mix, move_average, prior_of, update
 from edge_af.train.options import TrainOptions
+from edge_af.train.records import in_words, rank
 from edge_af.train.teacher import Teacher, open_teacher, ready
 from edge_af.typed import built
 
@@ -434,9 +435,9 @@ def _keep_epoch(
     gap = record["held_out"]["gap_at_20"]
     say(
         f"epoch {epoch}/{job.request.options.epochs}: loss {loss:.3f}, held-out loss {record['held_out_loss']:.3f}, "
-        f"held-out GAP@20 {gap:.4f}" + _in_words(speed)
+        f"held-out GAP@20 {gap:.4f}" + in_words(speed)
     )
-    if state.best is not None and gap <= state.best["training"]["held_out"]["gap_at_20"]:
+    if state.best is not None and rank(record) <= rank(state.best["training"]):
         return
     best = Run(
         preset=job.request.preset,
@@ -458,15 +459,6 @@ def _keep_epoch(
             save_ranges(job.request.out, ranges, network)
     save_run(job.request.out, best, network)
     state.best = dataclasses.asdict(best)
-
-
-def _in_words(speed: dict[str, float]) -> str:
-    if not speed:
-        return ""
-    return (
-        f" ({speed['videos_per_s']:,.0f} videos/s, {speed['peak_share']:.0%} of this machine's matrix-multiply peak, "
-        f"{speed['data_wait_share']:.1%} waiting for data)"
-    )
 
 
 @contextlib.contextmanager

@@ -166,6 +166,11 @@ def test_labels_and_names(clips: Path, tmp_path: Path, capsys: pytest.CaptureFix
         collect([clips], tmp_path / "no", FeaturesOptions(), labels, HowOptions())
     assert ids_of([Path("a/x.mp4"), Path("b/x.mp4"), Path("c/y.mp4")]) == ["a/x.mp4", "b/x.mp4", "y.mp4"]
     assert len(ids_of([Path("é" * 80)])[0].encode()) <= 64
+    # A name that several videos have is not guessed.
+    (tmp_path / "night").mkdir()
+    write_clip(tmp_path / "night" / "1.mkv", [0], [9])
+    with pytest.raises(EdgeAfError, match=r"'1\.mkv' may be several of the videos"):
+        collect([clips, tmp_path / "night"], tmp_path / "no", FeaturesOptions(), LabelOptions(table), HowOptions())
 
 
 def test_watch_ends_with_the_labels_of_features_and_predict(clips: Path, tmp_path: Path):
@@ -192,6 +197,14 @@ def test_watch_ends_with_the_labels_of_features_and_predict(clips: Path, tmp_pat
         command = [sys.executable, "-m", "edge_af", "watch", str(artifact), "-", "--json", "--threads", "2"]
         piped = subprocess.run(command, stdin=file, capture_output=True, encoding="utf-8", check=True).stdout
     assert json.loads(piped.splitlines()[-1])["labels"] == wanted
+    # Ctrl-C ends it while it waits for a silent pipe, too.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(video.read_bytes()[:1000])
+        process.stdin.flush()
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert b"KeyboardInterrupt" not in process.stderr.read()
     # Ctrl-C ends a long video, as it ends a camera.
     long = write_clip(tmp_path / "long.mkv", [float(n) for n in range(3000)], [n % 200 for n in range(3000)])
     command = [sys.executable, "-m", "edge_af", "watch", str(artifact), str(long), "--json"]

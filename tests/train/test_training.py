@@ -285,3 +285,11 @@ def test_a_full_disk_is_told_in_plain_words(dataset, tmp_path, monkeypatch):
     with pytest.raises(EdgeAfError, match="no space left"):
         train(TrainRequest(dataset, CONFIGS[0], "test", tmp_path / "run", OPTIONS))
     assert not list((tmp_path / "run").glob("*.safetensors*"))
+
+
+def test_the_better_of_two_epochs_with_the_same_gap_has_the_lower_loss():
+    from edge_af.train.records import rank
+
+    early, late = ({"held_out": {"gap_at_20": 1.0}, "held_out_loss": loss} for loss in (0.9, 0.1))
+    worse = {"held_out": {"gap_at_20": 0.9}, "held_out_loss": 0.01}
+    assert rank(late) > rank(early) > rank(worse)
