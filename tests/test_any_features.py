@@ -65,7 +65,7 @@ def test_the_api_scores_and_checks_them(folder: Path):
         network = edge_af.load(folder / "artifacts" / name, packed=folder / f"packed-{name}")
         assert network.widths == Widths(512, 64)
         assert np.abs(network.score(features) - wanted).max() < (1e-5 if "fp32" in name else 0.05)
-    with pytest.raises(edge_af.EdgeAfError, match=r"'visual' is .*expected float32 \(videos, 512\)"):
+    with pytest.raises(edge_af.EdgeAfError, match="'visual' has 1024 features per video; the network takes 512"):
         run.score((np.zeros((1, 1024), np.float32), np.zeros((1, 128), np.float32)))
     with pytest.raises(edge_af.EdgeAfError, match="holds 5000; features of this network are floats up to"):
         run.score((np.full((1, 512), 5000, np.float32), features.audio[:1]))

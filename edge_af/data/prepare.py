@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import say, warn
-from edge_af.data import LARGEST_FEATURE, MOST_CLASSES, YOUTUBE8M, Widths, arrays
+from edge_af.data import LARGEST_FEATURE, MOST_CLASSES, YOUTUBE8M, Widths, arrays, wrong_widths
 from edge_af.data.classes import Classes, classes_of_labels, classes_of_layout, given_vocabulary, layout_named
-from edge_af.data.dataset import INDEX, MODALITIES, hashes_of
+from edge_af.data.dataset import INDEX, MODALITIES, hashes_of, open_dataset
 from edge_af.data.examples import ID_BYTES, Layout, Limits, detect_layout, parse
 from edge_af.data.journal import JOURNAL, Journal, SourceResult, other_interrupted
 from edge_af.data.meter import SourceMeter
@@ -145,7 +145,12 @@ def prepare(
     if inside:
         raise EdgeAfError(f"{out}: holds the source {inside[0].name}. Choose another folder for the output.")
     if has_arrays:
-        stored = _Stored(arrays.widths_of(sources[0].path), arrays.ID_BYTES, _convert_arrays, MODALITIES)
+        widths = arrays.widths_of(sources[0].path)
+        stored = _Stored(widths, arrays.ID_BYTES, _convert_arrays, MODALITIES)
+        if options.vocabulary is not None and options.vocabulary.is_dir():
+            others = open_dataset(options.vocabulary, verify=False).widths
+            if others != widths:
+                warn(wrong_widths(str(sources[0].path), widths, others))
         of_arrays()  # Reads all labels.
     else:
         stored = _stored_records([source.path for source in sources])

@@ -187,6 +187,11 @@ def check_features(
         width, why = widths.of(name), _refusal(largest)
         if array.dtype.kind in "iu":
             raise EdgeAfError(f"{where}: array {name!r} holds whole numbers ({array.dtype}); {why}.")
+        if array.ndim == 2 and array.shape[1] != width and array.dtype.kind == "f":
+            raise EdgeAfError(
+                f"{where}: array {name!r} has {array.shape[1]} features per video; the network takes {width}. Use features of "
+                "the extractor that it was trained on."
+            )
         if array.ndim != 2 or array.shape[1] != width or array.dtype.kind != "f":
             fix = ""
             if array.shape == (width,):
