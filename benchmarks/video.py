@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import click
 from benchmarks.verbs import commit, edge_af, this_command
 from edge_af.files import write_atomic, write_json
 from edge_af.machine.device import this_device
+from edge_af.machine.memory import read_memory
 
 SIZE, FRAME_RATE, SECONDS, BIT_RATE = (1280, 720), 30, 60, 3_000_000
 EVERY = (1.0, 2.0, 5.0, 10.0)
@@ -118,6 +118,7 @@ def measure(clip: str, every: float, artifact: str) -> dict[str, Any]:
     stream = edge_af.VideoStream(clip, network, every=every)
     labels = list(stream)
     wall, spent = time.perf_counter() - started, time.process_time() - spent
+    memory = read_memory()
     seconds, cost = stream.extraction.decoded.seconds, stream.extraction.cost
     stages = {name: 1e3 * value / seconds for name, value in asdict(cost).items()}
     return {
@@ -127,7 +128,7 @@ def measure(clip: str, every: float, artifact: str) -> dict[str, Any]:
         "stages_ms": {**stages, "rest": 1e3 * spent / seconds - sum(stages.values())},
         "real_time_factor": seconds / wall,
         "labels": len(labels),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": memory.peak if memory is not None else None,
     }
 
 
@@ -167,10 +168,8 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     for row in found["costs"]:
         stages = " | ".join(f"{row['stages_ms'][name]:.1f}" for name in ("decode", "visual", "audio", "rest"))
-        memory = row["peak_memory_bytes"] / 1e6
-        lines.append(
-            f"| {row['clip']} | {row['every']:g} s | {stages} | {row['real_time_factor']:.1f} | {memory:.0f} |"
-        )
+        memory = f"{row['peak_memory_bytes'] / 1e6:.0f}" if row["peak_memory_bytes"] is not None else ""
+        lines.append(f"| {row['clip']} | {row['every']:g} s | {stages} | {row['real_time_factor']:.1f} | {memory} |")
     lines += [
         "",
         "Stages: milliseconds of processor time per second of video, one thread. Rest: opening, the classifier, and Python.",

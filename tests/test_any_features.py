@@ -15,6 +15,8 @@ from edge_af.data import YOUTUBE8M, Widths
 from edge_af.models.run import load_run
 from edge_af.runtime.probe import input_widths
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["bird", "car", "rain", "dog", "bell", "sea"]
 SMALL = ("--preset", "1m", "--epochs", "1", "--batch", "64", "--threads", "1", "--lr", "3e-3")
 
@@ -71,7 +73,6 @@ def test_the_api_scores_and_checks_them(folder: Path):
         run.score((np.full((1, 512), 5000, np.float32), features.audio[:1]))
 
 
-@pytest.mark.slow
 def test_every_other_command_takes_them(folder: Path):
     artifacts, data = folder / "artifacts", folder / "eval"
     int8, int4 = artifacts / "attend-fusion-int8.onnx", artifacts / "attend-fusion-int4.tflite"

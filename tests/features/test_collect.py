@@ -173,6 +173,7 @@ def test_labels_and_names(clips: Path, tmp_path: Path, capsys: pytest.CaptureFix
         collect([clips, tmp_path / "night"], tmp_path / "no", FeaturesOptions(), LabelOptions(table), HowOptions())
 
 
+@pytest.mark.slow
 def test_watch_ends_with_the_labels_of_features_and_predict(clips: Path, tmp_path: Path):
     gather(clips, tmp_path / "data")
 
