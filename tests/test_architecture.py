@@ -11,7 +11,7 @@ PACKAGE = Path(edge_af.__file__).parent
 
 FLOORS = (
     ("__version__", "cache", "console", "documents", "errors", "metrics", "typed"),
-    ("files", "git", "options", "protobuf", "subprocesses"),
+    ("files", "git", "options", "prefetch", "protobuf", "subprocesses"),
     ("artifacts", "data", "packages"),
     ("bundle", "machine", "models"),
     ("records", "runtime"),

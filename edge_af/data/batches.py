@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_af.data import Features
 from edge_af.data.dataset import Dataset
+from edge_af.prefetch import prefetched
 
 BLOCK = 256
 """Neighboring videos read together: 512 KB of visual features, enough for sequential disk reads."""
@@ -63,40 +62,14 @@ def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.in
 
 
 def batches(dataset: Dataset, order: NDArray[np.int64], size: int, ahead: int = 4) -> Iterator[Batch]:
-    """Yield batches of `size` videos in the given order; a thread prepares `ahead` batches in advance.
+    """Return batches of `size` videos in the given order; a thread prepares `ahead` batches in advance.
 
     A last batch of fewer than `size` videos is dropped: its BatchNorm statistics would be poor, and the next epoch has
     another order.
     """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for start in range(0, len(order) - size + 1, size):
-                rows = order[start : start + size]
-                if not put(Batch(rows, dataset.features(rows), dataset.labels(rows))):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+    starts = range(0, len(order) - size + 1, size)
+    found = (
+        Batch(rows, dataset.features(rows), dataset.labels(rows))
+        for rows in (order[start : start + size] for start in starts)
+    )
+    return prefetched(found, ahead)

@@ -206,7 +206,7 @@ def _stored_records(paths: list[Path]) -> _Stored:
     (first, known), *others = sidecars.items()
     for folder, other in others:
         if other != known:
-            raise EdgeAfError(f"{first} and {folder}: features of different extractors. Prepare them apart.")
+            raise EdgeAfError(f"{first} and {folder}: features of different extractors. Prepare them separately.")
     if known is None:
         return _Stored(YOUTUBE8M, ID_BYTES, _convert, ("mean_rgb", "mean_audio"))
     names = (known.features["visual"].name, known.features["audio"].name)
@@ -294,7 +294,7 @@ def _has_arrays(sources: list[Source]) -> bool:
     """
     kinds = {arrays.is_arrays(source.path): source.path for source in sources}
     if len(kinds) > 1:
-        raise EdgeAfError(f"{kinds[True]} and {kinds[False]}: prepare arrays and TFRecords apart.")
+        raise EdgeAfError(f"{kinds[True]} and {kinds[False]}: prepare arrays and TFRecords separately.")
     return next(iter(kinds))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +14,8 @@ from edge_af.data import Features
 from edge_af.errors import EdgeAfError
 from edge_af.features.extractor import Extractor
 from edge_af.features.logmel import Patches
-from edge_af.features.video import STANDARD_INPUT, Decoded, Frame, Sound, Video, open_video
+from edge_af.features.video import STANDARD_INPUT, Decoded, Frame, Sound, open_video
+from edge_af.prefetch import prefetched
 
 AHEAD = 8
 """Decoded parts that wait for the networks, so that decoding and inference overlap."""
@@ -43,7 +42,7 @@ class RunningMean:
         self.total = np.zeros(self.width)
 
     def add(self, vector: NDArray[np.float32], times: int = 1) -> None:
-        """Add a vector that counts as several."""
+        """Add a vector (width,) as if it came `times` times."""
         self.total += times * vector.astype(np.float64)
         self.count += times
 
@@ -58,9 +57,11 @@ class Part:
     """Features of a frame or of a patch of sound."""
 
     modality: str
+    """`visual` or `audio`."""
     time: float
     """Seconds from the start."""
     vector: NDArray[np.float32]
+    """(width,)"""
     count: int
     """Number of times in a row that it stands for."""
 
@@ -85,12 +86,7 @@ class Extraction:
         self._extractor, self._apart, self.name = extractor, threads > 1, self._video.name
         self.visual, self.audio = RunningMean(extractor.widths.visual), RunningMean(extractor.widths.audio)
         self.cost = Cost()
-        self._has_video = self._video.has_video
-
-    @property
-    def has_video(self) -> bool:
-        """True if the video has a video track."""
-        return self._has_video
+        self.has_video = self._video.has_video
 
     @property
     def decoded(self) -> Decoded:
@@ -110,7 +106,8 @@ class Extraction:
         """
         patches = Patches()
         with self._video:
-            for event in _in_thread(self._video) if self._apart else self._timed(self._video.events()):
+            events = self._timed(self._video.events())
+            for event in prefetched(events, AHEAD, self._video.end_input) if self._apart else events:
                 started = time.thread_time()
                 if isinstance(event, Frame):
                     vector = self._extractor.visual(event.pixels)
@@ -143,38 +140,3 @@ class Extraction:
             if event is None:
                 return
             yield event
-
-
-def _in_thread(video: Video) -> Iterator[Frame | Sound]:
-    """Decode in another thread, at most `AHEAD` parts ahead."""
-    ready: queue.Queue[Frame | Sound | BaseException | None] = queue.Queue(AHEAD)
-    stop = threading.Event()
-
-    def put(item: Frame | Sound | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def decode() -> None:
-        try:
-            for event in video.events():
-                if not put(event):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=decode, name="decode", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

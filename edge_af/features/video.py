@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RATE = 16_000
 """Samples per second of the sound."""
 MOST_PIXELS = 16384 * 16384
+"""Pixels of the largest frame that is decoded."""
 LONGEST_GAP = 600.0
 """Seconds. A longer step between two timestamps is an error in the file, not a frame that stays on screen."""
 MOST_FAULTS = 200
@@ -81,7 +83,17 @@ class Video:
     """Seconds between two frames."""
     input: _StandardInput | None = None
     """Standard input, if the video comes from there."""
+    tracks: list[Any] = field(init=False)
+    """First video track and first audio track, as far as there are any. Album covers do not count."""
+    has_video: bool = field(init=False)
+    """True if there is a video track."""
     decoded: Decoded = field(default_factory=Decoded)
+
+    def __post_init__(self) -> None:
+        streams = self.container.streams
+        videos = [one for one in streams.video if not one.disposition & one.disposition.attached_pic]
+        self.tracks = [*videos[:1], *streams.audio[:1]]
+        self.has_video = bool(videos)
 
     def __enter__(self) -> Video:
         return self
@@ -89,17 +101,10 @@ class Video:
     def __exit__(self, *_: object) -> None:
         self.container.close()
 
-    @property
-    def tracks(self) -> list[Any]:
-        """The first video and the first audio track. The cover of a music file is no video."""
-        streams = self.container.streams
-        videos = [one for one in streams.video if not one.disposition & one.disposition.attached_pic]
-        return [*videos[:1], *streams.audio[:1]]
-
-    @property
-    def has_video(self) -> bool:
-        """True if there is a video track."""
-        return any(track.type == "video" for track in self.tracks)
+    def end_input(self) -> None:
+        """End standard input, so that no thread waits for it."""
+        if self.input is not None:
+            self.input.ended = True
 
     def events(self) -> Iterator[Frame | Sound]:
         """Yield chosen frames and all sound, in the order of the file.
@@ -224,7 +229,7 @@ def open_video(source: str | Path, width: int, height: int, *, every: float = 1.
         threads: threads that decode.
 
     Raises:
-        EdgeAfError: PyAV is not installed; the file is missing, is no video, or has neither frames nor sound.
+        EdgeAfError: PyAV is not installed, the file is missing or is not a video, or it has no video and no audio track.
     """
     av = pyav()
     name, place, options, kind = _place(str(source))
@@ -269,20 +274,25 @@ def _place(source: str) -> tuple[str, Any, dict[str, str], str | None]:
 
 
 class _StandardInput:
-    """Standard input for PyAV, which would lose a Ctrl-C in `read`: the input ends there, and `check` raises it."""
+    """Standard input as a file object for PyAV.
+
+    PyAV loses exceptions of `read`. So Ctrl-C ends the input instead, and `check` raises it afterwards.
+    """
+
+    POLL_SECONDS = 0.2
 
     def __init__(self) -> None:
-        self._interrupted = False
+        self.ended = self._interrupted = False
 
     def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, none at the end."""
-        if self._interrupted:
-            return b""
+        """Return at most `size` bytes, none at the end or once `ended` is set."""
         try:
-            return os.read(0, size)
+            while not self.ended:
+                if select.select([0], [], [], self.POLL_SECONDS)[0]:
+                    return os.read(0, size)
         except KeyboardInterrupt:
-            self._interrupted = True
-            return b""
+            self.ended = self._interrupted = True
+        return b""
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C ended the input."""

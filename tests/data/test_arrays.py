@@ -191,5 +191,5 @@ def test_sources_with_other_widths_are_refused(tmp_path: Path):
 def test_arrays_and_tfrecords_are_prepared_apart(tmp_path: Path):
     np.savez(tmp_path / "a.npz", visual=np.ones((2, 2), np.float32), labels=np.array([0, 1]))
     (tmp_path / "b.tfrecord").write_bytes(b"")
-    with pytest.raises(EdgeAfError, match="prepare arrays and TFRecords apart"):
+    with pytest.raises(EdgeAfError, match="prepare arrays and TFRecords separately"):
         prepare([str(tmp_path)], tmp_path / "out")

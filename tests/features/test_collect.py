@@ -206,6 +206,14 @@ def test_watch_ends_with_the_labels_of_features_and_predict(clips: Path, tmp_pat
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert b"KeyboardInterrupt" not in process.stderr.read()
+    # The same after its first labels: the decoding thread waits for the pipe.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        seconds = write_clip(tmp_path / "loud.mkv", [float(n) for n in range(60)], [9] * 60, tone(60))
+        process.stdin.write(seconds.read_bytes()[:1_500_000])
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["time"] == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
     # Ctrl-C ends a long video, as it ends a camera.
     long = write_clip(tmp_path / "long.mkv", [float(n) for n in range(3000)], [n % 200 for n in range(3000)])
     command = [sys.executable, "-m", "edge_af", "watch", str(artifact), str(long), "--json"]
