@@ -256,8 +256,8 @@ def open_video(source: str | Path, width: int, height: int, *, every: float = 1.
 def _place(source: str) -> tuple[str, Any, dict[str, str], str | None]:
     """Return a source's name, what PyAV opens, and its options and format."""
     if source == STREAM:
-        # A live stream must not wait for FFmpeg's usual 5 MB before its first frame.
-        return STANDARD_INPUT, _StandardInput(), {"probesize": "500000"}, None
+        # FFmpeg analyzes 5 s of a stream before its first frame; a live stream must not wait so long.
+        return STANDARD_INPUT, _StandardInput(), {"probesize": "500000", "analyzeduration": "1000000"}, None
     if "://" in source:
         return source, source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}, None
     if source.startswith("/dev/video"):
