@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks.verbs import commit, this_command
+from benchmarks.verbs import made_by, paragraph, record
 from edge_af.artifacts import read_manifest
 from edge_af.bench.process import EMPTY
 from edge_af.data import random_features
 from edge_af.files import write_atomic, write_json
-from edge_af.machine.device import this_device
 from edge_af.runtime.litert import LiteRtScorer
 from edge_af.runtime.operators import tflite_operators
 
@@ -45,11 +42,7 @@ def main(folders: tuple[Path, ...], out: Path) -> None:
         for name, path in files.items():
             rows[name].append(split_up(path))
     found = {
-        "schema_version": 1,
-        "command": this_command("fixed_cost"),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": asdict(this_device()),
+        **record("fixed_cost"),
         "rows": [
             {
                 "file": name,
@@ -101,12 +94,7 @@ def markdown(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         parts = " | ".join(f"{row[part]:.1f}" for part in ("whole_us", "invoke_us", "copies_us", "rest_us"))
         lines.append(f"| {row['file']} | {row['size_bytes'] / 1e3:,.0f} | {row['operators']} | {parts} |")
-    device = found["device"]
-    lines += [
-        "",
-        f"Medians in microseconds. Made by `{found['command']}` on {device['cpu']}, {device['cores']} cores, commit "
-        f"{found['commit']}.",
-    ]
+    lines += ["", *paragraph(f"Medians in microseconds. {made_by(found)}")]
     return "\n".join(lines) + "\n"
 
 

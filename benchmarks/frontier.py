@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.verbs import edge_af, this_command
+from benchmarks.verbs import edge_af, is_exported, paragraph, this_command
 from edge_af.artifacts import read_manifest
 from edge_af.console import Progress
 from edge_af.data.dataset import open_dataset
@@ -42,13 +42,15 @@ class Point:
 
     line: Line
     boards: dict[str, Row]
+    """By the board's name."""
     paired: Delta | None
     """Difference of GAP@20 from the most accurate FC Late Fusion in FP32."""
 
-    def is_better(self, other: Point) -> bool:
-        """Return True if this file is as accurate and as fast as the other, and better in one of them."""
-        mine, others = ((point.line.row.gap_at_20 or 0, -_p50(point.line.row)) for point in (self, other))
-        return all(a >= b for a, b in zip(mine, others, strict=True)) and mine != others
+
+def is_better(one: Row, other: Row) -> bool:
+    """Return True if a row is as accurate and as fast as another, and better in one of them."""
+    mine, others = ((row.gap_at_20 or 0, -_p50(row)) for row in (one, other))
+    return all(a >= b for a, b in zip(mine, others, strict=True)) and mine != others
 
 
 def _p50(row: Row) -> float:
@@ -66,12 +68,12 @@ def main(work: Path, out: Path, runs: Sequence[str], boards: Sequence[str], quic
     artifacts = [_exported(folder, work) for folder in folders]
     results = out.with_suffix(".json")
     flags = ["--quick"] if quick else []
-    if not _is_complete(results):
+    if not _is_complete(results, artifacts):
         data = ("--suite", SUITE, "--data", work / "data" / "eval", *flags)
         edge_af("bench", *artifacts, *data, "--out", results)
     others = {board: out.with_name(f"{out.name}-{board}.json") for board in boards}
     for board, path in others.items():
-        if not _is_complete(path):
+        if not _is_complete(path, artifacts):
             edge_af("bench", *artifacts, "--target", f"emulated:{board}", *flags, "--out", path)
     edge_af("report", results, *others.values(), "--html", work / f"{out.name}.html")
     found = {board: read_results(path) for board, path in others.items()}
@@ -83,16 +85,26 @@ def main(work: Path, out: Path, runs: Sequence[str], boards: Sequence[str], quic
     write_atomic(out.with_suffix(".md"), markdown(measured, found, paired, this_command("frontier")))
 
 
-def _is_complete(path: Path) -> bool:
-    return path.exists() and read_results(path).is_complete
+def _is_complete(path: Path, artifacts: Sequence[Path]) -> bool:
+    """Return True if the results are there, complete, and of these files.
+
+    Raises:
+        ClickException: they are of other files.
+    """
+    if not path.exists() or not (results := read_results(path)).is_complete:
+        return False
+    wanted = {file.sha256 for folder in artifacts for file in read_manifest(folder).files}
+    if {row.sha256 for row in results.rows} != wanted:
+        raise click.ClickException(f"{path}: results of other files. Remove it, or choose another --out.")
+    return True
 
 
 def _exported(run: Path, work: Path) -> Path:
     out = work / "artifacts" / run.name
-    if not (out / "manifest.json").exists():
+    if not is_exported(run, out):
         train = work / "data" / "train"
         flags = ("--int8", "--int4", "--recipe", INT2, "--sensitivity-videos", "0", "--calibration-data", train)
-        edge_af("export", run, *flags, "--any-calibration-data", "--out", out)
+        edge_af("export", run, *flags, "--any-calibration-data", "--overwrite", "--out", out)
     return out
 
 
@@ -145,7 +157,7 @@ def markdown(results: Results, boards: dict[str, Results], paired: dict[str, Del
     table = [(*head, *(f"{BOARDS[board]} ms" for board in boards))]
     for point in points:
         row, base = point.line.row, point.line.base
-        dominated = any(other.is_better(point) for other in points)
+        dominated = any(is_better(other.line.row, row) for other in points)
         limits = row.gap_at_20_interval
         cells = [
             point.line.network,
@@ -162,15 +174,15 @@ def markdown(results: Results, boards: dict[str, Results], paired: dict[str, Del
         ]
         table.append(tuple(cells if dominated else [f"**{cell}**" if cell else "" for cell in cells]))
     lines = table_lines(table, (0, 1, 2))
-    lines += [
-        "",
-        "Bold: on the Pareto front of GAP@20 against p50. To baseline: difference of GAP@20 from the most accurate FC Late",
-        "Fusion in FP32, on the same videos. Times as fast: as FC Late Fusion in FP32 in the same runtime. Boards: modeled,",
-        "with the model's band, not measured.",
-        "",
-        f"Made by `{command}` at commit {results.commit or 'unknown'}. {measured_text(results, results.device.label)}",
-        "Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
-    ]
+    legend = (
+        "Bold: on the Pareto front of GAP@20 against p50. To baseline: difference of GAP@20 from the most accurate FC Late "
+        "Fusion in FP32, on the same videos. Times as fast: as FC Late Fusion in FP32 in the same runtime. Boards: modeled, "
+        "with the model's band, not measured."
+    )
+    made = (
+        f"Made by `{command}` at commit {results.commit or 'unknown'}. {measured_text(results, results.device.label)}"
+    )
+    lines += ["", *paragraph(legend), "", *paragraph(f"{made} Videos are YouTube-8M's (Google LLC, CC BY 4.0).")]
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from benchmarks.frontier import is_better
 from edge_af.files import package_data, write_atomic
 from edge_af.records.results import Row, read_results
 from edge_af.report.charts import Chart, charts
@@ -70,7 +71,7 @@ def command(results: Path, out: Path, front: bool) -> None:
     found = read_results(results)
     rows = [row for row in found.rows if row.runtime == "litert" and row.latency_ms is not None]
     if front:
-        rows = [row for row in rows if _is_baseline(row) or not any(_is_better(other, row) for other in rows)]
+        rows = [row for row in rows if _is_baseline(row) or not any(is_better(other, row) for other in rows)]
     own = dataclasses.replace(found, rows=rows)
     (chart, *_) = charts([own]).accuracy
     if front:
@@ -85,14 +86,6 @@ def command(results: Path, out: Path, front: bool) -> None:
 
 def _is_baseline(row: Row) -> bool:
     return row.model == "fc-late-fusion" and row.precision == "fp32"
-
-
-def _is_better(one: Row, other: Row) -> bool:
-    """Return True if a row is as accurate and as fast as another, and better in one of them."""
-    mine, others = (
-        (row.gap_at_20 or 0, -row.latency_ms.p50 if row.latency_ms is not None else 0) for row in (one, other)
-    )
-    return mine != others and all(a >= b for a, b in zip(mine, others, strict=True))
 
 
 if __name__ == "__main__":

@@ -18,17 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 
-from benchmarks.verbs import commit, edge_af, this_command
+from benchmarks.verbs import edge_af, made_by, paragraph, record
 from edge_af.files import write_atomic, write_json
-from edge_af.machine.device import this_device
 
 VIDEOS = 20_000
 ROUNDS = 5
@@ -234,11 +231,7 @@ def main(work: Path, out: Path, most: int) -> None:
     if not records.exists():
         edge_af("data", "synth", records, "--videos-train", VIDEOS, "--videos-eval", EVAL_VIDEOS, "--classes", 3862)
     found: dict[str, Any] = {
-        "schema_version": 1,
-        "command": this_command("pipeline"),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": asdict(this_device()),
+        **record("pipeline"),
         "start_ms": started(),
         "prepare": prepared(work, records / "train", python),
     }
@@ -278,16 +271,9 @@ def markdown(found: dict[str, Any]) -> str:
         ]
         lines.append(f"| {row['videos']:,} | {' | '.join(cells)} |")
     fitted = {step: exponent(found["grown"], step) for step in ("prepare", "train", "eval")}
-    device = found["device"]
-    lines += [
-        "",
-        "Exponents between the last two rows: "
-        + ", ".join(f"{step} {value:.2f}" for step, value in fitted.items() if value is not None)
-        + ".",
-        "",
-        f"Synthetic videos. Made by `{found['command']}` on {device['cpu']}, {device['cores']} cores, "
-        f"commit {found['commit']}.",
-    ]
+    exponents = ", ".join(f"{step} {value:.2f}" for step, value in fitted.items() if value is not None)
+    lines += ["", *paragraph(f"Exponents between the last two rows: {exponents}.")]
+    lines += ["", *paragraph(f"Synthetic videos. {made_by(found)}")]
     return "\n".join(lines) + "\n"
 
 

@@ -10,8 +10,7 @@ exports the results, and measures every file on the evaluation videos. Finished 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.verbs import commit, edge_af, this_command
+from benchmarks.verbs import edge_af, is_exported, made_by, paragraph, record
 from edge_af.artifacts import read_manifest
 from edge_af.data.dataset import open_dataset
 from edge_af.files import write_atomic, write_json
-from edge_af.machine.device import this_device
 from edge_af.metrics import gap_at_20
 from edge_af.metrics.bootstrap import interval, outcomes, resampled_gap
 from edge_af.report.columns import signed
@@ -70,11 +68,7 @@ def main(run: Path, teachers: Sequence[Path], data: Path, work: Path, out: Path,
     more = _tuned(run, work, None, teachers, data, ("--epochs", epochs, "--lr", lr))
     rows.append(_row("FP32", "more training", _exported(more, work / "more", [], data), None, reference, data))
     found = {
-        "schema_version": 1,
-        "command": this_command("quantized_training"),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": asdict(this_device()),
+        **record("quantized_training"),
         "preset": read_manifest(plain).preset,
         "params": read_manifest(plain).params,
         "rows": rows,
@@ -96,10 +90,10 @@ def _tuned(
 
 
 def _exported(run: Path, out: Path, recipes: list[str], data: Path) -> Path:
-    if not (out / "manifest.json").exists():
+    if not is_exported(run, out):
         flags = [word for name in recipes for word in ("--recipe", name)]
         calibration = ("--calibration-data", data / "train", "--any-calibration-data", "--sensitivity-videos", 0)
-        edge_af("export", run, "--format", "onnx", *flags, *calibration, "--out", out)
+        edge_af("export", run, "--format", "onnx", *flags, *calibration, "--overwrite", "--out", out)
     return out
 
 
@@ -141,15 +135,9 @@ def markdown(found: dict[str, Any]) -> str:
             f"| {row['recipe']} | {row['rounding']} | {row['size_bytes'] / 1e6:.2f} | {row['gap_at_20']:.4f} "
             f"| {signed(row['to_fp32'])} | {low} to {high} | {share} |"
         )
-    device = found["device"]
-    lines += [
-        "",
-        "ONNX files on the evaluation videos. `more training` is fine-tuned in the same way without a recipe. Recovered: the",
-        "share of the loss of round-to-nearest.",
-        "",
-        f"Made by `{found['command']}` at commit {found['commit']} on {device['cpu']}, {device['cores']} cores. "
-        "Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
-    ]
+    about = "ONNX files on the evaluation videos. `more training` is fine-tuned in the same way without a recipe."
+    lines += ["", *paragraph(f"{about} Recovered: the share of the loss of round-to-nearest.")]
+    lines += ["", *paragraph(f"{made_by(found)} Videos are YouTube-8M's (Google LLC, CC BY 4.0).")]
     return "\n".join(lines) + "\n"
 
 

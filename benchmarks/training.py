@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.verbs import commit, edge_af, this_command
+from benchmarks.verbs import commit, edge_af, paragraph, this_command
 from edge_af.console import say
 from edge_af.data.dataset import is_dataset
 from edge_af.files import read_json, write_atomic, write_json
@@ -212,11 +212,11 @@ def markdown(found: dict[str, Any]) -> str:
     made = "; ".join(
         f"{where}, commit{'s' * (len(of) > 1)} {', '.join(map(str, of))}" for where, of in machines.items()
     )
-    lines += [
-        "",
-        f"Made by `{found['command']}` on {made}. {ordered[0]['videos']:,} evaluation videos of "
-        f"{found['data']}, {ordered[0]['classes']:,} classes. Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
-    ]
+    about = (
+        f"Made by `{found['command']}` on {made}. {ordered[0]['videos']:,} evaluation videos of {found['data']}, "
+        f"{ordered[0]['classes']:,} classes. Videos are YouTube-8M's (Google LLC, CC BY 4.0)."
+    )
+    lines += ["", *paragraph(about)]
     return "\n".join(lines) + "\n"
 
 

@@ -14,15 +14,13 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.verbs import commit, edge_af, this_command
+from benchmarks.verbs import edge_af, made_by, paragraph, record
 from edge_af.files import write_atomic, write_json
-from edge_af.machine.device import this_device
 from edge_af.machine.memory import read_memory
 
 SIZE, FRAME_RATE, SECONDS, BIT_RATE = (1280, 720), 30, 60, 3_000_000
@@ -45,11 +43,7 @@ def main(work: Path, out: Path, extra: tuple[Path, ...]) -> None:
         _median([_measured(clip, every, artifact) for _ in range(ROUNDS)]) for clip in (made, *extra) for every in EVERY
     ]
     found = {
-        "schema_version": 1,
-        "command": this_command("video"),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": asdict(this_device()),
+        **record("video"),
         "costs": costs,
         "agreement": [_agreement(work, artifact, every) for every in EVERY],
     }
@@ -172,7 +166,9 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"| {row['clip']} | {row['every']:g} s | {stages} | {row['real_time_factor']:.1f} | {memory} |")
     lines += [
         "",
-        "Stages: milliseconds of processor time per second of video, one thread. Rest: opening, the classifier, and Python.",
+        *paragraph(
+            "Stages: milliseconds of processor time per second of video, one thread. Rest: opening, the classifier, and Python."
+        ),
         "",
         "| one frame every | same first label | right first label | largest difference of a score |",
         "|---:|---:|---:|---:|",
@@ -182,12 +178,8 @@ def markdown(found: dict[str, Any]) -> str:
             f"| {row['every']:g} s | {row['same_first_label']:.0%} | {row['right_first_label']:.0%} "
             f"| {row['largest_score_difference']:.3f} |"
         )
-    device = found["device"]
-    lines += [
-        "",
-        f"{found['agreement'][0]['clips']} clips of {CLIP_SECONDS} s, compared with one frame every second. "
-        f"Made by `{found['command']}` on {device['cpu']}, {device['cores']} cores, commit {found['commit']}.",
-    ]
+    clips = f"{found['agreement'][0]['clips']} clips of {CLIP_SECONDS} s, compared with one frame every second."
+    lines += ["", *paragraph(f"{clips} {made_by(found)}")]
     return "\n".join(lines) + "\n"
 
 

@@ -19,19 +19,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import click
 import numpy as np
 
-from benchmarks.verbs import commit, edge_af, this_command
+from benchmarks.verbs import edge_af, made_by, paragraph, record
 from edge_af.console import say
 from edge_af.data.dataset import Dataset, open_dataset
 from edge_af.files import read_json, write_atomic, write_json
-from edge_af.machine.device import this_device
 from edge_af.metrics import gap_at_20
 from edge_af.metrics.bootstrap import interval, outcomes, resampled_gap
 from edge_af.models.run import load_run
@@ -85,11 +83,7 @@ def main(run: Path, data: Path, work: Path, out: Path, only: Sequence[str], quic
         _time_all(ways, rows, threads, source, work, quick=quick)
     _add_accuracy(ways, rows, evaluation, work)
     found = {
-        "schema_version": 1,
-        "command": this_command("peers"),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": asdict(this_device()),
+        **record("peers"),
         "network": {"model": load_run(run).model, "preset": load_run(run).preset, "params": load_run(run).params},
         "videos": evaluation.videos,
         "rows": [{"peer": way.module.NAME, "way": way.module.WAYS[way.way], **rows[way]} for way in ways],
@@ -102,6 +96,8 @@ def _source(run: Path, data: Path, work: Path) -> Path:
     """Gather what every peer starts from: the run, its FP32 ONNX file, calibration videos and evaluation videos."""
     source = work / "source"
     source.mkdir(parents=True, exist_ok=True)
+    if (source / "run").exists() and load_run(source / "run").weights_sha256 != load_run(run).weights_sha256:
+        raise click.ClickException(f"{work}: holds files of another run. Choose another --work.")
     if not (source / "run").exists():
         shutil.copytree(run, source / "run")
     if not (source / "fp32.onnx").exists():
@@ -350,13 +346,12 @@ def markdown(found: dict[str, Any]) -> str:
             row["kernels"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    network, device = found["network"], found["device"]
-    lines += [
-        "",
+    network = found["network"]
+    about = (
         f"{network['model']} ({network['preset']}, {network['params'] / 1e6:.1f}M), {found['videos']:,} YouTube-8M videos, "
-        f"batch 1, all files interleaved in rounds. Made by `{found['command']}` on {device['cpu']}, {device['cores']} cores, "
-        f"commit {found['commit']}. Videos are YouTube-8M's (Google LLC, CC BY 4.0).",
-    ]
+        f"batch 1, all files interleaved in rounds. {made_by(found)} Videos are YouTube-8M's (Google LLC, CC BY 4.0)."
+    )
+    lines += ["", *paragraph(about)]
     return "\n".join(lines) + "\n"
 
 

@@ -24,13 +24,9 @@ def export(way: str, source: Path, out: Path) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    from edge_af.models.networks import WithScores
-    from edge_af.models.run import load_network
+    from benchmarks.peers.shared import torch_network
 
-    run, network = load_network(source / "run")
-    widths = run.config.features
-    sample = (torch.zeros(1, widths.visual), torch.zeros(1, widths.audio))
-    network = WithScores(network).eval()
+    network, sample = torch_network(source)
     program = torch.export.export(network, sample)
     if way != "fp32":
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (

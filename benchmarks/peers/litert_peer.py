@@ -31,16 +31,12 @@ HOW_KNOWN = "nodes outside the delegate"
 def export(way: str, source: Path, out: Path) -> None:
     """Convert the PyTorch network and quantize the file."""
     import litert_torch
-    import torch
 
-    from edge_af.models.networks import WithScores
-    from edge_af.models.run import load_network
+    from benchmarks.peers.shared import torch_network
 
-    run, network = load_network(source / "run")
-    widths = run.config.features
-    sample = (torch.zeros(1, widths.visual), torch.zeros(1, widths.audio))
+    network, sample = torch_network(source)
     plain = out / "plain.tflite"
-    litert_torch.convert(WithScores(network).eval(), sample).export(str(plain))
+    litert_torch.convert(network, sample).export(str(plain))
     if way == "fp32":
         plain.rename(out / "model.tflite")
         return
@@ -79,18 +75,9 @@ def _signature(path: Path) -> tuple[str, list[str]]:
 
 def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
-    interpreter = _interpreter(out / "model.tflite", threads)
-    interpreter.allocate_tensors()
-    inputs = sorted(interpreter.get_input_details(), key=lambda one: -one["shape"][-1])
-    output = interpreter.get_output_details()[0]["index"]
+    from benchmarks.peers.shared import tflite_scorer
 
-    def score(visual: Any, audio: Any) -> Any:
-        interpreter.set_tensor(inputs[0]["index"], visual)
-        interpreter.set_tensor(inputs[1]["index"], audio)
-        interpreter.invoke()
-        return interpreter.get_tensor(output)
-
-    return score
+    return tflite_scorer(out / "model.tflite", threads)
 
 
 def integer_kernels(way: str, out: Path) -> str:

@@ -18,16 +18,13 @@ def export(way: str, source: Path, out: Path) -> None:
     """Trace the PyTorch network and convert it."""
     import torch
 
-    from edge_af.models.networks import WithScores
-    from edge_af.models.run import load_network
+    from benchmarks.peers.shared import torch_network
 
-    run, network = load_network(source / "run")
-    widths = run.config.features
-    sample = (torch.zeros(1, widths.visual), torch.zeros(1, widths.audio))
+    network, sample = torch_network(source)
     traced = out / "model.pt"
-    torch.jit.trace(WithScores(network).eval(), sample).save(str(traced))
+    torch.jit.trace(network, sample).save(str(traced))
     tool = Path(sys.executable).with_name("pnnx")
-    shapes = f"inputshape=[1,{widths.visual}],[1,{widths.audio}]"
+    shapes = f"inputshape=[1,{sample[0].shape[1]}],[1,{sample[1].shape[1]}]"
     subprocess.run([str(tool), str(traced), shapes, f"fp16={int(way == 'fp16')}"], cwd=out, check=True)
     traced.unlink()
     for path in out.iterdir():

@@ -27,7 +27,6 @@ HOW_KNOWN = "kernels of the optimized graph"
 def export(way: str, source: Path, out: Path) -> None:
     """Quantize the FP32 file."""
     import onnx
-    from onnxruntime import quantization
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -77,7 +76,6 @@ def export(way: str, source: Path, out: Path) -> None:
             quantizer = MatMulNBitsQuantizer(model, algo_config=config)
         quantizer.process()
         onnx.save(quantizer.model.model, target)
-    del quantization
 
 
 def _with_matmuls(model: Any) -> Any:

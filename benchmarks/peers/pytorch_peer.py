@@ -28,12 +28,10 @@ def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
     import torch
 
-    from edge_af.models.networks import WithScores
-    from edge_af.models.run import load_network
+    from benchmarks.peers.shared import torch_network
 
     torch.set_num_threads(threads)
-    _, network = load_network(source / "run")
-    network = WithScores(network).eval()
+    network, _ = torch_network(source)
     if way == "dynamic":
         network = torch.ao.quantization.quantize_dynamic(network, {torch.nn.Linear}, dtype=torch.qint8)
     elif way.startswith("torchao"):

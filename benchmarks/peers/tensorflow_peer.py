@@ -91,20 +91,9 @@ def _operator(tf: Any, op: str, given: list[Any], how: dict[str, Any]) -> Any:
 
 def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
-    from ai_edge_litert.interpreter import Interpreter
+    from benchmarks.peers.shared import tflite_scorer
 
-    interpreter = Interpreter(model_path=str(out / "model.tflite"), num_threads=threads)
-    interpreter.allocate_tensors()
-    inputs = sorted(interpreter.get_input_details(), key=lambda one: -one["shape"][-1])
-    output = interpreter.get_output_details()[0]["index"]
-
-    def score(visual: Any, audio: Any) -> Any:
-        interpreter.set_tensor(inputs[0]["index"], visual)
-        interpreter.set_tensor(inputs[1]["index"], audio)
-        interpreter.invoke()
-        return interpreter.get_tensor(output)
-
-    return score
+    return tflite_scorer(out / "model.tflite", threads)
 
 
 def integer_kernels(way: str, out: Path) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 from edge_af.cli.build import path_argument, verb
 from edge_af.cli.next_step import suggest, unused
 from edge_af.console import say, tell, warn
-from edge_af.features.collect import FeaturesOptions, HowOptions, LabelOptions
+from edge_af.features.collect import FeaturesOptions, LabelOptions, OutputOptions
 from edge_af.options import option, part
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesCommand(HowOptions, LabelOptions, FeaturesOptions):
+class FeaturesCommand(OutputOptions, LabelOptions, FeaturesOptions):
     """The options of `edge-af features`."""
 
     out: Path = option("Folder to write.")
@@ -41,7 +41,7 @@ def command(videos: tuple[Path, ...], options: FeaturesCommand) -> None:
     out = options.out
     try:
         done = collect(
-            videos, out, part(options, FeaturesOptions), part(options, LabelOptions), part(options, HowOptions)
+            videos, out, part(options, FeaturesOptions), part(options, LabelOptions), part(options, OutputOptions)
         )
     except KeyboardInterrupt:
         say(f"{out}: interrupted. The same command continues after the videos that are finished.")

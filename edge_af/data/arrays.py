@@ -70,15 +70,19 @@ def files_of(path: Path) -> list[Path]:
     return [file for name in names if (file := path.with_name(name)).exists()]
 
 
-def read_blocks(path: Path) -> Iterator[Block]:
+def read_blocks(path: Path, *, only_labels: bool = False) -> Iterator[Block]:
     """Yield the rows of a source in parts.
+
+    Args:
+        path: the source.
+        only_labels: leave out the features of tables, which take most of the time.
 
     Raises:
         EdgeAfError: the source is damaged, lacks an array or a column, or needs a package that is not installed.
     """
     reader = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet, ".csv": _read_csv}[path.suffix.lower()]
     try:
-        yield from reader(path)
+        yield from reader(path, only_labels)
     except (EdgeAfError, MemoryError, OSError) as error:
         if isinstance(error, OSError):
             raise EdgeAfError(f"{path}: cannot be read ({error.strerror or error}).") from None
@@ -108,7 +112,7 @@ def labels_of(paths: Iterable[Path]) -> tuple[list[str], int]:
     """
     found: set[Label] = set()
     for path in paths:
-        for block in read_blocks(path):
+        for block in read_blocks(path, only_labels=True):
             found.update(itertools.chain.from_iterable(block.labels))
     return names_in(found)
 
@@ -228,13 +232,13 @@ def _text(value: Any) -> str:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _read_npz(path: Path) -> Iterator[Block]:
+def _read_npz(path: Path, only_labels: bool) -> Iterator[Block]:
     with np.load(path, allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in arrays.files if name in (*MODALITIES, "labels", "ids", "id")}
     yield from _blocks_of(path, held)
 
 
-def _read_npy(path: Path) -> Iterator[Block]:
+def _read_npy(path: Path, only_labels: bool) -> Iterator[Block]:
     """Read the folder in which `visual.npy` or `audio.npy` lies."""
     folder = path.parent
     held = {
@@ -299,13 +303,15 @@ def _split(text: str) -> list[Label]:
     return [name for part in text.split(";") if (name := part.strip())]
 
 
-def _read_parquet(path: Path) -> Iterator[Block]:
+def _read_parquet(path: Path, only_labels: bool) -> Iterator[Block]:
     try:
         from pyarrow import parquet  # type: ignore[import-untyped]
     except ImportError:
         raise EdgeAfError(f"{path}: Parquet needs pyarrow. Install it with: pip install pyarrow") from None
     with parquet.ParquetFile(path) as file:
         wanted = _columns(path, file.schema_arrow.names)
+        if only_labels:
+            wanted = {name: one for name, one in wanted.items() if one == "labels"}
         for part in file.iter_batches(ROWS, columns=list(wanted)):
             columns = {wanted[name]: part.column(name) for name in wanted}
             features: dict[str, Rows] = {}
@@ -341,10 +347,12 @@ def _listed(value: Any) -> list[Label]:
     return [value] if isinstance(value, int) else _split(str(value))
 
 
-def _read_csv(path: Path) -> Iterator[Block]:
+def _read_csv(path: Path, only_labels: bool) -> Iterator[Block]:
     rows = _rows(path)
     for first in rows:
         columns = _columns(path, list(first))
+        if only_labels:
+            columns = {name: one for name, one in columns.items() if one == "labels"}
         rest = itertools.chain([first], rows)
         while part := list(itertools.islice(rest, ROWS)):
             found = [{columns[name]: row[name] for name in columns} for row in part]

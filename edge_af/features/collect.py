@@ -92,8 +92,8 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
-class HowOptions:
-    """Options that do not change the features."""
+class OutputOptions:
+    """Options of the output and of the work, which do not change the features."""
 
     format: str = option("Output: a prepared dataset, or YouTube-8M's TFRecords.", default="dataset", choices=FORMATS)
     jobs: int | None = option(
@@ -138,7 +138,7 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
 
 
 def collect(
-    paths: Sequence[Path], out: Path, options: FeaturesOptions, labels: LabelOptions, how: HowOptions
+    paths: Sequence[Path], out: Path, options: FeaturesOptions, labels: LabelOptions, output: OutputOptions
 ) -> Collected:
     """Extract the features of all videos into `out`.
 
@@ -152,14 +152,14 @@ def collect(
     extractor = load_extractor(options.extractor)
     ids = ids_of(videos)
     classes, numbers = _labels(labels, videos, ids)
-    check_replaceable(out, (*OURS, *FILES), how.overwrite)
+    check_replaceable(out, (*OURS, *FILES), output.overwrite)
     target = out.resolve()
     with locked(target.with_name(f".{target.name}.lock"), f"{out}: another process is writing to it."):
         replaced = files_below(target)
         partial = target.parent / f".{target.name}.partial"
         with explain_os_errors(out):
-            _start(partial, out, _plan(videos, options, extractor), how.overwrite)
-            done = _extract_all(videos, partial, options, how)
+            _start(partial, out, _plan(videos, options, extractor), output.overwrite)
+            done = _extract_all(videos, partial, options, output)
             good = sorted(place for place, found in done.items() if "done" in found)
             if not good:
                 shutil.rmtree(partial)
@@ -179,8 +179,8 @@ def collect(
                 names=(extractor.description.visual.name, extractor.description.audio.name),
                 extractor={**extractor.record, "every": options.every},
             )
-            material = _Material(partial, extractor.widths, good, ids, numbers, classes, origin)
-            index = _write(stage, material, labels, how.format)
+            extracted = _Extracted(partial, extractor.widths, good, ids, numbers, classes, origin)
+            index = _write(stage, extracted, labels, output.format)
             replace_folder(stage, target, replaced)
             shutil.rmtree(partial)
     cost = {stage: sum(done[place]["done"]["cost"][stage] for place in good) for stage in ("decode", "visual", "audio")}
@@ -268,7 +268,7 @@ def _start(partial: Path, out: Path, plan: dict[str, Any], overwrite: bool) -> N
 
 
 def _extract_all(
-    videos: list[Path], partial: Path, options: FeaturesOptions, how: HowOptions
+    videos: list[Path], partial: Path, options: FeaturesOptions, output: OutputOptions
 ) -> dict[int, dict[str, Any]]:
     """Extract the videos that are not finished, several at a time; return each one's answer by its place."""
     done: dict[int, dict[str, Any]] = {}
@@ -283,13 +283,13 @@ def _extract_all(
         jobs.put(place)
     answers: queue.SimpleQueue[tuple[int, dict[str, Any]] | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
-    settings = {"extractor": options.extractor, "every": options.every, "threads": how.threads}
-    crews = [
-        threading.Thread(target=_crew, args=(videos, partial, settings, jobs, answers.put, stop), daemon=True)
-        for _ in range(min(how.jobs or len(os.sched_getaffinity(0)), len(waiting)))
+    settings = {"extractor": options.extractor, "every": options.every, "threads": output.threads}
+    threads = [
+        threading.Thread(target=_run_workers, args=(videos, partial, settings, jobs, answers.put, stop), daemon=True)
+        for _ in range(min(output.jobs or len(os.sched_getaffinity(0)), len(waiting)))
     ]
-    for crew in crews:
-        crew.start()
+    for thread in threads:
+        thread.start()
     try:
         with Progress("features", len(waiting), "videos") as progress:
             seconds = 0.0
@@ -311,12 +311,12 @@ def _extract_all(
                 progress.update(1, f"{seconds:,.0f} s of video")
     finally:
         stop.set()
-        for crew in crews:
-            crew.join()
+        for thread in threads:
+            thread.join()
     return done
 
 
-def _crew(
+def _run_workers(
     videos: list[Path],
     partial: Path,
     settings: dict[str, Any],
@@ -324,7 +324,7 @@ def _crew(
     answer: Callable[[tuple[int, dict[str, Any]] | BaseException], None],
     stop: threading.Event,
 ) -> None:
-    """Take videos from the queue and let a worker extract them; start another worker when one dies."""
+    """Extract videos from the queue in a worker process, and start another when one dies."""
     try:
         while not stop.is_set() and not jobs.empty():
             with running(WORKER) as worker:
@@ -372,8 +372,8 @@ def _answer(worker: Running, video: str, stop: threading.Event) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class _Material:
-    """Everything that the output is written from."""
+class _Extracted:
+    """Extracted videos with their labels and origin."""
 
     folder: Path
     """Folder of the finished videos' features."""
@@ -387,34 +387,34 @@ class _Material:
     origin: Origin
 
 
-def _write(stage: Path, material: _Material, labels: LabelOptions, format: str) -> dict[str, Any]:
+def _write(stage: Path, extracted: _Extracted, labels: LabelOptions, format: str) -> dict[str, Any]:
     """Write the output to `stage`; return its index."""
     if format == "dataset":
-        with DatasetWriter(stage, labels.dtype, material.widths, id_bytes=ID_BYTES) as writer:
-            for place in material.good:
-                with np.load(material.folder / f"{place}.npz") as found:
-                    own = material.numbers[place]
+        with DatasetWriter(stage, labels.dtype, extracted.widths, id_bytes=ID_BYTES) as writer:
+            for place in extracted.good:
+                with np.load(extracted.folder / f"{place}.npz") as found:
+                    own = extracted.numbers[place]
                     writer.append(
-                        ids=np.array([material.ids[place].encode()], f"S{ID_BYTES}"),
+                        ids=np.array([extracted.ids[place].encode()], f"S{ID_BYTES}"),
                         features=Features(found["visual"][np.newaxis], found["audio"][np.newaxis]),
                         label_counts=np.array([len(own)], np.int64),
                         label_values=np.array(own, np.uint16),
                     )
             writer.finish()
-        classes = material.classes
-        index = index_of(writer, classes.classes, classes.names, material.origin, arrays=hashes_of(stage))
+        classes = extracted.classes
+        index = index_of(writer, classes.classes, classes.names, extracted.origin, arrays=hashes_of(stage))
         write_json(stage / INDEX, index)
         return index
-    return _write_records(stage, material, frames=format == "frame-level")
+    return _write_records(stage, extracted, frames=format == "frame-level")
 
 
-def _write_records(stage: Path, material: _Material, *, frames: bool) -> dict[str, Any]:
+def _write_records(stage: Path, extracted: _Extracted, *, frames: bool) -> dict[str, Any]:
     """Write TFRecords, a vocabulary and the sidecar."""
-    for start in range(0, len(material.good), SHARD):
+    for start in range(0, len(extracted.good), SHARD):
         records = []
-        for place in material.good[start : start + SHARD]:
-            id, own = material.ids[place].encode()[-16:], material.numbers[place]
-            with np.load(material.folder / f"{place}.npz") as found:
+        for place in extracted.good[start : start + SHARD]:
+            id, own = extracted.ids[place].encode()[-16:], extracted.numbers[place]
+            with np.load(extracted.folder / f"{place}.npz") as found:
                 if frames:
                     visual, audio = _aligned(found["visual_frames"], found["audio_frames"])
                     records.append(frame_record(id, own, {"rgb": quantize(visual), "audio": quantize(audio)}))
@@ -423,20 +423,20 @@ def _write_records(stage: Path, material: _Material, *, frames: bool) -> dict[st
                     records.append(video_record(id, own, vectors))
         with (stage / f"videos-{start // SHARD:05d}.tfrecord").open("wb") as file:
             write_records(file, records)
-    names = material.classes.names or [f"class {number}" for number in range(material.classes.classes)]
+    names = extracted.classes.names or [f"class {number}" for number in range(extracted.classes.classes)]
     table = io.StringIO(newline="")
     rows = csv.writer(table, lineterminator="\n")
     rows.writerows([("index", "name"), *enumerate(names)])
     write_atomic(stage / "vocabulary.csv", table.getvalue())
-    origin = material.origin
+    origin = extracted.origin
     named = zip(MODALITIES, origin.names, strict=True)
-    features = {stem: FeatureName(name, material.widths.of(stem)) for stem, name in named}
+    features = {stem: FeatureName(name, extracted.widths.of(stem)) for stem, name in named}
     write_sidecar(stage, Sidecar(features, origin.extractor))
-    labels = sum(len(material.numbers[place]) for place in material.good)
+    labels = sum(len(extracted.numbers[place]) for place in extracted.good)
     return {
-        "videos": len(material.good),
-        "classes": material.classes.classes,
-        "labels_per_video": round(labels / len(material.good), 4),
+        "videos": len(extracted.good),
+        "classes": extracted.classes.classes,
+        "labels_per_video": round(labels / len(extracted.good), 4),
         "layout": "2018-frame" if frames else "2018-video",
         "left_out": origin.left_out,
     }

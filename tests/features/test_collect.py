@@ -23,7 +23,7 @@ from edge_af.data import Widths  # noqa: E402
 from edge_af.data.dataset import open_dataset  # noqa: E402
 from edge_af.data.prepare import prepare  # noqa: E402
 from edge_af.errors import EdgeAfError  # noqa: E402
-from edge_af.features.collect import FeaturesOptions, HowOptions, LabelOptions, collect, ids_of  # noqa: E402
+from edge_af.features.collect import FeaturesOptions, LabelOptions, OutputOptions, collect, ids_of  # noqa: E402
 from edge_af.features.extract import Extraction  # noqa: E402
 from edge_af.features.extractor import load_extractor  # noqa: E402
 
@@ -44,7 +44,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gather(clips: Path, out: Path, *, labels: bool = True, features: Any = None, how: Any = None, **given: Any) -> Any:
     table = clips / "labels.csv" if labels else None
-    return collect([clips], out, features or FeaturesOptions(), LabelOptions(table, **given), how or HowOptions())
+    return collect([clips], out, features or FeaturesOptions(), LabelOptions(table, **given), how or OutputOptions())
 
 
 def test_a_prepared_dataset(clips: Path, tmp_path: Path):
@@ -69,7 +69,7 @@ def test_a_prepared_dataset(clips: Path, tmp_path: Path):
 @pytest.mark.parametrize("format", ["video-level", "frame-level"])
 def test_tfrecords_of_youtube8m_s_layouts(clips: Path, tmp_path: Path, format: str):
     gather(clips, tmp_path / "whole")
-    gather(clips, tmp_path / "records", how=HowOptions(format=format))
+    gather(clips, tmp_path / "records", how=OutputOptions(format=format))
     prepare([str(tmp_path / "records")], tmp_path / "out")
     wanted, found = open_dataset(tmp_path / "whole"), open_dataset(tmp_path / "out")
     assert found.widths == wanted.widths
@@ -91,7 +91,7 @@ def test_bad_videos_are_named_and_the_rest_goes_on(clips: Path, tmp_path: Path, 
     bad.mkdir()
     (bad / "empty.mp4").touch()
     (bad / "text.mp4").write_text("no video")
-    how = HowOptions(jobs=2)
+    how = OutputOptions(jobs=2)
     done = collect([bad, clips, tmp_path / "gone.mp4"], tmp_path / "out", FeaturesOptions(), LabelOptions(), how)
     assert done.index["videos"] == 6
     assert [entry["file"] for entry in done.index["left_out"]] == ["empty.mp4", "text.mp4", "gone.mp4"]
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_costs_one_video(
         "worker.extract = dies\nworker.main()\n"
     )
     monkeypatch.setattr(module, "WORKER", (sys.executable, str(script)))
-    done = gather(clips, tmp_path / "out", how=HowOptions(jobs=1))
+    done = gather(clips, tmp_path / "out", how=OutputOptions(jobs=1))
     assert done.index["videos"] == 5
     assert "3.mkv: its decoder crashed" in capsys.readouterr().err
 
@@ -148,7 +148,7 @@ def test_other_options_do_not_continue(clips: Path, tmp_path: Path):
     (tmp_path / ".out.partial" / "plan.json").write_text("{}")
     with pytest.raises(EdgeAfError, match="an interrupted extraction of other videos"):
         gather(clips, tmp_path / "out")
-    gather(clips, tmp_path / "out", how=HowOptions(overwrite=True))
+    gather(clips, tmp_path / "out", how=OutputOptions(overwrite=True))
     with pytest.raises(EdgeAfError, match="overwrite"):
         gather(clips, tmp_path / "out")
 
@@ -156,21 +156,21 @@ def test_other_options_do_not_continue(clips: Path, tmp_path: Path):
 def test_labels_and_names(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     table = tmp_path / "some.csv"
     table.write_text("file,labels\n1.mkv,sun\n9.mkv,moon\n")
-    collect([clips], tmp_path / "out", FeaturesOptions(), LabelOptions(table), HowOptions())
+    collect([clips], tmp_path / "out", FeaturesOptions(), LabelOptions(table), OutputOptions())
     err = capsys.readouterr().err
     assert "no labels for 5 video(s)" in err
     assert "1 row(s) name none of the videos, 9.mkv first" in err
     with pytest.raises(EdgeAfError, match=r"'sun'.* is not one of the 4 classes"):
         gather(clips, tmp_path / "whole")
         labels = LabelOptions(table, vocabulary=tmp_path / "whole")
-        collect([clips], tmp_path / "no", FeaturesOptions(), labels, HowOptions())
+        collect([clips], tmp_path / "no", FeaturesOptions(), labels, OutputOptions())
     assert ids_of([Path("a/x.mp4"), Path("b/x.mp4"), Path("c/y.mp4")]) == ["a/x.mp4", "b/x.mp4", "y.mp4"]
     assert len(ids_of([Path("é" * 80)])[0].encode()) <= 64
     # A name that several videos have is not guessed.
     (tmp_path / "night").mkdir()
     write_clip(tmp_path / "night" / "1.mkv", [0], [9])
     with pytest.raises(EdgeAfError, match=r"'1\.mkv' may be several of the videos"):
-        collect([clips, tmp_path / "night"], tmp_path / "no", FeaturesOptions(), LabelOptions(table), HowOptions())
+        collect([clips, tmp_path / "night"], tmp_path / "no", FeaturesOptions(), LabelOptions(table), OutputOptions())
 
 
 @pytest.mark.slow
