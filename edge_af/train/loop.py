@@ -47,6 +47,7 @@ from edge_af.train.checkpoint import (
 from edge_af.train.compute import Compute, Stopwatch, choose_compute
 from edge_af.train.distributed import ALONE, Group, from_the_first, lost_the_others, mean_over, together, wait_for_all
 from edge_af.train.learning import Learner, adamw, lr_factor, measure, mix, move_average, prior_of, update
+from edge_af.train.memory import keep_freed_memory
 from edge_af.train.options import TrainOptions
 from edge_af.train.records import in_words, rank
 from edge_af.train.teacher import Teacher, open_teacher, ready
@@ -198,6 +199,7 @@ def _left_by_a_kill(out: Path) -> list[str]:
 
 def _train(request: TrainRequest, group: Group) -> Run:
     config, out, options = request.config, request.out, request.options
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     # Dropout must differ between ranks.
