@@ -192,9 +192,8 @@ def recipes_page() -> str:
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
     """Yield a command and its subcommands with their full names."""
     yield name, command
-    if isinstance(command, click.Group):
-        for sub, inner in command.commands.items():
-            yield from commands(inner, f"{name} {sub}")
+    for sub, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {sub}")
 
 
 def command_section(name: str, command: click.Command) -> list[str]:

@@ -18,11 +18,22 @@ from edge_af.options import OTHER, check, flag_of
 
 
 class GroupedCommand(click.Command):
-    """A command whose `--help` groups the options and ends with an example."""
+    """A command whose `--help` groups the options and ends with an example.
+
+    It may have commands of its own, in `commands`: they win over a first argument of the same name.
+    """
 
     def __init__(self, *arguments: Any, example: str = "", groups: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._example, self._groups = example, groups or {}
+        self.commands: dict[str, click.Command] = {}
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args and args[0] in self.commands:
+            return self.commands[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -33,6 +44,9 @@ class GroupedCommand(click.Command):
         for heading in sorted(sections, key=lambda heading: heading == OTHER):
             with formatter.section(heading):
                 formatter.write_dl(sections[heading])
+        if self.commands:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, one.get_short_help_str(80)) for name, one in self.commands.items()])
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         if self._example:

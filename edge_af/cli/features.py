@@ -7,10 +7,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_af.cli.build import path_argument, verb
+import click
+
+from edge_af.cli.build import OneOf, path_argument, verb
 from edge_af.cli.next_step import suggest, unused
 from edge_af.console import say, tell, warn
 from edge_af.features.collect import FeaturesOptions, LabelOptions, OutputOptions
+from edge_af.features.youtube8m import LICENSE, NAME, FetchOptions
 from edge_af.options import option, part
 
 
@@ -65,3 +68,44 @@ def command(videos: tuple[Path, ...], options: FeaturesCommand) -> None:
         suggest("train", "--model", "attend-fusion", "--preset", "1m", "--data", out, "--out", run)
     else:
         suggest("data", "info", out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchCommand(FetchOptions):
+    """The options of `edge-af features fetch`."""
+
+    out: Path = option("Folder to write.")
+    overwrite: bool = option("Replace what is already there.", default=False)
+    yes: bool = option("Answer the question about the license with yes.", default=False)
+    json: bool = option("Print the figures as JSON.", default=False)
+
+
+@verb(
+    FetchCommand,
+    extractor=click.Argument(["unnamed"], type=OneOf([NAME]), metavar="EXTRACTOR"),
+    example="edge-af features fetch youtube-8m --out extractors/youtube-8m\n"
+    "edge-af features clips --extractor extractors/youtube-8m/int8 --out prepared/clips",
+)
+def fetch(extractor: str, options: FetchCommand) -> None:
+    """Download the networks of an extractor, and convert them to TFLite files in INT8 and FP32.
+
+    EXTRACTOR is youtube-8m: Inception and VGGish with their PCA (0.4 GB). Each converted network is compared with its float
+    graph. An interrupted download continues when the command is repeated.
+    """
+    from edge_af.features.youtube8m import fetch as run
+
+    say(LICENSE)
+    if not options.yes:
+        click.confirm("Download and use them?", abort=True, err=True)
+    out = options.out
+    found = run(out, part(options, FetchOptions), overwrite=options.overwrite)
+    if options.json:
+        tell(json.dumps({"path": str(out), **found}, indent=2))
+        return
+    for precision, halves in found["cosine_to_float_graph"].items():
+        figures = ", ".join(f"{name} {one['features']:.4f} ({one['whitened']:.4f})" for name, one in halves.items())
+        tell(f"{out / precision}: least cosine similarity to the float graph (after whitening): {figures}")
+    suggest("features", "clips", "--extractor", out / "int8", "--out", unused(Path("prepared")))
+
+
+command.commands["fetch"] = fetch

@@ -12,7 +12,7 @@ squeeze-and-excitation and with ReLU6.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_af.console import say
+from edge_af.data.tfrecord import tensorflow
+from edge_af.features.tflite import PRECISIONS, to_tflite
 from edge_af.features.video import frames_at
 from edge_af.files import write_atomic
 
@@ -44,7 +46,7 @@ def weights() -> dict[str, NDArray[np.float32]]:
 
 def network(tensors: dict[str, NDArray[np.float32]]) -> Callable[[Any], Any]:
     """Return the network as a function of TensorFlow: pixels (n, 224, 224, 3) in [0, 255] to features (n, 1280)."""
-    import tensorflow as tf
+    tf = tensorflow()
 
     def folded(conv: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Fold BatchNorm into a convolution; return its kernel in TensorFlow's order, and its bias."""
@@ -81,26 +83,13 @@ def network(tensors: dict[str, NDArray[np.float32]]) -> Callable[[Any], Any]:
 
 def convert(clips: list[Path], out: Path) -> None:
     """Write both files to `out`; frames of the clips find the activation ranges."""
-    import tensorflow as tf
-
     frames = [frame for clip in clips for frame in frames_at(clip, SIDE, SIDE)][:MOST_FRAMES]
     say(f"{len(frames)} frames of {len(clips)} clips")
-    function = tf.function(
-        network(weights()), input_signature=[tf.TensorSpec((1, SIDE, SIDE, 3), tf.float32, "pixels")]
-    )
-
-    def calibration() -> Iterator[list[NDArray[np.float32]]]:
-        for frame in frames:
-            yield [frame[np.newaxis].astype(np.float32)]
-
-    for precision in ("fp32", "int8"):
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
-        if precision == "int8":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = calibration
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        out.mkdir(parents=True, exist_ok=True)
-        data = converter.convert()
+    function = tensorflow().function(network(weights()))
+    inputs = [frame[np.newaxis].astype(np.float32) for frame in frames]
+    out.mkdir(parents=True, exist_ok=True)
+    for precision in PRECISIONS:
+        data = to_tflite(function, inputs, precision)
         write_atomic(out / f"visual-{precision}.tflite", data)
         say(f"visual-{precision}.tflite: {len(data):,} bytes")
 

@@ -39,12 +39,18 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Whitening:
-    """Features x become (x - mean) @ projection."""
+    """Features x become (x - mean) @ projection, clipped."""
 
     mean: str
     """File with an array (width,), .npy."""
     projection: str
     """File with an array (width, features), .npy."""
+    limit: float | None = None
+    """Largest magnitude: values beyond ±limit become ±limit."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not self.limit > 0:
+            raise Mismatch(f"limit is {self.limit}, not above 0")
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,14 @@ class Extractor:
     description: Description
     widths: Widths
     """Lengths of the two feature vectors."""
+    networks: dict[str, _TfLite | _Onnx]
+    """Networks for `visual` and `audio`; without one, `audio` is statistics."""
 
     def __init__(self, folder: Path, description: Description, threads: int) -> None:
         visual, audio = description.visual, description.audio
         self.description, self._folder = description, folder
-        self._visual = _network(folder / visual.file, threads)
-        self._audio = _network(folder / audio.file, threads) if audio.file is not None else None
+        files = {"visual": visual.file, "audio": audio.file}
+        self.networks = {name: _network(folder / file, threads) for name, file in files.items() if file is not None}
         self._whitening = {
             name: _load_whitening(folder, part.whitening)
             for name, part in (("visual", visual), ("audio", audio))
@@ -123,25 +131,26 @@ class Extractor:
         values = frame.astype(np.float32)
         if pixels != Scaling():
             values = (values - np.float32(pixels.offset)) / np.float32(pixels.scale)
-        return self._whitened("visual", self._visual(values[np.newaxis]))
+        return self.whitened("visual", self.networks["visual"](values[np.newaxis]))
 
     def audio(self, patch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the features (features,) of a log-mel patch (96, 64)."""
-        if self._audio is not None:
-            return self._whitened("audio", self._audio(patch[np.newaxis]))
+        if "audio" in self.networks:
+            return self.whitened("audio", self.networks["audio"](patch[np.newaxis]))
         statistics = self.description.audio.statistics
         parts = [
             (getattr(patch, name)(axis=0) - np.float32(scaling.offset)) / np.float32(scaling.scale)
             for name, scaling in sorted(statistics.items())
         ]
-        return self._whitened("audio", np.concatenate(parts).astype(np.float32))
+        return self.whitened("audio", np.concatenate(parts).astype(np.float32))
 
-    def _whitened(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def whitened(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a network's features (features,) for `visual` or `audio` after whitening, if there is any."""
         values = values.reshape(-1)
         if name not in self._whitening:
             return values
-        mean, projection = self._whitening[name]
-        whitened: NDArray[Any] = (values - mean) @ projection
+        mean, projection, limit = self._whitening[name]
+        whitened: NDArray[Any] = ((values - mean) @ projection).clip(-limit, limit)
         return whitened.astype(np.float32)
 
 
@@ -216,7 +225,7 @@ def _network(path: Path, threads: int) -> _TfLite | _Onnx:
         raise EdgeAfError(f"{path}: cannot be loaded ({str(error).strip()[:120]}).") from None
 
 
-def _load_whitening(folder: Path, whitening: Whitening) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _load_whitening(folder: Path, whitening: Whitening) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     try:
         mean, projection = (
             np.load(folder / name, allow_pickle=False).astype(np.float32)
@@ -226,4 +235,4 @@ def _load_whitening(folder: Path, whitening: Whitening) -> tuple[NDArray[np.floa
         raise EdgeAfError(f"{folder}: whitening cannot be read ({error}).") from None
     if mean.ndim != 1 or projection.ndim != 2 or len(mean) != len(projection):
         raise EdgeAfError(f"{folder}: whitening: mean {mean.shape} and projection {projection.shape} do not fit.")
-    return mean, projection
+    return mean, projection, np.inf if whitening.limit is None else whitening.limit

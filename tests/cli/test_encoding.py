@@ -35,7 +35,7 @@ def in_other_locale(*arguments):
     return edge_af(*arguments, env={**os.environ, **OTHER_LOCALE})
 
 
-NO_TEXT_FILES = {"av", "os", "gzip", "archive", "self"}
+NO_TEXT_FILES = {"av", "os", "gzip", "archive", "self", "tarfile"}
 """Modules and objects with an `open` that is neither the built-in one nor that of `Path`."""
 
 

@@ -69,7 +69,7 @@ def test_whitening_and_scaling(folder: Path):
     assert np.abs(own.visual(frame()) - (raw.astype(np.float64) - mean) @ projection).max() < 1e-4
     change(folder, "visual", pixels={"offset": 10.0, "scale": 2.0}, whitening=None)
     scaled = load_extractor(folder).visual(frame())
-    network = load_extractor()._visual
+    network = load_extractor().networks["visual"]
     assert np.array_equal(scaled, network((frame().astype(np.float32)[None] - 10) / 2).reshape(-1))
 
 
