@@ -3,7 +3,8 @@
     python -m benchmarks.video --work runs/video --out benchmarks/results/video
 
 makes a 720p clip and the clips of `edge-af data clips`, trains a small network on the latter, and writes OUT.json and OUT.md:
-processor time of each stage, the real-time factor on one thread, and the labels' agreement at lower frame rates.
+processor time of each stage, the real-time factor on one thread, and the labels' agreement at lower frame rates. With
+`--board`, it also models the stages on emulated boards (`edge-af bench --with-features`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Any
 import click
 
 from benchmarks.verbs import edge_af, made_by, paragraph, record
+from edge_af.emulation.boards import BOARDS
 from edge_af.files import write_atomic, write_json
 from edge_af.machine.memory import read_memory
+from edge_af.records.results import Results, read_results
+from edge_af.report.extraction import extraction_rows, extraction_text
 
 SIZE, FRAME_RATE, SECONDS, BIT_RATE = (1280, 720), 30, 60, 3_000_000
 EVERY = (1.0, 2.0, 5.0, 10.0)
@@ -33,7 +37,10 @@ CLIP_SECONDS = 20
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for the clips and the runs.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Writes OUT.json and OUT.md.")
 @click.option("--clip", "extra", type=click.Path(path_type=Path), multiple=True, help="A clip to measure too.")
-def main(work: Path, out: Path, extra: tuple[Path, ...]) -> None:
+@click.option(
+    "--board", "boards", multiple=True, type=click.Choice(list(BOARDS)), help="Model this board too; repeatable."
+)
+def main(work: Path, out: Path, extra: tuple[Path, ...], boards: tuple[str, ...]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     made = work / "720p.mp4"
     if not made.exists():
@@ -42,10 +49,14 @@ def main(work: Path, out: Path, extra: tuple[Path, ...]) -> None:
     costs = [
         _median([_measured(clip, every, artifact) for _ in range(ROUNDS)]) for clip in (made, *extra) for every in EVERY
     ]
+    benched = [_benched(work, artifact, made, board) for board in (None, *boards)]
     found = {
         **record("video"),
         "costs": costs,
         "agreement": [_agreement(work, artifact, every) for every in EVERY],
+        "machines": extraction_rows(benched),
+        "machines_text": extraction_text(benched),
+        "extraction": [asdict(results.extraction) for results in benched if results.extraction is not None],
     }
     write_json(out.with_suffix(".json"), found)
     write_atomic(out.with_suffix(".md"), markdown(found))
@@ -92,6 +103,14 @@ def _artifact(work: Path) -> Path:
     if not out.exists():
         edge_af("export", work / "run", "--int8", "--calibration-data", train, "--out", out)
     return out / "attend-fusion-int8.tflite"
+
+
+def _benched(work: Path, artifact: Path, clip: Path, board: str | None) -> Results:
+    """Bench the file and the extraction on this machine or on an emulated board."""
+    out = work / f"cost-{board or 'here'}.json"
+    target = ("--target", f"emulated:{board}") if board is not None else ()
+    edge_af("bench", artifact, *target, "--with-features", clip, "--out", out, "--fresh")
+    return read_results(out)
 
 
 def _measured(clip: Path, every: float, artifact: Path) -> dict[str, Any]:
@@ -178,6 +197,14 @@ def markdown(found: dict[str, Any]) -> str:
             f"| {row['every']:g} s | {row['same_first_label']:.0%} | {row['right_first_label']:.0%} "
             f"| {row['largest_score_difference']:.3f} |"
         )
+    lines += [
+        "",
+        "| machine | decode | visual | audio | labels | real time |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(f"| {' | '.join(cells)} |" for cells in found["machines"]),
+        "",
+        *paragraph(found["machines_text"]),
+    ]
     clips = f"{found['agreement'][0]['clips']} clips of {CLIP_SECONDS} s, compared with one frame every second."
     lines += ["", *paragraph(f"{clips} {made_by(found)}")]
     return "\n".join(lines) + "\n"

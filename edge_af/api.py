@@ -203,9 +203,9 @@ def _chosen(folder: Path, precision: str | None, runtime: str | None) -> str:
     if not fitting:
         fault = f"holds no {f'{precision} ' if precision is not None else ''}file{of_runtime}."
     elif len({opens_in[file.path] for file in fitting}) > 1:
-        fault = f"holds {len(fitting)} {wanted} files. Choose one with `runtime`, or load it by its own path."
+        fault = f"holds {len(fitting)} {wanted} files. Name one of them, or choose with `runtime` in Python."
     else:
-        fault = f"holds {len(fitting)} {wanted} files{of_runtime}. Load one by its own path."
+        fault = f"holds {len(fitting)} {wanted} files{of_runtime}. Name one of them."
     listed = ", ".join(f"{file.path} ({file.precision}, {opens_in[file.path]})" for file in held) or "no network"
     raise EdgeAfError(f"{folder}: {fault}\nIt holds {listed}.")
 

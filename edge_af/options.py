@@ -40,7 +40,7 @@ def option(
         default: without one, the option is required. A field of a tuple type is repeatable and defaults to ().
         flag: name on the command line, if it differs from the field's.
         group: heading in `--help`.
-        shown_default: text in `--help` for a default of None or ().
+        shown_default: text in `--help` instead of the default.
         check: `choices`, `at_least`, `at_most`, `above` or `below`, tested by `check`; for the command line also
             `is_file` (the path of a file), `metavar`, `complete` (a name in `edge_af.cli.completion`), or `parse`, a
             function that raises ValueError.

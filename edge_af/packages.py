@@ -165,7 +165,7 @@ def download_wheels(
             say(f"getting wheels for {machine}, Python {version}: {' '.join(wanted)}")
             if _download([*command, *wanted], name):
                 found[name] = wanted
-        if len(found) < 3:
+        if len(groups) > 1 and len(found) < 3:
             raise NoWheels(f"no runtime has a wheel for {machine}, Python {version}, glibc {glibc}.")
         del found["pip"]
         write_json(complete, found)

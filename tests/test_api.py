@@ -128,8 +128,8 @@ def test_precision_and_runtime_choose_the_file(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({}, "holds 2 int8 files. Choose one with `runtime`"),
-        ({"precision": "fp32"}, "holds 2 fp32 files. Choose one with `runtime`"),
+        ({}, "holds 2 int8 files. Name one of them, or choose with `runtime`"),
+        ({"precision": "fp32"}, "holds 2 fp32 files. Name one of them, or choose with `runtime`"),
         ({"precision": "int4"}, "holds no int4 file."),
         ({"precision": "fp16", "runtime": "litert"}, "holds no fp16 file for litert."),
         ({"runtime": "torch"}, "holds no file for torch."),

@@ -17,7 +17,7 @@ FLOORS = (
     ("records", "runtime"),
     ("api", "bench", "report"),
     ("doctor", "emulation", "export", "features"),
-    ("__init__", "compare", "targets", "train"),
+    ("__init__", "compare", "targets", "train", "video_cost"),
     ("cli",),
     ("__main__",),
 )

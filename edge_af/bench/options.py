@@ -31,6 +31,14 @@ class BenchOptions:
     suite: Path | None = option(
         "Suite file: what to compare, and how (see benchmarks/*.yaml).", default=None, is_file=True, group=WHAT
     )
+    with_features: Path | None = option(
+        "Video whose extraction into features is measured too.",
+        default=None,
+        is_file=True,
+        metavar="VIDEO",
+        group=WHAT,
+    )
+    extractor: str = option("Extractor of --with-features: lite, or the folder of another.", default="lite", group=WHAT)
     threads: tuple[int, ...] = option("Threads. Repeatable.", default=(), at_least=1, shown_default="1", group=HOW)
     batch: tuple[int, ...] = option(
         "Videos per inference. Repeatable.", default=(), at_least=1, shown_default="1", group=HOW
@@ -85,9 +93,12 @@ class BenchOptions:
             ("quick", ("runs",)),
             ("suite", ("runtime", "threads", "batch")),
             ("target", ("target_file",)),
+            ("with_features", ("target_file",)),
         ):
             if getattr(self, name) and (clashing := given(self, others)):
-                raise EdgeAfError(f"--{name} and {clashing[0]} exclude each other.")
+                raise EdgeAfError(f"--{name.replace('_', '-')} and {clashing[0]} exclude each other.")
+        if self.with_features is None and (alone := given(self, ("extractor",))):
+            raise EdgeAfError(f"{alone[0]} needs --with-features.")
         needing = given(self, ("offline", "benchmark_model", "cores"))
         if needing and not (self.target or self.target_file):
             raise EdgeAfError(f"{needing[0]} needs a --target.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_af.bench.subject import Subject
 from edge_af.bench.suite import Suite
 from edge_af.data.dataset import Dataset
-from edge_af.records.results import Method, Row
+from edge_af.records.results import ExtractionCost, Method, Row
 
 STANDARD = Method(rounds=4, packed=True)
 """The default of `edge-af bench`."""
@@ -39,6 +39,8 @@ class BenchRequest:
     """Start over if `out` contains a bench of the same files."""
     overwrite: bool = False
     """Replace any contents of `out`."""
+    extraction: ExtractionCost | None = None
+    """The cost of extracting features, for the results."""
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ class _Session:
             suite=self._request.suite.name if self._request.suite is not None else None,
             conditions={"before": machine.conditions, "after": machine.conditions},
             sensitivity=sensitivity_of(self._subjects),
+            extraction=self._request.extraction,
             tool=machine.tool,
         )
 

@@ -18,7 +18,7 @@ from edge_af.errors import EdgeAfError
 if TYPE_CHECKING:
     from edge_af.bench.dry_run import BenchDryRun
     from edge_af.bench.subject import Subject
-    from edge_af.records.results import Results
+    from edge_af.records.results import ExtractionCost, Results
     from edge_af.targets.fleet import Outcome
 
 
@@ -44,6 +44,8 @@ def command(paths: tuple[Path, ...], options: BenchOptions) -> None:
     request = options.request()
     subjects = subjects_of(paths, options.runtime)
     members = read_fleet(options.target_file, options.for_target) if options.target_file is not None else None
+    if options.with_features is not None and not options.dry_run:
+        request = dataclasses.replace(request, extraction=_extraction(subjects, options))
     if options.dry_run:
         from edge_af.bench.dry_run import dry_run
 
@@ -69,6 +71,20 @@ def command(paths: tuple[Path, ...], options: BenchOptions) -> None:
     backend = open_backend(options.target, options.for_target) if options.target is not None else LocalBackend()
     bench(subjects, request, backend)
     _suggest(_show([Outcome(backend.label, options.out)], options), subjects, options)
+
+
+def _extraction(subjects: Sequence[Subject], options: BenchOptions) -> ExtractionCost:
+    """Measure or count what turning the video into features costs, at the frame rate of the training data."""
+    from edge_af.emulation.boards import SCHEME, parse_emulated
+    from edge_af.video_cost import cost_here, cost_on
+
+    assert options.with_features is not None
+    every = next((subject.extractor.get("every", 1.0) for subject in subjects if subject.extractor), 1.0)
+    if options.target is None:
+        return cost_here(options.with_features, options.extractor, every)
+    if options.target.startswith(SCHEME):
+        return cost_on(parse_emulated(options.target), options.with_features, options.extractor, every)
+    raise EdgeAfError("--with-features: only here and on emulated boards. On a board, run edge-af bench there.")
 
 
 def _show(outcomes: list[Outcome], options: BenchOptions) -> dict[Path, Results]:

@@ -151,7 +151,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> click.Option:
         type=kind,
         multiple=several,
         required=required,
-        show_default=not required and field.default not in (None, ()),
+        show_default=not required and field.default not in (None, ()) and about["shown_default"] is None,
         metavar=about.get("metavar"),
         help=text,
         shell_complete=_complete(about["complete"]) if "complete" in about else None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_af.cli.build import path_argument, verb
+from edge_af.cli.next_step import unused
 from edge_af.console import say, tell
 from edge_af.errors import EdgeAfError
 from edge_af.options import option
@@ -44,10 +46,12 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     from edge_af.artifacts import TrainingData
     from edge_af.bench.subject import subject_of
     from edge_af.data.arrays import is_arrays
-    from edge_af.data.dataset import open_dataset
+    from edge_af.data.dataset import is_dataset, open_dataset
     from edge_af.runtime import load_safely
 
     subject = subject_of(artifact)
+    if features.is_dir() and not is_dataset(features):
+        _refuse_videos(features)
     dataset = open_dataset(features) if features.is_dir() else None
     scorer = load_safely(artifact, threads=options.threads, confirmed=subject is not None)
     largest = subject.largest if subject is not None else dataset.largest if dataset is not None else None
@@ -84,6 +88,16 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     for video in found:
         labels = "   ".join(f"{label['name']} {label['score']:.3f}" for label in video["labels"])
         tell(f"{video['id']:<{width}}  {labels}")
+
+
+def _refuse_videos(folder: Path) -> None:
+    from edge_af.features.collect import SUFFIXES
+
+    if any(one.suffix.lower() in SUFFIXES for one in folder.iterdir()):
+        raise EdgeAfError(
+            f"{folder}: is a folder of videos. Name one of them, or extract them all with:\n"
+            f"edge-af features {shlex.quote(str(folder))} --out {unused(Path('prepared'))}"
+        )
 
 
 def _extracted(video: Path, network: Network, threads: int) -> Features:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,24 @@ def count(
 
 
 def parse_counts(text: str) -> list[dict[str, int]]:
-    """Compute the counts of each counted inference, the differences between marks, from the plugin's output.
+    """Compute the counts of each counted inference from the plugin's output.
+
+    Raises:
+        EdgeAfError: marks are missing.
+    """
+    return [counts_between(text, [(number, number + 1)]) for number in range(1, 1 + COUNTED)]
+
+
+def counts_between(text: str, pairs: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Add up the counts between pairs of marks in the plugin's output.
 
     Raises:
         EdgeAfError: marks are missing.
     """
     try:
         marks = {line.pop("mark"): line for line in map(parse_json, text.splitlines())}
-        pairs = [(marks[number], marks[number + 1]) for number in range(1, 1 + COUNTED)]
         names = [field.name for field in fields(Instructions)]
-        return [{name: after[name] - before[name] for name in names} for before, after in pairs]
+        return {name: sum(marks[after][name] - marks[before][name] for before, after in pairs) for name in names}
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise EdgeAfError(
             f"QEMU's plugin did not write the expected counts ({error!r}); is this QEMU built without plugins?"

@@ -250,6 +250,22 @@ def _unpack(architecture: str, packages: Sequence[str], mirror: str, root: Path,
             raise EdgeAfError(f"{package.name} cannot be unpacked: {last}")
 
 
+def guest_packages(requirement: str) -> Path:
+    """Return a folder with one more package for the guest's PYTHONPATH, downloaded on first use.
+
+    Raises:
+        EdgeAfError: it has no wheel for the guest, or cannot be downloaded.
+    """
+    folder = cache_folder() / "more" / sha256_json([requirement, PYTHON, GLIBC])[:16]
+    with locked(folder.with_name(f".{folder.name}.lock"), f"another process is getting {requirement} …", wait=True):
+        if not folder.is_dir():
+            stage = folder.with_name(f".{folder.name}.stage")
+            shutil.rmtree(stage, ignore_errors=True)
+            _install_wheels({"base": [requirement]}, stage)
+            stage.rename(folder)
+    return folder
+
+
 def _install_wheels(groups: dict[str, list[str]], folder: Path) -> None:
     try:
         _, wheels = download_wheels(groups, "aarch64", PYTHON, GLIBC)

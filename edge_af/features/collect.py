@@ -69,7 +69,9 @@ class FeaturesOptions:
     """Options that change the extracted features."""
 
     extractor: str = option("Extractor: lite, or the folder of another.", default=DEFAULT)
-    every: float = option("Time between two frames.", default=1.0, metavar="TIME", parse=parse_seconds, at_most=3600)
+    every: float = option(
+        "Time between two frames.", default=1.0, shown_default="1s", metavar="TIME", parse=parse_seconds, at_most=3600
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,15 @@ class Cost:
     decode: float = 0.0
     visual: float = 0.0
     audio: float = 0.0
+
+    @contextlib.contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        """Add the processor time of a block in this thread to a stage."""
+        started = time.thread_time()
+        try:
+            yield
+        finally:
+            setattr(self, stage, getattr(self, stage) + time.thread_time() - started)
 
 
 @dataclass
@@ -69,7 +79,15 @@ class Part:
 class Extraction:
     """Features of one video while it is decoded. Iterate over it once."""
 
-    def __init__(self, source: str | Path, extractor: Extractor, *, every: float = 1.0, threads: int = 1) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        extractor: Extractor,
+        *,
+        every: float = 1.0,
+        threads: int = 1,
+        cost: Cost | None = None,
+    ) -> None:
         """Open the video.
 
         Args:
@@ -77,21 +95,22 @@ class Extraction:
             extractor: makes the features.
             every: seconds between two frames.
             threads: with more than one, decoding and inference run at the same time.
+            cost: where to add the cost of each stage.
 
         Raises:
             EdgeAfError: see `open_video`.
         """
         part = extractor.description.visual
-        self._video = open_video(source, part.width, part.height, every=every, threads=threads)
-        self._extractor, self._apart, self.name = extractor, threads > 1, self._video.name
+        self.video = open_video(source, part.width, part.height, every=every, threads=threads)
+        self._extractor, self._apart, self.name = extractor, threads > 1, self.video.name
         self.visual, self.audio = RunningMean(extractor.widths.visual), RunningMean(extractor.widths.audio)
-        self.cost = Cost()
-        self.has_video = self._video.has_video
+        self.cost = cost if cost is not None else Cost()
+        self.has_video = self.video.has_video
 
     @property
     def decoded(self) -> Decoded:
         """Findings of the decoder so far."""
-        return self._video.decoded
+        return self.video.decoded
 
     @property
     def features(self) -> Features:
@@ -105,38 +124,36 @@ class Extraction:
             EdgeAfError: nothing could be decoded.
         """
         patches = Patches()
-        with self._video:
-            events = self._timed(self._video.events())
-            for event in prefetched(events, AHEAD, self._video.end_input) if self._apart else events:
-                started = time.thread_time()
+        with self.video:
+            events = self._timed(self.video.events())
+            for event in prefetched(events, AHEAD, self.video.end_input) if self._apart else events:
                 if isinstance(event, Frame):
-                    vector = self._extractor.visual(event.pixels)
-                    self.visual.add(vector, event.count)
-                    self.cost.visual += time.thread_time() - started
+                    with self.cost.during("visual"):
+                        vector = self._extractor.visual(event.pixels)
+                        self.visual.add(vector, event.count)
                     yield Part("visual", event.time, vector, event.count)
                 else:
-                    yield from self._heard(patches.take(event.samples), started)
-            yield from self._heard(patches.end(), time.thread_time())
+                    with self.cost.during("audio"):
+                        complete = patches.take(event.samples)
+                    yield from self._heard(complete)
+            yield from self._heard(patches.end())
         if not self.visual.count and not self.audio.count:
             why = f" ({self.decoded.fault})" if self.decoded.fault else ""
             hint = " An MP4 from a pipe needs its index at the start." if self.name == STANDARD_INPUT else ""
             raise EdgeAfError(f"{self.name}: nothing in it can be decoded{why}.{hint}")
 
-    def _heard(self, patches: list[NDArray[np.float32]], started: float) -> Iterator[Part]:
+    def _heard(self, patches: list[NDArray[np.float32]]) -> Iterator[Part]:
         for patch in patches:
-            vector = self._extractor.audio(patch)
             now = float(self.audio.count)
-            self.audio.add(vector)
-            self.cost.audio += time.thread_time() - started
+            with self.cost.during("audio"):
+                vector = self._extractor.audio(patch)
+                self.audio.add(vector)
             yield Part("audio", now, vector, 1)
-            started = time.thread_time()
-        self.cost.audio += time.thread_time() - started
 
     def _timed(self, events: Iterator[Frame | Sound]) -> Iterator[Frame | Sound]:
         while True:
-            started = time.thread_time()
-            event = next(events, None)
-            self.cost.decode += time.thread_time() - started
+            with self.cost.during("decode"):
+                event = next(events, None)
             if event is None:
                 return
             yield event

@@ -95,6 +95,17 @@ class Video:
         self.tracks = [*videos[:1], *streams.audio[:1]]
         self.has_video = bool(videos)
 
+    @property
+    def codec(self) -> str:
+        """Codec of the video track, or of the sound without one."""
+        return str(self.tracks[0].codec_context.name)
+
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """Width and height of the file's frames in pixels; zeros without a video track."""
+        context = self.tracks[0].codec_context
+        return (context.width, context.height) if self.has_video else (0, 0)
+
     def __enter__(self) -> Video:
         return self
 

@@ -288,6 +288,48 @@ class Sensitivity:
     gap_at_20_drop: float | None
 
 
+STAGES = ("decode", "visual", "audio")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage of turning a video into features, per second of video, on one thread."""
+
+    stage: Annotated[str, one_of(*STAGES)]
+    processor_ms: Amount | None = None
+    """Measured processor time; None if emulated."""
+    instructions: Instructions | None = None
+    """Instructions, counted under emulation."""
+    modelled_ms: Modeled | None = None
+    """Processor time modeled from them."""
+
+    @property
+    def milliseconds(self) -> float | None:
+        """The measured or modeled processor time."""
+        if self.processor_ms is not None:
+            return self.processor_ms
+        return self.modelled_ms.value if self.modelled_ms is not None else None
+
+
+@dataclass(frozen=True)
+class ExtractionCost:
+    """Cost of turning a video into features."""
+
+    video: str
+    """Name of the file."""
+    width: Count
+    """Width of the video's frames in pixels; 0 without a video track. The same for `height`."""
+    height: Count
+    codec: str
+    """Codec of the video track, or of the sound without one."""
+    seconds: Amount
+    """Seconds of the video that were extracted."""
+    extractor: str
+    every: Amount
+    """Seconds between two frames."""
+    stages: list[StageCost]
+
+
 @dataclass(frozen=True)
 class GalleryPrediction:
     """One of a network's best classes for a video."""
@@ -345,6 +387,8 @@ class Results:
     bandwidth: list[Bandwidth] = field(default_factory=list)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     gallery: Gallery | None = None
+    extraction: ExtractionCost | None = None
+    """Cost of extracting the features of a video on this device."""
     tool: Tool | None = None
     """None for this package's own worker."""
 

@@ -20,6 +20,7 @@ from edge_af.files import package_data
 from edge_af.records.results import Results
 from edge_af.report.charts import Chart, charts, library
 from edge_af.report.columns import GAP, MEMORY, P50, SIZE, factor, signed
+from edge_af.report.extraction import TITLES, extraction_rows, extraction_text
 from edge_af.report.gallery import shown_gallery
 from edge_af.report.notes import caveats, data_text, method_text
 from edge_af.report.page_table import comparison_table, filter_groups
@@ -52,6 +53,7 @@ def page(many: Sequence[Results]) -> str:
         caveats=caveats(many),
         table_title="The comparison",
         table=comparison_table(lines),
+        extraction={"titles": TITLES, "rows": extraction_rows(many), "text": extraction_text(many)},
         gallery=shown_gallery(many, lines),
         measured=[{"facts": _facts(results), "method": method_text(results)} for results in many],
         sources=f"{len(many)} results file{'s' if len(many) != 1 else ''}",

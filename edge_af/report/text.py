@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from edge_af.records.results import Results
 from edge_af.report.columns import F1, GAP, LIMIT, MEMORY, P50, P90, SIZE, parameters, signed
 from edge_af.report.counted import EXPLAINED, counted_cells, counted_text, counted_titles, is_counted
+from edge_af.report.extraction import TITLES as EXTRACTION
+from edge_af.report.extraction import extraction_rows, extraction_text
 from edge_af.report.notes import caveats, data_text, kernels_text, measured_text
 from edge_af.report.rows import (
     Line,
@@ -21,7 +23,7 @@ from edge_af.report.rows import (
     main_columns,
     parameters_relation,
 )
-from edge_af.report.tables import aligned_rows, escape, printable, table_lines, table_width, wrapped
+from edge_af.report.tables import aligned, aligned_rows, escape, printable, table_lines, table_width, wrapped
 
 
 def table(many: Sequence[Results], width: int | None = None) -> str:
@@ -51,6 +53,8 @@ def table(many: Sequence[Results], width: int | None = None) -> str:
             notes.append(f"! {line.network}, {line.runtime} {line.weights}{where}: {line.problem}")
         out += row
     out += counted_text(lines, width)
+    if extracted := extraction_rows(many):
+        out += ["", *aligned([[*EXTRACTION], *extracted], (0,), width), "", *wrapped([extraction_text(many)], width)]
     notes += [f"! {text}" for text in caveats(many)]
     notes = ["", *notes, *([""] if notes else [])]
     if left_out:
@@ -242,6 +246,9 @@ def markdown_table(many: Sequence[Results]) -> str:
                 names = [line.network, *([line.device] if len(devices) > 1 else []), line.runtime, line.weights]
                 counted.append([*map(escape, names), *counted_cells(line)])
         out += ["", EXPLAINED, "", *table_lines(counted, range(len(titles)))]
+    if extracted := extraction_rows(many):
+        rows = [[*EXTRACTION], *([escape(cell) for cell in row] for row in extracted)]
+        out += ["", escape(extraction_text(many)), "", *table_lines(rows, (0,))]
     out += ["", "In brackets: factor of, or difference to, the baseline in the same runtime."]
     if any(line.row.gap_at_20_delta is not None for line in lines):
         out += ["", "In square brackets: 95 % of a paired bootstrap over the videos."]

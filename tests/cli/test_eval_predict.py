@@ -208,3 +208,10 @@ def test_what_a_runtime_says_of_itself_is_not_shown(exports: Path, eval_dataset:
     command = ["eval", exports / "attend-fusion/attend-fusion-int8.tflite", "--data", eval_dataset.folder]
     done = subprocess.run([sys.executable, "-m", "edge_af", *map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0 and "INFO" not in done.stderr + done.stdout, done.stderr
+
+
+def test_a_folder_of_videos_is_named_as_one(artifact: Path, tmp_path: Path):
+    (tmp_path / "my clips").mkdir()
+    (tmp_path / "my clips" / "a.MP4").touch()
+    message = refused("predict", artifact, tmp_path / "my clips")
+    assert "is a folder of videos" in message and "edge-af features '" in message

@@ -14,7 +14,7 @@ av = pytest.importorskip("av", reason="video files need PyAV")
 from clips import Clip, tone, write_clip  # noqa: E402
 
 from edge_af.errors import EdgeAfError  # noqa: E402
-from edge_af.features.video import RATE, Frame, Sound, open_video  # noqa: E402
+from edge_af.features.video import RATE, Frame, Sound, _scaled, open_video  # noqa: E402
 
 
 def read(path: Path | str, every: float = 1.0) -> tuple[list[tuple[float, int, int]], int, object]:
@@ -176,3 +176,42 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path):
         peaks.append(peak)
     assert peaks[1] < 300 * 1024
     assert peaks[1] < peaks[0] + 20 * 1024
+
+
+def triangle(count: int, wanted: int) -> np.ndarray:
+    """Return the weights (wanted, count) of a linear filter that is two target pixels wide, in float64."""
+    ratio = count / wanted
+    weights = np.zeros((wanted, count))
+    for row, own in enumerate(weights):
+        center = (row + 0.5) * ratio - 0.5
+        for at in range(int(center - ratio) - 1, int(center + ratio) + 3):
+            own[min(max(at, 0), count - 1)] += max(0, 1 - abs(at - center) / max(ratio, 1.0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("width, height", [(1280, 720), (320, 240), (100, 60)])
+def test_scaling_agrees_with_float64(width: int, height: int):
+    random = np.random.default_rng(0)
+    planes = random.integers(16, 236, (height, width)).astype(np.uint8)
+    whole = np.full((height * 3 // 2, width), 128, np.uint8)
+    whole[:height] = planes
+    frame = av.VideoFrame.from_ndarray(whole, format="yuv420p")
+    gray = (planes.astype(np.float64) - 16) * 255 / 219
+    wanted = triangle(height, 224) @ gray @ triangle(width, 224).T
+    difference = _scaled(frame, 224, 224).astype(np.float64) - wanted[..., None]
+    # FFmpeg's tables for colors round down, by about 2 of 255 in all.
+    assert -2.5 < difference.mean() < 0 and difference.std() < 0.6
+    assert np.abs(difference[2:-2, 2:-2]).max() <= 4
+    # At an edge, FFmpeg moves weights beyond it to other pixels than the last.
+    assert np.abs(difference).max() <= 16
+
+
+def test_colors_agree_with_float64():
+    # BT.601, limited range.
+    for y, u, v in ((81, 90, 240), (145, 54, 34), (41, 240, 110), (180, 128, 128), (60, 140, 100)):
+        whole = np.concatenate([np.full((64, 64), y), np.full((16, 64), u), np.full((16, 64), v)]).astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(whole, format="yuv420p")
+        luma, blue, red = (y - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224
+        exact = [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue]
+        found = _scaled(frame, 32, 32).astype(np.float64)
+        assert np.abs(found - np.clip(exact, 0, 255)).max() <= 2.5
