@@ -30,6 +30,8 @@ MOST_PIXELS = 16384 * 16384
 """Pixels of the largest frame that is decoded."""
 LONGEST_GAP = 600.0
 """Seconds. A longer step between two timestamps is an error in the file, not a frame that stays on screen."""
+MISSING_SECONDS, MISSING_SHARE = 2.0, 0.05
+"""A video that ends earlier than its header says, by more than both, is truncated."""
 MOST_FAULTS = 200
 """Packets in a row that cannot be decoded before the rest of a stream is given up."""
 STREAM, STANDARD_INPUT = "-", "standard input"
@@ -88,6 +90,8 @@ class Video:
     has_video: bool = field(init=False)
     """True if there is a video track."""
     decoded: Decoded = field(default_factory=Decoded)
+    _heard: float = 0.0
+    """Seconds of sound so far."""
 
     def __post_init__(self) -> None:
         streams = self.container.streams
@@ -144,8 +148,15 @@ class Video:
                     yield from self._sound(resampler, one)
         yield from chooser.end()
         yield from self._sound(resampler, None)
+        self._check_length()
         if self.input is not None:
             self.input.check()
+
+    def _check_length(self) -> None:
+        """Count a fault if both tracks end long before the length in the file's header, as in a truncated Matroska file."""
+        wanted, found = (self.container.duration or 0) / 1e6, max(self.decoded.seconds, self._heard)
+        if not self.decoded.faults and found < wanted - max(MISSING_SECONDS, MISSING_SHARE * wanted):
+            self._count(ValueError(f"it ends after {found:.0f} of {wanted:.0f} s"))
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets of the first video and the first audio stream; a damaged end counts as a fault."""
@@ -172,8 +183,9 @@ class Video:
             return
         for part in resampled:
             samples: NDArray[np.float32] = part.to_ndarray().reshape(-1)
+            self._heard += len(samples) / RATE
             if not self.has_video:
-                self.decoded.seconds += len(samples) / RATE
+                self.decoded.seconds = self._heard
             yield Sound(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0))
 
     def _count(self, error: Exception) -> None:
