@@ -1,10 +1,13 @@
 """Export one trained network with every peer, and time all results in one run.
 
-    python -m benchmarks.peers --run runs/distilled --data runs/data --work runs/peers --out benchmarks/results/peers
+    python -m benchmarks.peers --run runs/attend-fusion --also runs/fc-late-fusion --data runs/data --work runs/peers \\
+        --board pi4 --board pi5 --out benchmarks/results/peers
 
 makes a virtual environment for each peer in `--work`, exports the run there by each of the peer's ways, times all files in
-interleaved rounds at one and at two threads, scores the evaluation videos, and writes OUT.json and OUT.md. Finished steps
-are kept. A peer is one file in this folder: `NAME`, `REQUIREMENTS`, `WAYS`, `export`, `load` and `integer_kernels`.
+interleaved rounds at one and at two threads, scores the evaluation videos, and writes OUT.json and OUT.md. `--also` names
+another network that is only exported and loaded; `--board` counts the instructions of ONNX and TFLite files on an emulated
+board. Finished steps are kept. A peer is one file in this folder: `NAME`, `REQUIREMENTS`, `WAYS`, `export`, `load` and
+`integer_kernels`, and `artifact` if its file is neither model.onnx nor model.tflite.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +32,9 @@ import numpy as np
 from benchmarks.verbs import edge_af, made_by, paragraph, record
 from edge_af.console import say
 from edge_af.data.dataset import Dataset, open_dataset
+from edge_af.emulation.boards import BOARDS
+from edge_af.emulation.counts import instruction_counts
+from edge_af.errors import EdgeAfError
 from edge_af.files import read_json, write_atomic, write_json
 from edge_af.metrics import gap_at_20
 from edge_af.metrics.bootstrap import interval, outcomes, resampled_gap
@@ -64,12 +70,25 @@ class Way:
 
 @click.command(help=(__doc__ or "").splitlines()[0])
 @click.option("--run", type=click.Path(path_type=Path), required=True, help="Run folder of the network.")
+@click.option("--also", type=click.Path(path_type=Path), help="Run folder of a network that is only converted.")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with prepared train/ and eval/.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for environments and files.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Writes OUT.json and OUT.md.")
 @click.option("--only", multiple=True, type=click.Choice(PEERS), help="Only this peer; repeatable.")
+@click.option(
+    "--board", "boards", multiple=True, type=click.Choice(list(BOARDS)), help="Board to count on; repeatable."
+)
 @click.option("--quick", is_flag=True, help="Measure less, for a test.")
-def main(run: Path, data: Path, work: Path, out: Path, only: Sequence[str], quick: bool) -> None:
+def main(
+    run: Path,
+    also: Path | None,
+    data: Path,
+    work: Path,
+    out: Path,
+    only: Sequence[str],
+    boards: Sequence[str],
+    quick: bool,
+) -> None:
     work = work.resolve()
     source = _source(run.resolve(), data, work)
     os.environ["EDGE_AF_PEERS_DATA"] = str(data.resolve())
@@ -78,18 +97,32 @@ def main(run: Path, data: Path, work: Path, out: Path, only: Sequence[str], quic
     evaluation = open_dataset(data / "eval")
     for way in ways:
         if "error" not in rows[way]:
+            rows[way]["size_bytes"] = _size(way, work)
+            rows[way]["instructions"] = {board: _instructions(way, work, board) for board in boards}
             _score(way, rows[way], source, work)
+    if also is not None:
+        second = work / "also"
+        other = _source(also.resolve(), data, second)
+        for way in ways:
+            rows[way]["also"] = _also(way, other, second, _python(way.peer, work))
     for threads in (1, 2):
         _time_all(ways, rows, threads, source, work, quick=quick)
     _add_accuracy(ways, rows, evaluation, work)
     found = {
         **record("peers"),
-        "network": {"model": load_run(run).model, "preset": load_run(run).preset, "params": load_run(run).params},
+        "network": _network(run),
+        "also": _network(also) if also is not None else None,
+        "boards": list(boards),
         "videos": evaluation.videos,
         "rows": [{"peer": way.module.NAME, "way": way.module.WAYS[way.way], **rows[way]} for way in ways],
     }
     write_json(out.with_suffix(".json"), found)
     write_atomic(out.with_suffix(".md"), markdown(found))
+
+
+def _network(run: Path) -> dict[str, Any]:
+    found = load_run(run)
+    return {"model": found.model, "preset": found.preset, "params": found.params}
 
 
 def _source(run: Path, data: Path, work: Path) -> Path:
@@ -162,12 +195,59 @@ def _exported(way: Way, source: Path, work: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "export_seconds": found["seconds"],
         "export_peak_bytes": found["peak_bytes"],
-        "size_bytes": max((path.stat().st_size for path in place.rglob("*") if path.is_file()), default=0),
         "installed_bytes": _installed_bytes(way.peer, work),
         "kernels": _kernels(way, work, python),
     }
     write_json(record, facts)
     return facts
+
+
+def _artifact(way: Way, work: Path) -> Path | None:
+    """Return the file to ship; None if the peer writes none."""
+    place = _place(way, work)
+    if hasattr(way.module, "artifact"):
+        found: Path | None = way.module.artifact(way.way, place)
+        return found
+    return next((path for name in ("model.onnx", "model.tflite") if (path := place / name).is_file()), None)
+
+
+def _size(way: Way, work: Path) -> int | None:
+    artifact = _artifact(way, work)
+    return artifact.stat().st_size if artifact is not None else None
+
+
+def _instructions(way: Way, work: Path, board: str) -> dict[str, int] | None:
+    """Count the instructions of an inference on an emulated board; None for a file that needs another runtime there."""
+    artifact = _artifact(way, work)
+    if artifact is None or artifact.suffix not in (".onnx", ".tflite"):
+        return None
+    path = _place(way, work) / f"instructions-{board}.json"
+    if not path.exists():
+        say(f"{way.peer}: counting {way.way} on {board}")
+        try:
+            write_json(path, asdict(instruction_counts(artifact, board)))
+        except EdgeAfError as error:
+            say(str(error))
+            return None
+    return dict(read_json(path, "counts"))
+
+
+def _also(way: Way, source: Path, work: Path, python: Path) -> str:
+    """Export and load another network; return `yes`, or the error."""
+    place = _place(way, work)
+    answer = place.with_suffix(".txt")
+    if not answer.exists():
+        say(f"{way.peer}: converting the other network by {way.way}")
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for action in (("export",), ("serve", 1)):
+            with _running(way, str(action[0]), source, work, python, *action[1:]) as (process, answers):
+                found = _answer(process, answers, MOST_SECONDS)
+            if "error" in found:
+                break
+        answer.write_text(found.get("error", "yes"), encoding="utf-8")
+        shutil.rmtree(place)
+    return answer.read_text(encoding="utf-8")
 
 
 def _kernels(way: Way, work: Path, python: Path) -> str:
@@ -321,14 +401,17 @@ def _add_accuracy(ways: list[Way], rows: dict[Way, dict[str, Any]], evaluation: 
 
 def markdown(found: dict[str, Any]) -> str:
     """Return the table."""
+    titles = ["tool", "way", "GAP@20", "to FP32 (95 %)", "MB", "p50, p90 ms, 1 thread", "p50, p90 ms, 2 threads"]
+    titles += ["peak memory, MB", "load, ms", "export, s (peak, MB)", "installed, MB"]
+    titles += [f"M instructions, {board}" for board in found["boards"]]
+    titles += ["kernels", *([f"converts {found['also']['model']}"] if found["also"] else [])]
     lines = [
-        "| tool | way | GAP@20 | to FP32 (95 %) | MB | p50, p90 ms, 1 thread | p50, p90 ms, 2 threads | peak memory, MB "
-        "| load, ms | export, s (peak, MB) | installed, MB | kernels |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        f"| {' | '.join(titles)} |",
+        f"|---|---|{'---:|' * (9 + len(found['boards']))}{'---|' * (1 + bool(found['also']))}",
     ]
     for row in found["rows"]:
         if "error" in row:
-            lines.append(f"| {row['peer']} | {row['way']} | {row['error'].replace('|', '/')} ||||||||||")
+            lines.append(f"| {row['peer']} | {row['way']} | {row['error'].replace('|', '/')} {'|' * (len(titles) - 2)}")
             continue
         low, high = row["interval"]
         installed = f"{row['installed_bytes'] / 1e6:.0f}" if row["installed_bytes"] else ""
@@ -337,13 +420,15 @@ def markdown(found: dict[str, Any]) -> str:
             row["way"],
             f"{row['gap_at_20']:.4f}",
             f"{signed(row['gap_at_20_difference'])} ({signed(low)} to {signed(high)})",
-            f"{row['size_bytes'] / 1e6:.1f}",
+            f"{row['size_bytes'] / 1e6:.1f}" if row["size_bytes"] else "",
             *(f"{row[f'p50_ms_{threads}']:.2f}, {row[f'p90_ms_{threads}']:.2f}" for threads in (1, 2)),
             f"{row['peak_memory_bytes_1'] / 1e6:.0f}",
             f"{row['load_ms_1']:.0f}",
             f"{row['export_seconds']:.1f} ({row['export_peak_bytes'] / 1e6:.0f})",
             installed,
+            *(_millions(row["instructions"][board]) for board in found["boards"]),
             row["kernels"],
+            *([row["also"].replace("|", "/")[:80]] if found["also"] else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     network = found["network"]
@@ -353,6 +438,10 @@ def markdown(found: dict[str, Any]) -> str:
     )
     lines += ["", *paragraph(about)]
     return "\n".join(lines) + "\n"
+
+
+def _millions(counts: dict[str, int] | None) -> str:
+    return f"{counts['instructions'] / 1e6:.1f}" if counts else ""
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def export(way: str, source: Path, out: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def _file(way: str, out: Path) -> Path:
+def artifact(way: str, out: Path) -> Path:
+    """Return the exported file."""
     format, precision = way.split("-")[:2]
     return next((out / "export").glob(f"*-{precision}.{format}"))
 
@@ -49,7 +50,7 @@ def load(way: str, source: Path, out: Path, threads: int) -> Any:
     from edge_af.runtime import load as open_file
 
     packed = out / "packed" if way.endswith("packed") else None
-    scorer = open_file(_file(way, out), threads=threads, packed=packed)
+    scorer = open_file(artifact(way, out), threads=threads, packed=packed)
 
     def score(visual: Any, audio: Any) -> Any:
         return scorer.score(edge_af.Features(visual, audio))
@@ -61,5 +62,5 @@ def integer_kernels(way: str, out: Path) -> str:
     """Return the proof of the export."""
     from edge_af.artifacts import read_manifest
 
-    file = next(one for one in read_manifest(out / "export").files if one.path == _file(way, out).name)
+    file = next(one for one in read_manifest(out / "export").files if one.path == artifact(way, out).name)
     return f"{file.integer_layers} integer, {file.float_layers} float layers"

@@ -49,6 +49,11 @@ def export(way: str, source: Path, out: Path) -> None:
     (out / "nodes.txt").write_text("\n".join(names), encoding="utf-8")
 
 
+def artifact(way: str, out: Path) -> Path:
+    """Return the file with the weights."""
+    return out / "model.pte"
+
+
 def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
     import torch

@@ -30,6 +30,11 @@ def export(way: str, source: Path, out: Path) -> None:
     subprocess.run([str(tool), "-f", "ONNX", *files, "--bizCode", "edge-af", *flags], check=True)
 
 
+def artifact(way: str, out: Path) -> Path:
+    """Return the converted file."""
+    return out / "model.mnn"
+
+
 def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
     import MNN

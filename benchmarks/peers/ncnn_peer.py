@@ -32,6 +32,11 @@ def export(way: str, source: Path, out: Path) -> None:
             path.unlink()
 
 
+def artifact(way: str, out: Path) -> Path:
+    """Return the file with the weights."""
+    return next(out.glob("*.ncnn.bin"))
+
+
 def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
     import ncnn

@@ -55,6 +55,11 @@ def _compiled(out: Path, threads: int) -> Any:
     return openvino.Core().compile_model(out / "model.xml", "CPU", settings)
 
 
+def artifact(way: str, out: Path) -> Path:
+    """Return the file with the weights."""
+    return out / "model.bin"
+
+
 def load(way: str, source: Path, out: Path, threads: int) -> Any:
     """Return a function from features to scores."""
     request = _compiled(out, threads).create_infer_request()

@@ -45,6 +45,8 @@ def test_a_peer_is_exported_timed_and_scored(
     assert "dynamic-best" in ways[0].module.WAYS
     assert "IndexError" in rows[ways[2]]["error"]
     for way in ways[:2]:
+        rows[way]["size_bytes"] = peers._size(way, tmp_path)
+        rows[way]["instructions"] = {}
         peers._score(way, rows[way], source, tmp_path)
     peers._time_all(ways, rows, 1, source, tmp_path, quick=True)
     peers._time_all(ways, rows, 2, source, tmp_path, quick=True)
@@ -62,6 +64,8 @@ def test_a_peer_is_exported_timed_and_scored(
         "videos": eval_dataset.videos,
         "device": {"cpu": "c", "cores": 2},
         "network": {"model": "attend-fusion", "preset": "tiny", "params": 1},
+        "also": None,
+        "boards": [],
         "rows": [{"peer": "p", "way": way.way, **rows[way]} for way in ways],
     }
     lines = peers.markdown(json.loads(json.dumps(found))).splitlines()
