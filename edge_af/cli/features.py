@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import click
 from edge_af.cli.build import OneOf, path_argument, verb
 from edge_af.cli.next_step import suggest, unused
 from edge_af.console import say, tell, warn
+from edge_af.errors import EdgeAfError
 from edge_af.features.collect import FeaturesOptions, LabelOptions, OutputOptions
 from edge_af.features.youtube8m import LICENSE, NAME, FetchOptions
 from edge_af.options import option, part
@@ -96,7 +98,14 @@ def fetch(extractor: str, options: FetchCommand) -> None:
 
     say(LICENSE)
     if not options.yes:
-        click.confirm("Download and use them?", abort=True, err=True)
+        try:
+            agreed = click.confirm("Download and use them?", err=True)
+        except click.Abort:
+            if sys.stdin.isatty():
+                raise
+            raise EdgeAfError("nobody answered. Pass --yes to download and use them.") from None
+        if not agreed:
+            raise EdgeAfError("nothing was downloaded.")
     out = options.out
     found = run(out, part(options, FetchOptions), overwrite=options.overwrite)
     if options.json:
@@ -105,7 +114,9 @@ def fetch(extractor: str, options: FetchCommand) -> None:
     for precision, halves in found["cosine_to_float_graph"].items():
         figures = ", ".join(f"{name} {one['features']:.4f} ({one['whitened']:.4f})" for name, one in halves.items())
         tell(f"{out / precision}: least cosine similarity to the float graph (after whitening): {figures}")
-    suggest("features", "clips", "--extractor", out / "int8", "--out", unused(Path("prepared")))
+    if options.calibration_videos:
+        own = ("--extractor", out / "int8", "--out", unused(Path("prepared")))
+        suggest("features", *options.calibration_videos, *own)
 
 
 command.commands["fetch"] = fetch

@@ -7,6 +7,7 @@ sums of its last layer. Both: a PCA with whitening, limited to ±2 as in the rel
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tarfile
 import tempfile
@@ -116,7 +117,11 @@ def fetch(out: Path, options: FetchOptions, *, overwrite: bool = False) -> dict[
     downloads = out.resolve().with_name(f".{out.resolve().name}.downloads")
     with staged_folder(out, ours, overwrite=overwrite) as stage:
         downloads.mkdir(parents=True, exist_ok=True)
-        files = {name: obtain(name, options.source, url, downloads, SHA256.get(name)) for name, url in URLS.items()}
+        try:
+            files = {name: obtain(name, options.source, url, downloads, SHA256.get(name)) for name, url in URLS.items()}
+        finally:
+            with contextlib.suppress(OSError):  # It stays if anything has arrived.
+                downloads.rmdir()
         halves, side = _halves(files, options.calibration_videos)
         found = {
             "files": {

@@ -22,7 +22,7 @@ from edge_af.cli import cli
 from edge_af.data import Widths
 from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
-from edge_af.features import youtube8m
+from edge_af.features import download, youtube8m
 from edge_af.features.extractor import load_extractor
 from edge_af.features.youtube8m import INCEPTION, VGGISH, read_graph, read_matrix, vggish_function
 
@@ -105,9 +105,18 @@ def test_features_of_a_clip(fetched: Path, tmp_path: Path):
 
 def test_without_consent_nothing_is_downloaded(tmp_path: Path):
     words = ["features", "fetch", "youtube-8m", "--from", "http://127.0.0.1:1", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(cli, words, input="n\n")
-    assert done.exit_code != 0 and "127.0.0.1" not in done.output
-    assert not any(tmp_path.iterdir())
+    for answer, message in (("n\n", "nothing was downloaded"), ("", "Pass --yes")):
+        done = CliRunner().invoke(cli, words, input=answer)
+        assert isinstance(done.exception, EdgeAfError) and message in str(done.exception)
+        assert not any(tmp_path.iterdir())
+
+
+def test_an_unreachable_server_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
+    words = ["features", "fetch", "youtube-8m", "--from", "http://127.0.0.1:1", "--out", str(tmp_path / "out"), "--yes"]
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, EdgeAfError) and "Connection refused" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
 
 
 def test_matrices():
