@@ -29,7 +29,7 @@ FILES_OF = {"onnxruntime": ".onnx", "litert": ".tflite"}
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("train", ("torch", "safetensors")),
     "data prepare": ("train", ("tensorflow",)),
-    "export": ("export", ("torch", "safetensors", "onnx", "onnxscript")),
+    "export": ("export", ("torch", "safetensors", "onnx")),
 }
 """Verb -> the extra that it needs, and the packages it imports. `export` runs its files in both runtimes."""
 

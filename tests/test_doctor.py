@@ -28,7 +28,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 """
-HEAVY = ("torch", "tensorflow", "onnx", "onnxscript", "safetensors")
+HEAVY = ("torch", "tensorflow", "onnx", "safetensors")
 
 
 def doctor(

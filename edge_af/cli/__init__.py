@@ -51,7 +51,6 @@ EXTRA_OF = {
     "safetensors": "train",
     "tensorflow": "train",
     "onnx": "export",
-    "onnxscript": "export",
     "yaml": "export",
     "pyarrow": "parquet",
     "av": "video",

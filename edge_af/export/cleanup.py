@@ -1,7 +1,7 @@
 """Passes that simplify the traced graph without changing its result. Each takes a graph and returns one.
 
 Afterwards every fully connected layer is one `Gemm` of the form `y = x Wᵀ + b` with constants W (out, in) and b (out,), as
-in TFLite. No BatchNorm, identity or arithmetic on constants is left.
+in TFLite. No BatchNorm is left.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, Node, keep_needed, rename_tensors, to_onnx
 
-NO_OPS = frozenset({"Identity", "Dropout"})
-GEMM_ATTRIBUTES = {"transB": 1}
 MADE = "val_"
-"""Prefix of constants that the exporter creates: val_0, val_1, …"""
-UNKNOWN_MODULE = "?"
-"""Placeholder for the module in the names of nodes that the exporter created by rewriting."""
+"""Prefix of tensors that have no name in the network."""
+NAMED_BY_INPUT = "?"
+"""Module in the name of a node that is named after its first input."""
 
 
 def clean(graph: Graph) -> Graph:
@@ -31,9 +29,6 @@ def clean(graph: Graph) -> Graph:
         EdgeAfError: a layer or a BatchNorm cannot be converted to the form above.
     """
     for step in (
-        fold_constants,
-        drop_no_ops,
-        one_form_of_gemm,
         fold_batch_norms,
         merge_layout_changes,
         fold_factors,
@@ -41,98 +36,6 @@ def clean(graph: Graph) -> Graph:
     ):
         graph = keep_needed(step(graph))
     return graph
-
-
-def fold_constants(graph: Graph) -> Graph:
-    """Evaluate nodes whose inputs are all constants."""
-    from onnx.reference import ReferenceEvaluator
-
-    constants, kept = dict(graph.constants), []
-    for node in graph.nodes:
-        inputs = [name for name in node.inputs if name]
-        if any(name not in constants for name in inputs) or set(node.outputs) & set(graph.outputs):
-            kept.append(node)
-            continue
-        alone = Graph((node,), {name: constants[name] for name in inputs}, {}, dict.fromkeys(node.outputs, ()))
-        model = to_onnx(alone)
-        for output in model.graph.output:
-            output.ClearField("type")
-        for name, array in zip(node.outputs, ReferenceEvaluator(model).run(None, {}), strict=True):
-            constants[name] = np.asarray(array)
-    return replace(graph, nodes=tuple(kept), constants=constants)
-
-
-def drop_no_ops(graph: Graph) -> Graph:
-    """Remove nodes that return their input."""
-    source: dict[str, str] = {}
-    kept = []
-    for node in graph.nodes:
-        read = replace(node, inputs=tuple(source.get(name, name) for name in node.inputs))
-        if node.op in NO_OPS and node.outputs[0] not in graph.outputs:
-            source[node.outputs[0]] = read.inputs[0]
-        else:
-            kept.append(read)
-    return replace(graph, nodes=tuple(kept))
-
-
-def one_form_of_gemm(graph: Graph) -> Graph:
-    """Convert every `Gemm`, and every `MatMul` by constant weights with or without an `Add`, to `y = x Wᵀ + b`.
-
-    ONNX's Gemm is alpha * A' B' + beta * C. alpha is folded into the weights and beta into the bias.
-    """
-    graph = _matmuls_to_gemms(graph)
-    constants, nodes = dict(graph.constants), []
-    readers = Counter(name for node in graph.nodes for name in node.inputs)
-    for node in graph.nodes:
-        if node.op != "Gemm":
-            nodes.append(node)
-            continue
-        data, weight_name, *rest = node.inputs
-        bias_name = rest[0] if rest and rest[0] else ""
-        get = node.attributes.get
-        if get("transA", 0) or weight_name not in constants or (bias_name and bias_name not in constants):
-            raise EdgeAfError(
-                f"node {node.name!r} (Gemm): only layers with constant weights and no transposed input can be exported."
-            )
-        weight, alpha, beta = constants[weight_name], get("alpha", 1.0), get("beta", 1.0)
-        if not get("transB", 0) or alpha != 1.0:
-            weight = weight if get("transB", 0) else weight.T
-            weight = np.ascontiguousarray(weight * np.float32(alpha))
-            weight_name = _store(constants, readers, weight_name, node, "weight", weight)
-        bias = (
-            np.broadcast_to(constants[bias_name], (1, len(weight)))[0]
-            if bias_name
-            else np.zeros(len(weight), np.float32)
-        )
-        if not bias_name or beta != 1.0 or constants[bias_name].shape != bias.shape:
-            bias = bias * np.float32(beta)
-            bias_name = _store(constants, readers, bias_name or f"{node.name}.bias", node, "bias", bias)
-        nodes.append(replace(node, inputs=(data, weight_name, bias_name), attributes=GEMM_ATTRIBUTES))
-    return replace(graph, nodes=tuple(nodes), constants=constants)
-
-
-def _matmuls_to_gemms(graph: Graph) -> Graph:
-    if not any(node.op == "MatMul" and node.inputs[1] in graph.constants for node in graph.nodes):
-        return graph
-    shapes, consumers, constants = graph.shapes(batch=1), graph.consumers(), graph.constants
-    taken: set[str] = set()
-    nodes = []
-    for node in graph.nodes:
-        if node.name in taken:
-            continue
-        is_layer = node.op == "MatMul" and node.inputs[1] in constants and len(shapes[node.inputs[0]]) == 2
-        if not is_layer:
-            nodes.append(node)
-            continue
-        inputs, outputs = node.inputs, node.outputs
-        readers = consumers[node.outputs[0]]
-        if len(readers) == 1 and readers[0].op == "Add" and node.outputs[0] not in graph.outputs:
-            (bias,) = (name for name in readers[0].inputs if name != node.outputs[0])
-            if bias in constants and constants[bias].size in (1, shapes[node.outputs[0]][1]):
-                taken.add(readers[0].name)
-                inputs, outputs = (*inputs, bias), readers[0].outputs
-        nodes.append(replace(node, op="Gemm", inputs=inputs, outputs=outputs, attributes={}))
-    return replace(graph, nodes=tuple(nodes))
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
@@ -158,7 +61,8 @@ def _fold_batch_norm(graph: Graph, norm: Node) -> Graph:
     producers, consumers = graph.producers(), graph.consumers()
     data, *names = norm.inputs
     scale, offset, mean, variance = (constants[name].astype(np.float64) for name in names)
-    s = scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
+    epsilon = norm.attributes.get("epsilon", 1e-5)
+    s = scale / np.sqrt(variance + epsilon)
     t = offset - s * mean
     changed: dict[str, Node] = {}
 
@@ -170,24 +74,25 @@ def _fold_batch_norm(graph: Graph, norm: Node) -> Graph:
             and node.outputs[0] not in graph.outputs
         )
 
-    def rows(gemm: Node, factor: NDArray[np.float64], add: NDArray[np.float64] | float) -> None:
-        weight, bias = constants[gemm.inputs[1]], constants[gemm.inputs[2]]
-        changed[gemm.name] = replace(
-            gemm,
-            inputs=(
-                gemm.inputs[0],
-                _store(constants, readers, gemm.inputs[1], gemm, "weight", weight * factor[:, None].astype(np.float32)),
-                _store(constants, readers, gemm.inputs[2], gemm, "bias", (bias * factor + add).astype(np.float32)),
-            ),
+    def store(gemm: Node, weight: NDArray[Any], bias: NDArray[Any]) -> None:
+        names = (
+            _store(constants, readers, gemm.inputs[1], gemm, "weight", weight),
+            _store(constants, readers, gemm.inputs[2], gemm, "bias", bias.astype(np.float32)),
         )
+        changed[gemm.name] = replace(gemm, inputs=(gemm.inputs[0], *names))
 
     before = producers.get(data)
     if before is not None and alone(before, "Gemm"):
-        rows(before, s, t)
+        weight, bias = constants[before.inputs[1]], constants[before.inputs[2]]
+        gamma, beta, center, spread = (constants[name] for name in names)
+        factor = gamma / np.sqrt(spread + np.float32(epsilon))
+        store(before, weight * factor[:, None], (bias - center) * factor + beta)
     else:
         if before is not None and alone(before, "Relu") and alone(layer := producers.get(before.inputs[0]), "Gemm"):
             assert layer is not None
-            rows(layer, np.where(s == 0, 1.0, np.abs(s)), 0.0)
+            weight, bias = constants[layer.inputs[1]], constants[layer.inputs[2]]
+            size = np.where(s == 0, 1.0, np.abs(s))
+            store(layer, weight * size[:, None].astype(np.float32), bias * size)
             s = np.sign(s)
         for gemm, first in _gemms_behind(graph, norm.outputs[0]):
             gemm = changed.get(gemm.name, gemm)
@@ -197,14 +102,7 @@ def _fold_batch_norm(graph: Graph, norm: Node) -> Graph:
             if not np.all(s == 1):
                 weight = weight.copy()
                 weight[:, columns] *= s.astype(np.float32)
-            changed[gemm.name] = replace(
-                gemm,
-                inputs=(
-                    gemm.inputs[0],
-                    _store(constants, readers, gemm.inputs[1], gemm, "weight", weight),
-                    _store(constants, readers, gemm.inputs[2], gemm, "bias", (bias + shift).astype(np.float32)),
-                ),
-            )
+            store(gemm, weight, bias + shift)
     nodes = tuple(changed.get(node.name, node) for node in graph.nodes if node.name != norm.name)
     without = Graph(nodes, constants, graph.inputs, graph.outputs)
     return keep_needed(
@@ -333,7 +231,7 @@ def name_by_layer(graph: Graph) -> Graph:
         module, _, op = node.name.partition("#")[0].rpartition(".")
         if node.op == "Gemm":
             base = node.inputs[1].removesuffix(".weight")
-        elif module == UNKNOWN_MODULE:
+        elif module == NAMED_BY_INPUT:
             base = f"{names.get(node.inputs[0], node.inputs[0])}.{op}"
         else:
             base = f"{module}.{op}".lstrip(".")

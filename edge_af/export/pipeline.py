@@ -212,7 +212,7 @@ def export_network(network: nn.Module, run: Run, out: Path, request: ExportReque
             class_names=run.class_names,
             calibration=_record(ranges, static),
             files=files,
-            versions=versions("torch", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert", "numpy"),
+            versions=versions("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy"),
             training_data=run.data,
         )
         write_manifest(stage, manifest)

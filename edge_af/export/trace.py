@@ -1,28 +1,28 @@
-"""Trace a PyTorch network to a clean graph."""
+"""Trace a PyTorch network to a clean graph.
+
+`torch.fx` records the operators that the networks' code calls, and each becomes the ONNX operator of the same meaning.
+"""
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import io
-import logging
-import os
-import warnings
-from collections.abc import Iterator
-from typing import Any
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 
 from edge_af.data import YOUTUBE8M, Widths
 from edge_af.errors import EdgeAfError
-from edge_af.export.cleanup import MADE, UNKNOWN_MODULE, clean
-from edge_af.export.graph import BATCH, OPSET, Graph, Node
+from edge_af.export.cleanup import MADE, NAMED_BY_INPUT, clean
+from edge_af.export.graph import Graph, Node
 from edge_af.models.networks import WithScores
 
 PREFIX = "network."
-"""Prefix of parameter names in a network wrapped in `WithScores`."""
+"""Prefix of the names in a network wrapped in `WithScores`."""
 
 
 def trace(network: nn.Module, classes: int, widths: Widths = YOUTUBE8M) -> Graph:
@@ -35,97 +35,183 @@ def trace(network: nn.Module, classes: int, widths: Widths = YOUTUBE8M) -> Graph
         EdgeAfError: the network has operators that cannot be exported.
     """
     wrapped = WithScores(network).eval()
-    # A batch of 2, because the exporter treats a dimension of 1 as fixed.
-    example = (torch.zeros(2, widths.visual), torch.zeros(2, widths.audio))
-    batch = torch.export.Dim(BATCH)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            wrapped,
-            example,
-            dynamo=True,
-            input_names=["visual", "audio"],
-            output_names=["scores"],
-            dynamic_shapes={"visual": {0: batch}, "audio": {0: batch}},
-            opset_version=OPSET,
-            verbose=False,
+    try:
+        module = fx.GraphModule(wrapped, fx.Tracer().trace(wrapped))
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise EdgeAfError(f"the network cannot be traced: {error}.") from None
+    with torch.no_grad():
+        ShapeProp(module).propagate(torch.zeros(2, widths.visual), torch.zeros(2, widths.audio))
+    reader = _Reader(module)
+    for node in module.graph.nodes:
+        reader.read(node)
+    return clean(
+        Graph(
+            nodes=tuple(reader.nodes),
+            constants=reader.constants,
+            inputs={"visual": (None, widths.visual), "audio": (None, widths.audio)},
+            outputs={"scores": (None, classes)},
         )
-    assert program is not None
-    traced = program.model.graph
-    # The exporter names a tensor computed from a parameter after the operator, such as `view`.
-    made = {
-        _own(name): f"{MADE}{name}"
-        for name in traced.initializers
-        if name not in wrapped.state_dict() and not name.startswith(MADE)
-    }
-
-    def named(name: str | None) -> str:
-        return made.get(_own(name), _own(name))
-
-    nodes = []
-    for number, node in enumerate(traced):
-        if node.domain not in ("", "ai.onnx"):
-            raise EdgeAfError(
-                f"node {node.name!r}: the exporter made an operator that is not ONNX's own ({node.domain})."
-            )
-        nodes.append(
-            Node(
-                op=node.op_type,
-                # Names only have to be unique until cleanup assigns the final ones.
-                name=f"{_place(node.metadata_props, node.op_type)}#{number}",
-                inputs=tuple(named(value.name) if value is not None else "" for value in node.inputs),
-                outputs=tuple(named(value.name) for value in node.outputs),
-                attributes={name: _plain(attribute.value) for name, attribute in node.attributes.items()},
-            )
-        )
-    graph = Graph(
-        nodes=tuple(nodes),
-        constants={
-            named(name): value.const_value.numpy()
-            for name, value in traced.initializers.items()
-            if value.const_value is not None
-        },
-        inputs={"visual": (None, widths.visual), "audio": (None, widths.audio)},
-        outputs={"scores": (None, classes)},
     )
-    return clean(graph)
 
 
-def _own(name: str | None) -> str:
-    assert name is not None  # the exporter names every value of a graph it hands out
+class _Reader:
+    """Converts the nodes of `torch.fx` to ONNX operators."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self._module = module
+        self.nodes: list[Node] = []
+        self.constants: dict[str, NDArray[Any]] = {
+            _own(name): tensor.detach().numpy() for name, tensor in module.state_dict().items()
+        }
+        self._names: dict[fx.Node, str | tuple[str, ...]] = {}
+        """Names of the tensors that each node computes."""
+        self._shared: dict[tuple[Any, ...], str] = {}
+        """Names of the constants in the code, each stored once."""
+
+    def read(self, node: fx.Node) -> None:
+        """Add the operators of one node.
+
+        Raises:
+            EdgeAfError: there is none for it.
+        """
+        if node.op == "placeholder":
+            self._names[node] = str(node.target)
+        elif node.op == "get_attr":
+            self._names[node] = _own(str(node.target))
+        elif node.op == "call_module":
+            self._read_module(node, self._module.get_submodule(str(node.target)))
+        elif node.op in ("call_function", "call_method"):
+            convert = CONVERTED.get(node.target)
+            if convert is None:
+                name = getattr(node.target, "__name__", node.target)
+                raise EdgeAfError(f"{_place(node) or 'the network'}: the operator {name!r} cannot be exported.")
+            convert(self, node)
+        elif node.op == "output":
+            last = self.nodes[-1]
+            self.nodes[-1] = Node(last.op, last.name, last.inputs, ("scores",), last.attributes)
+
+    def _read_module(self, node: fx.Node, module: nn.Module) -> None:
+        path, (data,) = _own(str(node.target)), node.args
+        if isinstance(module, nn.Dropout):
+            self.rename(node, data)
+        elif isinstance(module, nn.ReLU):
+            self.add(node, "Relu", [data])
+        elif isinstance(module, nn.Linear):
+            if _rank(data) != 2 or module.bias is None:
+                raise EdgeAfError(f"{path}: only layers with a bias, of a matrix (n, features), can be exported.")
+            self.add(node, "Gemm", [data, f"{path}.weight", f"{path}.bias"], transB=1)
+        elif isinstance(module, nn.BatchNorm1d) and module.affine and module.track_running_stats:
+            parts = [f"{path}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+            # ONNX's attributes are float32.
+            self.add(node, "BatchNormalization", [data, *parts], epsilon=float(np.float32(module.eps)))
+        else:
+            raise EdgeAfError(f"{path}: a layer of the type {type(module).__name__} cannot be exported.")
+
+    def name(self, value: Any) -> str:
+        """Return the name of a node's tensor, of a parameter, or of a number in the code."""
+        if isinstance(value, fx.Node):
+            found = self._names[value]
+            assert isinstance(found, str)
+            return found
+        return value if isinstance(value, str) else self.constant(np.array(value, np.float32))
+
+    def rename(self, node: fx.Node, value: Any) -> None:
+        """Let a node's result be another node's tensor, or a constant."""
+        self._names[node] = self.name(value)
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """Return the name of a constant of the code."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._shared:
+            self._shared[key] = f"{MADE}{len(self._shared)}"
+            self.constants[self._shared[key]] = array
+        return self._shared[key]
+
+    def add(self, node: fx.Node, op: str, inputs: list[Any], *, outputs: int = 1, **attributes: Any) -> None:
+        """Add an operator with the node's result; its names only have to be unique until cleanup assigns the final ones."""
+        place = NAMED_BY_INPUT if op == "Split" else _place(node)
+        names = tuple(f"{MADE}{node.name}_{number}" for number in range(outputs))
+        title = f"{place}.{op.lower()}".lstrip(".")
+        self.nodes.append(
+            Node(op, f"{title}#{len(self.nodes)}", tuple(self.name(value) for value in inputs), names, attributes)
+        )
+        self._names[node] = names if outputs > 1 else names[0]
+
+    def pick(self, node: fx.Node) -> None:
+        """Read one of several results."""
+        several, number = node.args
+        found = self._names[several] if isinstance(several, fx.Node) else None
+        if not isinstance(found, tuple) or not isinstance(number, int):
+            raise EdgeAfError(f"{_place(node) or 'the network'}: indexing a tensor cannot be exported.")
+        self._names[node] = found[number]
+
+
+def _own(name: str) -> str:
     return name.removeprefix(PREFIX)
 
 
-def _place(metadata: Any, op: str) -> str:
-    """Return the path of the module that created a node, and the operator: `visual.attention.softmax`."""
-    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
-    module = _own(f"{scopes[-2]}.").rstrip(".") if len(scopes) > 1 else UNKNOWN_MODULE
-    return f"{module}.{op.lower()}".lstrip(".")
+def _place(node: fx.Node) -> str:
+    """Return the path of the module whose code calls a node, such as `visual.attention`."""
+    paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return _own(f"{paths[-1]}.").rstrip(".") if paths else ""
 
 
-def _plain(value: Any) -> Any:
-    """Convert an attribute's value for `onnx.helper.make_node`."""
-    if hasattr(value, "numpy"):
-        import onnx
-
-        return onnx.numpy_helper.from_array(np.asarray(value.numpy()))
-    return list(value) if isinstance(value, tuple) else value
+def _rank(node: Any) -> int:
+    return len(node.meta["tensor_meta"].shape)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's messages, which the user cannot act on; errors still raise."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    # While set, the exporter keeps the log levels. Restore it, because torch fails to import if it is empty.
-    said = os.environ.setdefault("TORCH_LOGS", "")
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if not said:
-            del os.environ["TORCH_LOGS"]
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _elementwise(op: str) -> Callable[[_Reader, fx.Node], None]:
+    return lambda reader, node: reader.add(node, op, list(node.args))
+
+
+def _softmax(reader: _Reader, node: fx.Node) -> None:
+    reader.add(node, "Softmax", [node.args[0]], axis=_argument(node, 1, "dim"))
+
+
+def _concat(reader: _Reader, node: fx.Node) -> None:
+    parts = list(cast(list[fx.Node], node.args[0]))
+    if len(parts) > 1:
+        reader.add(node, "Concat", parts, axis=_argument(node, 1, "dim", 0))
+    else:
+        reader.rename(node, parts[0])
+
+
+def _reshape(reader: _Reader, node: fx.Node) -> None:
+    data, *sizes = cast(tuple[Any, ...], node.args)
+    if (parameter := reader.constants.get(reader.name(data))) is not None:
+        reader.rename(node, reader.constant(parameter.reshape(sizes)))
+        return
+    reader.add(node, "Reshape", [data, reader.constant(np.array(sizes, np.int64))], allowzero=1)
+
+
+def _transpose(reader: _Reader, node: fx.Node) -> None:
+    data, first, second = cast(tuple[Any, ...], node.args)
+    axes = list(range(_rank(data)))
+    axes[first], axes[second] = axes[second], axes[first]
+    reader.add(node, "Transpose", [data], perm=axes)
+
+
+def _chunk(reader: _Reader, node: fx.Node) -> None:
+    parts = _argument(node, 1, "chunks")
+    reader.add(node, "Split", [node.args[0]], outputs=parts, axis=_argument(node, 2, "dim", 0), num_outputs=parts)
+
+
+CONVERTED: Mapping[Any, Callable[[_Reader, fx.Node], None]] = {
+    torch.relu: _elementwise("Relu"),
+    torch.sigmoid: _elementwise("Sigmoid"),
+    operator.add: _elementwise("Add"),
+    operator.mul: _elementwise("Mul"),
+    operator.truediv: _elementwise("Div"),
+    operator.matmul: _elementwise("MatMul"),
+    operator.getitem: _Reader.pick,
+    torch.softmax: _softmax,
+    torch.cat: _concat,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "chunk": _chunk,
+}
+"""Conversion of each function and method that the networks' code calls."""

@@ -43,43 +43,6 @@ def assert_same(before: Graph, after: Graph, operators: list[str], batch: int = 
     assert [node.op for node in after.nodes] == operators
 
 
-@pytest.mark.parametrize(
-    ("attributes", "weight_shape", "bias"),
-    [
-        ({}, (5, 4), normal(4)),
-        ({"transB": 1}, (4, 5), normal(4)),
-        ({"transB": 1, "alpha": 0.5, "beta": 3.0}, (4, 5), normal(1, 4)),
-        ({"alpha": -2.0}, (5, 4), None),
-        ({"transB": 1, "beta": 0.25}, (4, 5), normal(1)),
-        ({"transB": 1}, (4, 5), np.array(0.7, np.float32)),
-    ],
-)
-def test_every_gemm_takes_the_one_form(
-    attributes: dict[str, Any], weight_shape: tuple[int, int], bias: NDArray[np.float32] | None
-) -> None:
-    constants: dict[str, NDArray[Any]] = {"w": normal(*weight_shape)}
-    if bias is not None:
-        constants["b"] = bias
-    gemm = Node("Gemm", "layer", ("x", *constants), ("y",), attributes)
-    graph = graph_of([gemm], constants, {"x": (None, 5)}, {"y": (None, 4)})
-    after = cleanup.one_form_of_gemm(graph)
-    assert_same(graph, after, ["Gemm"])
-    (found,) = after.gemms()
-    assert found.attributes == {"transB": 1}
-    assert [after.constants[name].shape for name in found.inputs[1:]] == [(4, 5), (4,)]
-
-
-def test_a_matmul_with_or_without_bias_becomes_a_gemm() -> None:
-    constants: dict[str, NDArray[Any]] = {"w": normal(5, 4), "b": normal(4), "v": normal(4, 3)}
-    nodes = [
-        Node("MatMul", "first", ("x", "w"), ("m",)),
-        Node("Add", "bias", ("b", "m"), ("h",)),
-        Node("MatMul", "second", ("h", "v"), ("y",)),
-    ]
-    graph = graph_of(nodes, constants, {"x": (None, 5)}, {"y": (None, 3)})
-    assert_same(graph, cleanup.clean(graph), ["Gemm", "Gemm"])
-
-
 def test_weights_that_two_layers_share_are_not_changed_for_both() -> None:
     constants: dict[str, NDArray[Any]] = {"w": normal(4, 4), "b": normal(4)}
     nodes = [
@@ -152,23 +115,14 @@ def test_batch_norm_that_cannot_be_folded_is_named(behind: str | None) -> None:
         cleanup.fold_batch_norms(graph)
 
 
-def test_a_gemm_of_two_activations_is_refused() -> None:
-    graph = graph_of([Node("Gemm", "g", ("x", "z"), ("y",))], {}, {"x": (None, 5), "z": (5, 4)}, {"y": (None, 4)})
-    with pytest.raises(EdgeAfError, match=r"'g' \(Gemm\).*constant weights"):
-        cleanup.one_form_of_gemm(graph)
-
-
-def test_constants_layout_changes_and_identities_are_merged() -> None:
+def test_layout_changes_are_merged() -> None:
     constants: dict[str, NDArray[Any]] = {
-        "two": np.array(2.0, np.float32),
-        "three": np.array(3.0, np.float32),
+        "five": np.array(5.0, np.float32),
         "to": np.array([-1, 2, 3], np.int64),
         "flat": np.array([-1, 6], np.int64),
     }
     nodes = [
-        Node("Add", "sum", ("two", "three"), ("five",)),
-        Node("Identity", "nothing", ("x",), ("x1",)),
-        Node("Mul", "times", ("x1", "five"), ("m",)),
+        Node("Mul", "times", ("x", "five"), ("m",)),
         Node("Reshape", "r0", ("m", "flat"), ("m0",)),
         Node("Reshape", "r1", ("m0", "to"), ("m1",)),
         Node("Transpose", "t1", ("m1",), ("m2",), {"perm": [0, 2, 1]}),

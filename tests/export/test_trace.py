@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import onnx
 import pytest
 import torch
 from small_networks import CLASSES, torch_scores
-from torch import nn
+from torch import Tensor, nn
 
 from edge_af.data import Features
+from edge_af.errors import EdgeAfError
 from edge_af.export.graph import Graph, save_onnx
 from edge_af.export.trace import trace
 from edge_af.models.networks import build
@@ -90,8 +91,30 @@ def test_the_exporter_is_silent(network: nn.Module, capfd: pytest.CaptureFixture
     assert captured.err == ""
 
 
-@pytest.mark.slow
-def test_exporting_leaves_the_environment_as_it_was(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TORCH_LOGS", raising=False)
-    trace(network, CLASSES)
-    assert "TORCH_LOGS" not in os.environ
+class Odd(nn.Module):
+    """A network whose forward function is given."""
+
+    def __init__(self, forward: Callable[[nn.Linear, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.given = nn.Linear(1024, CLASSES), forward
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        return self.given(self.layer, visual, audio)
+
+
+@pytest.mark.parametrize(
+    "forward, message",
+    [
+        (lambda layer, x, _: torch.tanh(layer(x)), "the operator 'tanh' cannot be exported"),
+        (lambda layer, x, _: layer(x).cumsum(1), "the operator 'cumsum' cannot be exported"),
+        (lambda layer, x, _: layer(x.reshape(-1, 1, 1024)).reshape(-1, CLASSES), "layer: only layers with a bias"),
+        (lambda layer, x, _: layer(x[:1]), "indexing a tensor cannot be exported"),
+        (lambda layer, x, _: layer(x) if x.sum() > 0 else layer(-x), "the network cannot be traced"),
+        (lambda layer, x, _: nn.functional.gelu(layer(x)), "the operator 'gelu' cannot be exported"),
+    ],
+)
+def test_an_operator_without_conversion_is_named(
+    forward: Callable[[nn.Linear, Tensor, Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises(EdgeAfError, match=message):
+        trace(Odd(forward), CLASSES)

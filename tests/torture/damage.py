@@ -202,7 +202,7 @@ def preload() -> None:
 
     from edge_af.cli import VERBS
 
-    libraries = ("torch", "onnx", "onnxscript", "onnxruntime", "yaml", "safetensors.torch", "tensorflow", "vl_convert")
+    libraries = ("torch", "onnx", "onnxruntime", "yaml", "safetensors.torch", "tensorflow", "vl_convert")
     rooms = ("bench.session", "bundle", "compare.run", "data.prepare", "export.pipeline", "report.page", "report.specs",
              "runtime.ort", "runtime.pytorch", "train.loop", *(f"cli.{verb}" for verb in VERBS))  # fmt: skip
     for name in (*libraries, *(f"edge_af.{room}" for room in rooms)):
