@@ -38,7 +38,9 @@ class BenchOptions:
         metavar="VIDEO",
         group=WHAT,
     )
-    extractor: str = option("Extractor of --with-features: lite, or the folder of another.", default="lite", group=WHAT)
+    extractor: Path = option(
+        "Extractor of --with-features: lite, or the folder of another.", default=Path("lite"), group=WHAT
+    )
     threads: tuple[int, ...] = option("Threads. Repeatable.", default=(), at_least=1, shown_default="1", group=HOW)
     batch: tuple[int, ...] = option(
         "Videos per inference. Repeatable.", default=(), at_least=1, shown_default="1", group=HOW

@@ -81,9 +81,9 @@ def _extraction(subjects: Sequence[Subject], options: BenchOptions) -> Extractio
     assert options.with_features is not None
     every = next((subject.extractor.get("every", 1.0) for subject in subjects if subject.extractor), 1.0)
     if options.target is None:
-        return cost_here(options.with_features, options.extractor, every)
+        return cost_here(options.with_features, str(options.extractor), every)
     if options.target.startswith(SCHEME):
-        return cost_on(parse_emulated(options.target), options.with_features, options.extractor, every)
+        return cost_on(parse_emulated(options.target), options.with_features, str(options.extractor), every)
     raise EdgeAfError("--with-features: only here and on emulated boards. On a board, run edge-af bench there.")
 
 

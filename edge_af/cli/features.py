@@ -89,13 +89,17 @@ class FetchCommand(FetchOptions):
     "edge-af features clips --extractor extractors/youtube-8m/int8 --out prepared/clips",
 )
 def fetch(extractor: str, options: FetchCommand) -> None:
-    """Download the networks of an extractor, and convert them to TFLite files in INT8 and FP32.
+    """Download and convert the networks of an extractor.
 
-    EXTRACTOR is youtube-8m: Inception and VGGish with their PCA (0.4 GB). Each converted network is compared with its float
-    graph. An interrupted download continues when the command is repeated.
+    EXTRACTOR is youtube-8m: Inception and VGGish with their PCA (0.4 GB), as TFLite files in INT8 and FP32. Each converted
+    network is compared with its float graph. An interrupted download continues when the command is repeated.
     """
+    from edge_af.features.youtube8m import OURS, check
     from edge_af.features.youtube8m import fetch as run
+    from edge_af.files import check_replaceable
 
+    check(options)
+    check_replaceable(options.out, OURS, options.overwrite)
     say(LICENSE)
     if not options.yes:
         try:

@@ -26,6 +26,11 @@ class PredictOptions:
     top: int = option("Labels per video.", default=3, at_least=1)
     videos: int = option("Number of videos, from the start.", default=10, at_least=1)
     rows: str | None = option("Rows to label instead, such as 0,5,7 or 10:20.", default=None)
+    extractor: Path | None = option(
+        "Folder of the extractor, for a video file.",
+        default=None,
+        shown_default="the one that the network was trained with",
+    )
     threads: int = option("Threads of the runtime.", default=1, at_least=1)
     json: bool = option("Print JSON instead of text.", default=False)
 
@@ -45,7 +50,6 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     from edge_af.api import Network
     from edge_af.artifacts import TrainingData
     from edge_af.bench.subject import subject_of
-    from edge_af.data.arrays import is_arrays
     from edge_af.data.dataset import is_dataset, open_dataset
     from edge_af.runtime import load_safely
 
@@ -61,11 +65,11 @@ def command(artifact: Path, features: Path, options: PredictOptions) -> None:
     ids: Any = None
     if dataset is not None:
         given, ids = dataset.stored, dataset.ids
-    elif is_arrays(features) or not features.is_file():
+    elif features.suffix in (".npz", ".npy") or not features.is_file():
         given = _read_npz(features)
         network.check(given, str(features))
     else:
-        given, ids = _extracted(features, network, options.threads), [features.name.encode(errors="replace")]
+        given, ids = _extracted(features, network, options), [features.name.encode(errors="replace")]
     count = given.videos
     chosen = _chosen(options.rows, count) if options.rows is not None else list(range(min(options.videos, count)))
     if options.rows is None and count > options.videos:
@@ -100,12 +104,13 @@ def _refuse_videos(folder: Path) -> None:
         )
 
 
-def _extracted(video: Path, network: Network, threads: int) -> Features:
+def _extracted(video: Path, network: Network, options: PredictOptions) -> Features:
     """Return the features of a video file."""
     from edge_af.features.extract import Extraction
     from edge_af.features.stream import every_of, extractor_of
 
-    extraction = Extraction(video, extractor_of(network, None, threads), every=every_of(network), threads=threads)
+    extractor = extractor_of(network, options.extractor, options.threads)
+    extraction = Extraction(video, extractor, every=every_of(network), threads=options.threads)
     for _ in extraction:
         pass
     return extraction.features

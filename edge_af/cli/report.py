@@ -54,6 +54,8 @@ def command(files: tuple[Path, ...], options: ReportOptions) -> None:
     """
     if bool(files) == bool(options.history):
         raise EdgeAfError("name results files of `edge-af bench`, or --history FILE of `edge-af compare`.")
+    if twice := next((file for at, file in enumerate(files) if file in files[:at]), None):
+        raise EdgeAfError(f"{twice}: is named twice.")
     if options.require and options.choose is None:
         raise EdgeAfError("--require needs --choose, the figure by which to choose, such as --choose p50.")
     if options.history and options.choose is not None:

@@ -126,6 +126,8 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
         EdgeAfError: a path is missing, or a folder has no videos.
     """
     found: dict[Path, Path] = {}
+    if paths and not any(path.exists() for path in paths):
+        raise EdgeAfError(f"{paths[0]}: no such file or folder.")
     for path in paths:
         if not path.is_dir():
             # A missing file is one bad video among others.
@@ -237,6 +239,10 @@ def _labels(options: LabelOptions, videos: list[Path], ids: list[str]) -> tuple[
         found.append(sorted({class_number(label, numbers) for label in own}))
     if without:
         warn(f"{options.labels}: no labels for {len(without):,} video(s), {without[0]} first.")
+    if not used:
+        raise EdgeAfError(
+            f"{options.labels}: none of its {len(known):,} rows names one of the videos, such as {ids[0]}."
+        )
     if unused := [key for key in known if key not in used]:
         warn(f"{options.labels}: {len(unused):,} row(s) name none of the videos, {unused[0]} first.")
     return classes, found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -24,14 +23,18 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> None:
     """Download a file to `path`, unless it is there.
 
     What arrives is kept in PATH.part, with the server's version of the file in PATH.tag. If the server still has that
-    version, a later call continues from there.
+    version, a later call continues from there. A file from another address is downloaded again.
 
     Raises:
         EdgeAfError: the server refuses, fails or stalls `TRIES` times, or the file has another SHA-256.
         OSError: there is no space.
     """
+    part, origin = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.url")
+    if not origin.exists() or origin.read_text(encoding="utf-8") != url:
+        for stale in (path, part, _tag(part)):
+            stale.unlink(missing_ok=True)
+        write_atomic(origin, url)
     if not path.exists():
-        part = path.with_name(f"{path.name}.part")
         for number in range(TRIES):
             try:
                 _fetch(url, part, path.name)
@@ -97,29 +100,5 @@ def _reason(error: Exception) -> str:
 
 def _kept(part: Path) -> str:
     if not part.exists() or not part.stat().st_size:
-        return "Try again later."
-    return f"{part.stat().st_size / 1e6:,.1f} MB are kept; the same command continues."
-
-
-def obtain(name: str, source: str | None, url: str, folder: Path, sha256: str | None = None) -> Path:
-    """Put a published file into `folder` and return its path.
-
-    Args:
-        name: its file name.
-        source: a folder or an address that has it under its name; None for `url`.
-        url: its published address.
-        folder: where to put it.
-        sha256: its hash, if it is known.
-
-    Raises:
-        EdgeAfError: see `download`; or the source lacks it.
-    """
-    path = folder / name
-    if source is None or "://" in source:
-        download(url if source is None else f"{source.rstrip('/')}/{name}", path, sha256=sha256)
-        return path
-    given = Path(source) / name
-    if not given.is_file():
-        raise EdgeAfError(f"{given}: no such file. It is published at {url}.")
-    shutil.copyfile(given, path)
-    return path
+        return "Try again later, or get the file elsewhere and name its folder with --from."
+    return f"{part.stat().st_size / 1e6:,.1f} MB are kept in {part.parent}; the same command continues."

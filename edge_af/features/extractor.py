@@ -114,8 +114,20 @@ class Extractor:
             for name, part in (("visual", visual), ("audio", audio))
             if part.whitening is not None
         }
-        frame, patch = np.zeros((visual.height, visual.width, 3), np.uint8), np.zeros((PATCH_FRAMES, BANDS), np.float32)
-        self.widths = Widths(len(self.visual(frame)), len(self.audio(patch)))
+        self.widths = Widths(
+            self._width("visual", np.zeros((visual.height, visual.width, 3), np.uint8)),
+            self._width("audio", np.zeros((PATCH_FRAMES, BANDS), np.float32)),
+        )
+
+    def _width(self, name: str, value: NDArray[Any]) -> int:
+        """Return the number of features, and refuse a network that does not take what the description says."""
+        try:
+            return len(getattr(self, name)(value))
+        except Exception as error:  # onnxruntime's and LiteRT's exceptions have no common base class.
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise EdgeAfError(
+                f"{self._folder / DESCRIPTION}: {name}: the network does not take an input of {value.shape} ({reason})."
+            ) from None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -226,13 +238,14 @@ def _network(path: Path, threads: int) -> _TfLite | _Onnx:
 
 
 def _load_whitening(folder: Path, whitening: Whitening) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    try:
-        mean, projection = (
-            np.load(folder / name, allow_pickle=False).astype(np.float32)
-            for name in (whitening.mean, whitening.projection)
-        )
-    except (OSError, ValueError) as error:
-        raise EdgeAfError(f"{folder}: whitening cannot be read ({error}).") from None
+    arrays = []
+    for name in (whitening.mean, whitening.projection):
+        try:
+            arrays.append(np.load(folder / name, allow_pickle=False).astype(np.float32))
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise EdgeAfError(f"{folder / name}: this array of the whitening cannot be read ({reason}).") from None
+    mean, projection = arrays
     if mean.ndim != 1 or projection.ndim != 2 or len(mean) != len(projection):
         raise EdgeAfError(f"{folder}: whitening: mean {mean.shape} and projection {projection.shape} do not fit.")
     return mean, projection, np.inf if whitening.limit is None else whitening.limit

@@ -7,14 +7,14 @@ sums of its last layer. Both: a PCA with whitening, limited to ±2 as in the rel
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 import struct
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from edge_af.data.tfrecord import tensorflow
 from edge_af.errors import EdgeAfError
 from edge_af.features.clips import ClipOptions, make_clips
 from edge_af.features.collect import find_videos
-from edge_af.features.download import obtain
+from edge_af.features.download import download
 from edge_af.features.extractor import DESCRIPTION, Extractor, load_extractor
 from edge_af.features.logmel import Patches
 from edge_af.features.tflite import PRECISIONS, to_tflite
@@ -32,6 +32,8 @@ from edge_af.features.video import Frame, open_video
 from edge_af.files import sha256_file, staged_folder, write_atomic, write_json
 from edge_af.options import option
 from edge_af.protobuf import fields
+
+T = TypeVar("T")
 
 NAME = "youtube-8m"
 INCEPTION, VGGISH = "inception-2015-12-05.tgz", "vggish_model.ckpt"
@@ -60,6 +62,8 @@ DENSE = ("fc1/fc1_1", "fc1/fc1_2", "fc2")
 LIMIT = 2.0
 """The release codes values between ±2."""
 SOURCES = "sources.json"
+OURS = (SOURCES, *(f"{one}/*" for one in PRECISIONS))
+"""Files of an output."""
 MOST_INPUTS = 200
 """Frames, and patches of sound, that find the activation ranges."""
 FP32_TOLERANCE = 1e-3
@@ -113,37 +117,74 @@ def fetch(out: Path, options: FetchOptions, *, overwrite: bool = False) -> dict[
         EdgeAfError: a file cannot be had or is not of the expected form, a converted network disagrees with its float
             graph, or `out` is taken.
     """
-    ours = (SOURCES, *(f"{one}/*" for one in PRECISIONS))
     downloads = out.resolve().with_name(f".{out.resolve().name}.downloads")
-    with staged_folder(out, ours, overwrite=overwrite) as stage:
+    check(options)
+    with staged_folder(out, OURS, overwrite=overwrite) as stage:
         downloads.mkdir(parents=True, exist_ok=True)
-        try:
-            files = {name: obtain(name, options.source, url, downloads, SHA256.get(name)) for name, url in URLS.items()}
-        finally:
-            with contextlib.suppress(OSError):  # It stays if anything has arrived.
-                downloads.rmdir()
+        origins = {name: _origin(name, options.source) for name in URLS}
+        files = {name: _obtained(name, origin, downloads) for name, origin in origins.items()}
         halves, side = _halves(files, options.calibration_videos)
         found = {
             "files": {
-                name: {"url": URLS[name], "size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                name: {"origin": origins[name], "size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
                 for name, path in files.items()
             },
             "cosine_to_float_graph": {one: _write(stage / one, one, halves, side) for one in PRECISIONS},
         }
         write_json(stage / SOURCES, found)
-    for path in downloads.iterdir():
-        path.unlink()
-    downloads.rmdir()
+    shutil.rmtree(downloads)
     return found
+
+
+def check(options: FetchOptions) -> None:
+    """Refuse sources and videos that are not there.
+
+    Raises:
+        EdgeAfError: names them.
+    """
+    source = options.source
+    if source is not None and "://" in source:
+        if not source.startswith(("http://", "https://")):
+            raise EdgeAfError(f"--from {source}: expected a folder, or an address with http:// or https://.")
+    elif source is not None:
+        if not Path(source).is_dir():
+            raise EdgeAfError(f"--from {source}: no such folder.")
+        if missing := [name for name in URLS if not (Path(source) / name).is_file()]:
+            raise EdgeAfError(
+                f"--from {source}: lacks {', '.join(missing)}. {missing[0]} is published at {URLS[missing[0]]}."
+            )
+    find_videos(options.calibration_videos)
+
+
+def _origin(name: str, source: str | None) -> str:
+    """Return the address or the path of a file."""
+    return URLS[name] if source is None else f"{source.rstrip('/')}/{name}"
+
+
+def _obtained(name: str, origin: str, folder: Path) -> Path:
+    """Return the path of a file, downloaded if its origin is an address."""
+    if "://" not in origin:
+        return Path(origin)
+    download(origin, folder / name, sha256=SHA256.get(name))
+    return folder / name
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """Read a file; a damaged one is not kept for a later call."""
+    try:
+        return read(path)
+    except EdgeAfError:
+        path.with_name(f"{path.name}.url").unlink(missing_ok=True)
+        raise
 
 
 def _halves(files: dict[str, Path], videos: Sequence[Path]) -> tuple[list[_Half], int]:
     """Return both networks, and the side of the frames in pixels."""
-    graph = read_graph(files[INCEPTION])
+    graph = _read(files[INCEPTION], read_graph)
     side = side_of(graph)
     frames, patches = _inputs(videos, side)
     say(f"{len(frames)} frames and {len(patches)} patches of sound find the activation ranges")
-    vggish = vggish_function(files[VGGISH])
+    vggish = _read(files[VGGISH], vggish_function)
     inception = inception_function(without_old_operators(graph))
     functions = {
         "visual": (inception, original(graph), frames, "inception3"),
@@ -151,7 +192,9 @@ def _halves(files: dict[str, Path], videos: Sequence[Path]) -> tuple[list[_Half]
     }
     halves = []
     for name, (function, reference, inputs, prefix) in functions.items():
-        mean, projection = (read_matrix(files[f"{prefix}_{part}_matrix_data.pb"]) for part in ("mean", "projection"))
+        mean, projection = (
+            _read(files[f"{prefix}_{part}_matrix_data.pb"], read_matrix) for part in ("mean", "projection")
+        )
         width = reference(inputs[0]).shape[-1]
         mean = mean.reshape(-1)
         # MediaPipe multiplies the matrix by a column of features.
@@ -379,7 +422,7 @@ def vggish_function(path: Path) -> Any:
     except KeyError as error:
         raise EdgeAfError(f"{path.name}: is not VGGish's checkpoint: it lacks {error}.") from None
     except Exception as error:  # TensorFlow's errors have no common base class beside Exception.
-        raise EdgeAfError(f"{path.name}: cannot be read as a checkpoint ({str(error)[:120]}).") from None
+        raise EdgeAfError(f"{path.name}: cannot be read as a checkpoint ({str(error).rpartition(': ')[2]}).") from None
 
     def sums(patch: Any) -> Any:
         x = patch[..., tf.newaxis]

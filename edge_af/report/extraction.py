@@ -8,7 +8,7 @@ from edge_af.records.results import OK, STAGES, ExtractionCost, Results, StageCo
 from edge_af.report.columns import quantity
 from edge_af.report.rows import device_titles
 
-TITLES = ("device", *STAGES, "labels", "real time")
+TITLES = ("Device", *(f"{name}, ms" for name in ("Decode", "Visual", "Audio", "Labels")), "Real time")
 
 
 def extraction_rows(many: Sequence[Results]) -> list[list[str]]:
@@ -55,7 +55,7 @@ def extraction_text(many: Sequence[Results]) -> str:
         f"{videos}."
     )
     if any(stage.modelled_ms is not None for one in costs for stage in one.stages):
-        text += " In brackets: the band of a modeled time. The model was fitted on networks, not on decoders."
+        text += " In square brackets: the band of a modeled time. The model was fitted on networks, not on decoders."
     return text
 
 

@@ -55,9 +55,9 @@ class Cell:
 ABSENT = Cell()
 
 
-def text_cell(text: str) -> Cell:
+def text_cell(text: str, *, is_more: bool = False) -> Cell:
     """Make a cell that is sorted by its text."""
-    return Cell(text, text, is_text=True)
+    return Cell(text, text, is_text=True, is_more=is_more)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,15 @@ def _columns(lines: Sequence[Line]) -> list[Shown[Line]]:
         *([device] if several else []),
     ]
     if any(line.row.kernels is not None for line in lines):
-        found.append(Shown("Kernels", "", lambda line: text_cell(line.row.kernels or "–"), is_text=True, is_more=True))
+        found.append(
+            Shown(
+                "Kernels",
+                "",
+                lambda line: text_cell(line.row.kernels or "–", is_more=True),
+                is_text=True,
+                is_more=True,
+            )
+        )
     if has_threads(lines):
         found.append(Shown("Threads", "", lambda line: Cell(repr(line.row.threads), str(line.row.threads))))
     if has_batches(lines):

@@ -54,7 +54,8 @@ def table(many: Sequence[Results], width: int | None = None) -> str:
         out += row
     out += counted_text(lines, width)
     if extracted := extraction_rows(many):
-        out += ["", *aligned([[*EXTRACTION], *extracted], (0,), width), "", *wrapped([extraction_text(many)], width)]
+        titles = [title.lower().replace(",", "") for title in EXTRACTION]
+        out += ["", *aligned([titles, *extracted], (0,), width), "", *wrapped([extraction_text(many)], width)]
     notes += [f"! {text}" for text in caveats(many)]
     notes = ["", *notes, *([""] if notes else [])]
     if left_out:

@@ -14,7 +14,7 @@ import pytest
 
 from edge_af.errors import EdgeAfError
 from edge_af.features import download as module
-from edge_af.features.download import download, obtain
+from edge_af.features.download import download
 
 CONTENT = bytes(range(256)) * 9000
 """More than two blocks."""
@@ -84,7 +84,7 @@ def test_faults_that_pass(server: Server, tmp_path: Path, faults: list[str]):
     server.faults = list(faults)
     download(server.url, tmp_path / "file.bin", sha256=hashlib.sha256(CONTENT).hexdigest())
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+    assert {path.name for path in tmp_path.iterdir()} == {"file.bin", "file.bin.url"}
     assert len(server.asked) == len(faults) + 1
     # After a cut, only the rest is asked for.
     assert (server.asked[-1] is not None) == any(fault in ("cut", "stall") for fault in faults)
@@ -96,7 +96,7 @@ def test_faults_that_pass(server: Server, tmp_path: Path, faults: list[str]):
         ("404", "the server answers 404 Not Found"),
         ("403", "the server answers 403"),
         ("500", "the server answers 500"),
-        ("cut", "the connection was cut off. 2.3 MB are kept; the same command continues"),
+        ("cut", "the connection was cut off. 2.3 MB are kept in .*; the same command continues"),
         ("stall", "the server sent nothing for 0 s. 2.3 MB are kept"),
     ],
 )
@@ -127,6 +127,7 @@ def test_a_part_that_no_longer_fits_is_downloaded_again(server: Server, tmp_path
 def test_a_part_longer_than_the_file(server: Server, tmp_path: Path):
     (tmp_path / "file.bin.part").write_bytes(CONTENT + b"more")
     (tmp_path / "file.bin.tag").write_text('"first"')
+    (tmp_path / "file.bin.url").write_text(server.url)
     download(server.url, tmp_path / "file.bin")
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
@@ -134,7 +135,7 @@ def test_a_part_longer_than_the_file(server: Server, tmp_path: Path):
 def test_another_hash(server: Server, tmp_path: Path):
     with pytest.raises(EdgeAfError, match=f"SHA-256 {hashlib.sha256(CONTENT).hexdigest()} instead of 00"):
         download(server.url, tmp_path / "file.bin", sha256="00" * 32)
-    assert not any(tmp_path.iterdir())
+    assert not (tmp_path / "file.bin").exists()
 
 
 def test_no_server_and_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -142,6 +143,15 @@ def test_no_server_and_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(EdgeAfError, match=r"Connection refused\. Try again later"):
         download("http://127.0.0.1:1/file.bin", tmp_path / "file.bin")
     with pytest.raises(EdgeAfError, match="is not an address"):
-        obtain("file.bin", "://nowhere", "http://127.0.0.1:1/", tmp_path)
-    with pytest.raises(EdgeAfError, match=r"file.bin: no such file\. It is published at http"):
-        obtain("file.bin", str(tmp_path), "http://127.0.0.1:1/", tmp_path)
+        download("://nowhere", tmp_path / "file.bin")
+
+
+def test_a_file_from_another_address_is_not_kept(server: Server, tmp_path: Path):
+    path = tmp_path / "file.bin"
+    download(server.url, path)
+    download(server.url, path)
+    assert len(server.asked) == 1
+    server.faults = ["404"]
+    with pytest.raises(EdgeAfError, match="404"):
+        download(f"{server.url}?other", path)
+    assert not path.exists()

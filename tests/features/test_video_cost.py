@@ -32,7 +32,7 @@ def test_options_that_do_not_go_together():
     with pytest.raises(EdgeAfError, match="--with-features and --target-file exclude"):
         BenchOptions(with_features=Path("clip.mp4"), target_file=Path("fleet.yaml"))
     with pytest.raises(EdgeAfError, match="--extractor needs --with-features"):
-        BenchOptions(extractor="own")
+        BenchOptions(extractor=Path("own"))
 
 
 def test_a_bench_with_features(exports: Path, clip: Any, tmp_path: Path):

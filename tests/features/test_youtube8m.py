@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from edge_af.data.dataset import open_dataset
 from edge_af.errors import EdgeAfError
 from edge_af.features import download, youtube8m
 from edge_af.features.extractor import load_extractor
-from edge_af.features.youtube8m import INCEPTION, VGGISH, read_graph, read_matrix, vggish_function
+from edge_af.features.youtube8m import INCEPTION, VGGISH, FetchOptions, read_graph, read_matrix, vggish_function
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -116,7 +117,39 @@ def test_an_unreachable_server_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     words = ["features", "fetch", "youtube-8m", "--from", "http://127.0.0.1:1", "--out", str(tmp_path / "out"), "--yes"]
     done = CliRunner().invoke(cli, words)
     assert isinstance(done.exception, EdgeAfError) and "Connection refused" in str(done.exception)
-    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_download_is_not_kept(published: Path, tmp_path: Path):
+    shutil.copytree(published, tmp_path / "served")
+    (tmp_path / "served" / INCEPTION).write_bytes(b"<html>")
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    words = ["features", "fetch", "youtube-8m", "--out", str(tmp_path / "out"), "--yes", "--from"]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        done = CliRunner().invoke(cli, [*words, address])
+        assert isinstance(done.exception, EdgeAfError) and "not a readable archive" in str(done.exception)
+        shutil.copy(published / INCEPTION, tmp_path / "served" / INCEPTION)
+        done = CliRunner().invoke(cli, [*words, address])
+        server.shutdown()
+    assert done.exit_code == 0
+    files = json.loads((tmp_path / "out" / "sources.json").read_text())["files"]
+    assert {one["origin"].removeprefix(address) for one in files.values()} == {f"/{name}" for name in files}
+
+
+def test_sources_that_are_not_there(published: Path, tmp_path: Path):
+    (tmp_path / "some").mkdir()
+    shutil.copy(published / INCEPTION, tmp_path / "some")
+    clip = FetchOptions(source=str(published), calibration_videos=(tmp_path / "gone.mp4",))
+    for options, message in (
+        (FetchOptions(source="ftp://127.0.0.1/x"), "expected a folder, or an address with http"),
+        (FetchOptions(source=str(tmp_path / "gone")), "no such folder"),
+        (FetchOptions(source=str(tmp_path / "some")), f"lacks {VGGISH}, inception3_mean"),
+        (clip, "gone.mp4: no such file or folder"),
+    ):
+        with pytest.raises(EdgeAfError, match=message):
+            youtube8m.check(options)
 
 
 def test_matrices():

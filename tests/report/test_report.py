@@ -282,3 +282,17 @@ def test_report_refuses_what_is_no_results_file(tmp_path: Path):
         done = edge_af(good, odd, "--html", tmp_path / "page.html")
         assert done.returncode == 2 and "odd.json" in done.stderr and "Traceback" not in done.stderr
         assert done.stdout == "" and not (tmp_path / "page.html").exists()
+
+
+def test_a_hidden_column_hides_its_cells():
+    known = [dataclasses.replace(one, kernels="U8S8", load_ms=1.0) for one in results().rows]
+    tags = Reader(page([results(rows=known)])).tags
+    rows: list[list[bool]] = []
+    for tag, attributes in tags:
+        if tag == "tr":
+            rows.append([])
+        elif tag in ("th", "td") and rows:
+            rows[-1].append("more" in (attributes.get("class") or "").split())
+    head, *body = (row for row in rows if len(row) > 5)
+    assert any(head) and len(body) == len(known)
+    assert all(row == head for row in body)
