@@ -43,7 +43,7 @@ def test_a_peer_is_exported_timed_and_scored(
     ways = [peers.Way("onnxruntime", way) for way in ("fp32", "dynamic-best", "unknown")]
     rows: dict[peers.Way, dict[str, Any]] = {way: peers._exported(way, source, tmp_path) for way in ways}
     assert "dynamic-best" in ways[0].module.WAYS
-    assert "IndexError" in rows[ways[2]]["error"]
+    assert "Error" in rows[ways[2]]["error"]
     for way in ways[:2]:
         rows[way]["size_bytes"] = peers._size(way, tmp_path)
         rows[way]["instructions"] = {}
