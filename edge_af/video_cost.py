@@ -7,7 +7,6 @@ input and prints one.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -27,11 +26,13 @@ from edge_af.emulation.setup import find_system, guest_packages
 from edge_af.errors import EdgeAfError
 from edge_af.features.extract import Cost, Extraction
 from edge_af.features.extractor import load_extractor
+from edge_af.features.video import pyav
 from edge_af.records.results import STAGES, ExtractionCost, Instructions, StageCost
 from edge_af.subprocesses import signal_in_words
 
 MODULE = ("-m", "edge_af.video_cost")
 ROUNDS = 3
+TIMEOUT_SECONDS = 600.0
 MOST_SECONDS, COUNTED_SECONDS = 60.0, 3.0
 """Seconds of a video that are extracted here, and on an emulated board."""
 
@@ -57,10 +58,7 @@ def cost_on(board: Board, video: Path, extractor: str, every: float) -> Extracti
         EdgeAfError: see `cost_here`; or emulation is not set up.
     """
     system, plugin = find_system(), build_plugin()
-    try:
-        packages = guest_packages(f"av=={importlib.metadata.version('av')}")
-    except importlib.metadata.PackageNotFoundError:
-        raise EdgeAfError("reading video files needs PyAV. Install it with: pip install av") from None
+    packages = guest_packages(f"av=={pyav().__version__}")
     job = {
         "video": str(video.resolve()),
         "extractor": str(Path(extractor).resolve()) if Path(extractor).is_dir() else extractor,
@@ -94,9 +92,20 @@ def _run(
     command: Sequence[str], job: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Run this module in a process of its own, and return what it found."""
-    done = subprocess.run(
-        command, input=json.dumps(job), capture_output=True, encoding="utf-8", errors="replace", env=environment
-    )
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(job),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise EdgeAfError(
+            f"{job['video']}: its features took more than {TIMEOUT_SECONDS:.0f} s. Name a shorter video."
+        ) from None
     last = (done.stdout.splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
         line = (done.stderr.strip().splitlines() or ["no message"])[-1]

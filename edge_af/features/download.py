@@ -27,7 +27,7 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> None:
 
     Raises:
         EdgeAfError: the server refuses, fails or stalls `TRIES` times, or the file has another SHA-256.
-        OSError: there is no space.
+        OSError: the disk is full, or the folder cannot be written to.
     """
     part, origin = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.url")
     if not origin.exists() or origin.read_text(encoding="utf-8") != url:
@@ -78,7 +78,7 @@ def _fetch(url: str, part: Path, name: str) -> None:
             tag.unlink(missing_ok=True)
             if version := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
                 write_atomic(tag, version)
-        with part.open("ab") as file, Progress(name, size or 0, "bytes") as progress:
+        with part.open("ab") as file, Progress(name, size, "bytes") as progress:
             progress.update(start)
             while block := answer.read1(BLOCK):
                 file.write(block)

@@ -85,7 +85,7 @@ class FetchOptions:
     calibration_videos: tuple[Path, ...] = option(
         "Videos, or folders of them, that find the activation ranges. Repeatable.",
         default=(),
-        shown_default="made clips",
+        shown_default="synthetic clips",
     )
 
 
@@ -111,14 +111,13 @@ class _Half:
 def fetch(out: Path, options: FetchOptions, *, overwrite: bool = False) -> dict[str, Any]:
     """Download the published files, and write the extractors `out`/int8 and `out`/fp32; return their `sources.json`.
 
-    An interrupted download continues when called again.
+    Call `check` first. An interrupted download continues when called again.
 
     Raises:
-        EdgeAfError: a file cannot be had or is not of the expected form, a converted network disagrees with its float
+        EdgeAfError: a file is unavailable or not of the expected form, a converted network disagrees with its float
             graph, or `out` is taken.
     """
     downloads = out.resolve().with_name(f".{out.resolve().name}.downloads")
-    check(options)
     with staged_folder(out, OURS, overwrite=overwrite) as stage:
         downloads.mkdir(parents=True, exist_ok=True)
         origins = {name: _origin(name, options.source) for name in URLS}
